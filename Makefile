@@ -1,0 +1,55 @@
+# What a person types. Needs Python 3.11 or later and nothing else; `make PYTHON=python3.13 up` chooses one.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TYPES := build/types
+MAPPED := agents tables web migrations
+
+.DEFAULT_GOAL := help
+.PHONY: help install up test lint types layers bench clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+install: $(VENV)/installed ## Prepare .venv with Mercuria in it
+
+# Made again only when the dependencies change.
+$(VENV)/installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	{ echo "Mercuria needs Python 3.11 or later, and $(PYTHON) is $$($(PYTHON) --version 2>&1 || true): say which one with 'make PYTHON=…'." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	{ echo "$(PYTHON) comes without venv: install it (Debian and Ubuntu call it python3-venv)." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+up: install ## Start Kafka, PostgreSQL, Redis and Mercuria; Ctrl-C stops them
+	@exec $(BIN)/mercuria up
+
+test: install ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: install ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install $(TYPES) ## Check types
+	cd $(TYPES) && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/setup.cfg --strict -p mercuria
+
+layers: install $(TYPES) ## Check that imports go down only
+	cd $(TYPES) && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/setup.cfg --cache-dir $(CURDIR)/.import_linter_cache
+
+bench: install ## Measure
+	$(BIN)/mercuria bench wallets
+
+# The package as it is installed: the mapped top-level folders inside mercuria/, which no checker sees otherwise.
+.PHONY: $(TYPES)
+$(TYPES):
+	@rm -rf $(TYPES)
+	@mkdir -p $(TYPES)/mercuria
+	@ln -s $(CURDIR)/mercuria/* $(TYPES)/mercuria/
+	@for folder in $(MAPPED); do ln -s $(CURDIR)/$$folder $(TYPES)/mercuria/$$folder; done
+
+clean: ## Remove what was built; the data directory stays
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

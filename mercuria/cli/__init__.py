@@ -1,0 +1,37 @@
+"""The `mercuria` command: Faust's own command line with Mercuria's commands beside it.
+
+One file a command. `main` finds the data directory first, since the Faust app reads its settings when it is
+imported.
+"""
+
+import os
+import sys
+
+from mercuria.config import SettingError
+
+
+def main() -> None:
+    """Run the `mercuria` command with the process's arguments."""
+    sys.argv[1:] = _take_data_dir(sys.argv[1:])
+    try:
+        from mercuria.app import app
+        from mercuria.cli import commands  # noqa: F401  registers the commands with Faust's group
+    except SettingError as error:
+        sys.exit(f"mercuria: {error}")
+    app.main()
+
+
+def _take_data_dir(arguments: list[str]) -> list[str]:
+    """Move `--data-dir D` out of the arguments and into the environment, wherever it stands among them."""
+    rest = []
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name != "--data-dir":
+            rest.append(word)
+            continue
+        directory = value if equals else next(words, "")
+        if not directory:
+            sys.exit("mercuria: --data-dir needs a directory")
+        os.environ["MERCURIA_DATA_DIR"] = directory
+    return rest

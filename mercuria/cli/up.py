@@ -1,0 +1,182 @@
+"""`mercuria up`, `status` and `down`: the embedded stack on the command line.
+
+They are plain click commands on Faust's group: none of them runs a Faust app in its own process.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Self
+
+import click
+from faust.cli.base import cli
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from mercuria.config import DEFAULT_DATA_DIR, SettingError
+from mercuria.embedded.directory import DataDirectory
+from mercuria.embedded.errors import StackError, StackStopped
+from mercuria.embedded.stack import Stack
+from mercuria.embedded.status import PartStatus, State, look, shut_down
+
+EXIT_STOPPED = 3
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Where everything is kept. Default: MERCURIA_DATA_DIR, else ./data.",
+)
+
+
+@cli.command()
+@data_dir_option
+@click.option(
+    "--http-port",
+    type=click.IntRange(1, 65535),
+    help="The API's port. Default: the one of last time, else 6066, else a free one.",
+)
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="How many workers.")
+def up(data_dir: Path | None, http_port: int | None, workers: int) -> None:
+    """Start Kafka, PostgreSQL, Redis and Mercuria, and keep them running until Ctrl-C."""
+    with _failures_as_sentences(), _Screen() as screen:
+        stack = Stack(
+            _directory(data_dir),
+            workers=workers,
+            http_port=http_port,
+            prepare=prepare,
+            on_progress=screen.say,
+            on_download=screen.show_download,
+        )
+        with _signals_to(stack.interrupt):
+            try:
+                with stack:
+                    screen.say(f"Mercuria is ready at {stack.url}")
+                    stack.wait()
+                    screen.say("Stopping.")
+            except StackStopped:
+                pass
+        screen.say("Stopped.")
+
+
+@cli.command()
+@data_dir_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(data_dir: Path | None, as_json: bool) -> None:
+    """Show what runs. The exit code is 0 when all is up, 1 when a part is not, 3 when the stack is stopped."""
+    directory = DataDirectory(_directory(data_dir))
+    parts = look(directory)
+    if as_json:
+        click.echo(json.dumps([asdict(part) for part in parts], indent=1))
+    elif _is_stopped(parts):
+        click.echo(f"Mercuria is stopped in {directory.path}.")
+    else:
+        Console().print(_table(parts))
+    sys.exit(EXIT_STOPPED if _is_stopped(parts) else _exit_code(parts))
+
+
+@cli.command()
+@data_dir_option
+def down(data_dir: Path | None) -> None:
+    """Stop what `mercuria up` started, and wait until it is gone."""
+    directory = DataDirectory(_directory(data_dir))
+    with _failures_as_sentences():
+        ran = shut_down(directory, click.echo)
+        click.echo("Stopped." if ran else f"Nothing runs in {directory.path}.")
+
+
+def prepare(env: Mapping[str, str]) -> None:
+    """Make what the workers need in the servers: topics, tables. `env` leads to the servers."""
+
+
+def _directory(data_dir: Path | None) -> Path:
+    return data_dir or Path(os.environ.get("MERCURIA_DATA_DIR") or DEFAULT_DATA_DIR)
+
+
+@contextmanager
+def _failures_as_sentences() -> Iterator[None]:
+    try:
+        yield
+    except (StackError, SettingError) as error:
+        click.echo(f"mercuria: {error}", err=True)
+        sys.exit(1)
+
+
+@contextmanager
+def _signals_to(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and a closed terminal call `interrupt`, as often as they come."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        interrupt()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Screen:
+    """What `mercuria up` shows: sentences, and a bar while the jars download."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False, markup=False, soft_wrap=True)
+        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+        self._progress = Progress(*columns, console=self._console, transient=True)
+        self._download: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence, above the bar while there is one."""
+        self._console.print(sentence)
+
+    def show_download(self, done: int, total: int) -> None:
+        """Move the bar."""
+        if self._download is None:
+            self.say(f"Downloading Kafka once: {total / 1e6:.0f} MB. Later starts need no network.")
+            self._download = self._progress.add_task("Downloading Kafka", total=total)
+            self._progress.start()
+        self._progress.update(self._download, completed=done)
+        if done == total:
+            self._progress.stop()
+
+
+def _is_stopped(parts: list[PartStatus]) -> bool:
+    return all(part.state is State.STOPPED for part in parts)
+
+
+def _exit_code(parts: list[PartStatus]) -> int:
+    return 0 if all(part.state in (State.UP, State.ELSEWHERE) for part in parts) else 1
+
+
+def _table(parts: list[PartStatus]) -> Table:
+    table = Table("part", "state", "pid", "address", "uptime", "memory")
+    for part in parts:
+        table.add_row(
+            part.name,
+            part.state,
+            str(part.pid or ""),
+            part.address or "",
+            "" if part.uptime_s is None else _duration(part.uptime_s),
+            "" if part.memory_bytes is None else f"{part.memory_bytes / 2**20:.0f} MiB",
+        )
+    return table
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

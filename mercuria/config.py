@@ -1,0 +1,156 @@
+"""Settings: what may differ between installations, and the only reader of the environment.
+
+A setting comes from the environment, else from the `stack.env` that `mercuria up` writes into the data
+directory, else from its default. A value that cannot be used stops the start with one sentence that names
+the variable and says what it may be.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_DATA_DIR = Path("data")
+STACK_ENV = "stack.env"
+LEG_KEY_BYTES = 32
+
+
+class SettingError(Exception):
+    """A setting cannot be used; the message names it and says what it may be."""
+
+    def __init__(self, name: str, value: str, may_be: str) -> None:
+        super().__init__(f"{name}={value!r} cannot be used: it must be {may_be}.")
+        self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One installation's settings, as one worker or one command sees them."""
+
+    data_dir: Path
+    """Where the embedded parts and the workers keep their files."""
+    kafka: str
+    """Bootstrap servers, `host:port[,host:port…]`."""
+    database: str
+    """PostgreSQL, as a libpq URL."""
+    redis: str
+    """Redis, as a `redis://` or `rediss://` URL."""
+    partitions: int
+    """How many partitions every topic has. Fixed for the life of an installation."""
+    replication: int
+    """How many brokers keep each topic."""
+    worker: str
+    """This worker's name: its tables live in `<data_dir>/<worker>`."""
+    http_host: str
+    """The address that the HTTP API binds."""
+    http_port: int
+    """The port that all workers of one machine share."""
+    worker_port: int
+    """The port that is this worker's own."""
+    leg_key_file: Path
+    """Holds the key that authenticates legs: 32 bytes, as 64 hexadecimal digits."""
+    receipts_days: int
+    """How long a command id is remembered."""
+    log_level: str
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+        """Read the settings of the process, or of `environ`.
+
+        Raises:
+            SettingError: a value cannot be used.
+        """
+        env = dict(os.environ if environ is None else environ)
+        data_dir = Path(env.get("MERCURIA_DATA_DIR") or DEFAULT_DATA_DIR).absolute()
+        env = read_stack_env(data_dir) | env
+        http_port = _port(env, "MERCURIA_HTTP_PORT", 6066)
+        return cls(
+            data_dir=data_dir,
+            kafka=_servers(env, "MERCURIA_KAFKA", "127.0.0.1:9092"),
+            database=_url(
+                env, "MERCURIA_DATABASE", "postgresql://127.0.0.1:5432/mercuria", ("postgresql", "postgres")
+            ),
+            redis=_url(env, "MERCURIA_REDIS", "redis://127.0.0.1:6379/0", ("redis", "rediss")),
+            partitions=_integer(env, "MERCURIA_PARTITIONS", 8, 1, 1024),
+            replication=_integer(env, "MERCURIA_REPLICATION", 1, 1, 16),
+            worker=_name(env, "MERCURIA_WORKER", "worker-1"),
+            http_host=env.get("MERCURIA_HTTP_HOST") or "127.0.0.1",
+            http_port=http_port,
+            worker_port=_port(env, "MERCURIA_WORKER_PORT", http_port),
+            leg_key_file=Path(env.get("MERCURIA_LEG_KEY_FILE") or data_dir / "leg.key"),
+            receipts_days=_integer(env, "MERCURIA_RECEIPTS_DAYS", 7, 1, 3650),
+            log_level=_choice(env, "MERCURIA_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
+        )
+
+    @property
+    def worker_dir(self) -> Path:
+        """Where this worker keeps its tables; two workers never share one."""
+        return self.data_dir / self.worker
+
+    def leg_key(self) -> bytes:
+        """Read the installation's leg key.
+
+        Raises:
+            SettingError: the file is missing or does not hold 64 hexadecimal digits.
+        """
+        may_be = f"a file with {LEG_KEY_BYTES * 2} hexadecimal digits (`mercuria up` makes one)"
+        try:
+            key = bytes.fromhex(self.leg_key_file.read_text("ascii").strip())
+        except (OSError, ValueError):
+            raise SettingError("MERCURIA_LEG_KEY_FILE", str(self.leg_key_file), may_be) from None
+        if len(key) != LEG_KEY_BYTES:
+            raise SettingError("MERCURIA_LEG_KEY_FILE", str(self.leg_key_file), may_be)
+        return key
+
+
+def read_stack_env(data_dir: Path) -> dict[str, str]:
+    """Return the `NAME=value` lines of a data directory's `stack.env`; none where there is no such file."""
+    try:
+        lines = (data_dir / STACK_ENV).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
+    return {name: value.strip("'") for name, _, value in pairs}
+
+
+def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = env.get(name) or str(default)
+    if not text.isascii() or not text.isdecimal() or not low <= int(text) <= high:
+        raise SettingError(name, text, f"a whole number from {low} to {high}")
+    return int(text)
+
+
+def _port(env: Mapping[str, str], name: str, default: int) -> int:
+    return _integer(env, name, default, 1, 65535)
+
+
+def _name(env: Mapping[str, str], name: str, default: str) -> str:
+    text = env.get(name) or default
+    if not text.replace("-", "").replace("_", "").isalnum():
+        raise SettingError(name, text, "letters, digits, hyphens and underscores")
+    return text
+
+
+def _servers(env: Mapping[str, str], name: str, default: str) -> str:
+    text = env.get(name) or default
+    for server in text.split(","):
+        host, _, port = server.rpartition(":")
+        if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+            raise SettingError(name, text, "host:port, or several separated by commas")
+    return text
+
+
+def _url(env: Mapping[str, str], name: str, default: str, schemes: tuple[str, ...]) -> str:
+    text = env.get(name) or default
+    scheme, separator, _ = text.partition("://")
+    if not separator or scheme not in schemes:
+        # The value may hold a password, so only its scheme is shown.
+        raise SettingError(name, f"{scheme[:20]}…", f"a URL that starts with {schemes[0]}://")
+    return text
+
+
+def _choice(env: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:
+    text = (env.get(name) or default).lower()
+    if text not in choices:
+        raise SettingError(name, text, "one of " + ", ".join(choices))
+    return text

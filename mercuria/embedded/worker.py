@@ -1,0 +1,64 @@
+"""A worker: the process that runs Mercuria's agents and answers HTTP."""
+
+import http.client
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from mercuria.embedded.directory import DataDirectory
+from mercuria.embedded.part import Part
+from mercuria.embedded.ports import LOOPBACK
+
+PROBE_TIMEOUT_S = 2
+EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound
+
+
+class Worker(Part):
+    """One worker. Its own port answers for it alone; the HTTP port is shared by all workers."""
+
+    title = "A worker"
+    start_timeout_s = 180  # It may have to read its tables from the log first.
+
+    def __init__(
+        self,
+        name: str,
+        directory: DataDirectory,
+        port: int,
+        interrupted: threading.Event,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+    ) -> None:
+        super().__init__(name, directory, port, interrupted)
+        self.title = name.capitalize()  # type: ignore[misc]  # several workers, each under its own name
+        self._command = list(command)
+        self._environ = dict(environ)
+
+    def command(self) -> list[str]:
+        return self._command
+
+    def environment(self) -> dict[str, str]:
+        return self._environ | {"MERCURIA_WORKER": self.name, "MERCURIA_WORKER_PORT": str(self.port)}
+
+    def probe(self) -> bool:
+        return self._ask()[0] == 200
+
+    def unready_reasons(self) -> list[str]:
+        """Return why it is not ready, in its own words."""
+        with suppress(ValueError, AttributeError):
+            return [str(reason) for reason in json.loads(self._ask()[1]).get("reasons", [])]
+        return ["it does not answer"]
+
+    def _ask(self) -> tuple[int, bytes]:
+        host = self._environ.get("MERCURIA_HTTP_HOST") or LOOPBACK
+        connection = http.client.HTTPConnection(
+            LOOPBACK if host in EVERY_ADDRESS else host, self.port, timeout=PROBE_TIMEOUT_S
+        )
+        try:
+            connection.request("GET", "/health/ready")
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException):
+            return 0, b""
+        finally:
+            connection.close()
