@@ -1,0 +1,159 @@
+"""Commands: what somebody asks a wallet to do. Each is decided by the wallet that it names, and nobody else.
+
+The JSON form of a command is its struct here, field by field, with `type` as the tag; unknown fields are refused.
+Legs are the commands that wallets send to each other; they carry their origin, and a client's are refused.
+"""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from msgspec import Meta, Raw, Struct
+
+Text = Annotated[str, Meta(max_length=255)]
+Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""What fits into 64 bits. Whether it is an amount is the wallet's to decide."""
+
+Metadata = Annotated[
+    dict[Annotated[str, Meta(min_length=1, max_length=40)], Annotated[str, Meta(max_length=500)]],
+    Meta(max_length=50),
+]
+"""What a client wants to find again: up to 50 texts of up to 500 characters under names of up to 40."""
+
+Role = Literal["user", "operator"]
+
+
+class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
+    """What all commands have.
+
+    `id` is the command's identity: sent twice, it counts once. `actor_id` says on whose behalf it is sent and
+    `actor_role` what that person may do; without an actor the producer is trusted.
+    """
+
+    id: UUID
+    wallet_id: UUID
+    actor_id: UUID | None = None
+    actor_role: Role = "user"
+
+
+class OpenWallet(Command, frozen=True, kw_only=True, tag="open_wallet"):
+    """Open the wallet `wallet_id`, empty."""
+
+    owner_id: UUID
+    currency: str
+    overdraft_limit: Integer = 0
+    metadata: Metadata = {}
+
+
+class Deposit(Command, frozen=True, kw_only=True, tag="deposit"):
+    """Bring `amount` minor units in from outside."""
+
+    amount: Integer
+    currency: str
+    reference: Text | None = None
+    metadata: Metadata = {}
+
+
+class Withdraw(Command, frozen=True, kw_only=True, tag="withdraw"):
+    """Take `amount` minor units out."""
+
+    amount: Integer
+    currency: str
+    reference: Text | None = None
+    metadata: Metadata = {}
+
+
+class Transfer(Command, frozen=True, kw_only=True, tag="transfer"):
+    """Move `amount` minor units to the wallet `to_wallet_id`."""
+
+    to_wallet_id: UUID
+    amount: Integer
+    currency: str
+    reference: Text | None = None
+    metadata: Metadata = {}
+
+
+class FreezeWallet(Command, frozen=True, kw_only=True, tag="freeze_wallet"):
+    """Let no money in or out until the wallet is unfrozen."""
+
+    reason: Text | None = None
+
+
+class UnfreezeWallet(Command, frozen=True, kw_only=True, tag="unfreeze_wallet"):
+    """Let money move again."""
+
+    reason: Text | None = None
+
+
+class CloseWallet(Command, frozen=True, kw_only=True, tag="close_wallet"):
+    """Close the wallet, which must be empty."""
+
+    reason: Text | None = None
+
+
+class Origin(Struct, frozen=True, array_like=True):
+    """Which record caused a leg: `[partition, offset]` on the command topic."""
+
+    partition: int
+    offset: int
+
+
+class WalletSide(Struct, frozen=True):
+    """One wallet of a movement, as it was right after its part; what is not known yet is None."""
+
+    wallet_id: UUID
+    owner_id: UUID | None = None
+    balance: int | None = None
+    version: int | None = None
+
+
+class Leg(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
+    """What all legs have. `id` is the transaction's; `mac` proves that Mercuria wrote the leg (`streams.seal`)."""
+
+    origin: Origin
+    wallet_id: UUID
+    mac: str = ""
+
+
+class Credit(Leg, frozen=True, kw_only=True, tag="credit"):
+    """The second half of a transfer: the sender has paid, `wallet_id` receives."""
+
+    id: UUID
+    amount: Integer
+    currency: str
+    sender: WalletSide
+    reference: str | None
+    metadata: dict[str, str]
+
+
+class Refund(Leg, frozen=True, kw_only=True, tag="refund"):
+    """The way back: the receiver has refused the credit for the reason `code`, and `wallet_id` gets its money back."""
+
+    id: UUID
+    amount: Integer
+    currency: str
+    receiver: WalletSide
+    code: str
+    reference: str | None
+    metadata: dict[str, str]
+
+
+class Forwarded(Leg, frozen=True, kw_only=True, tag="forwarded"):
+    """A client's command that came in another partition than its wallet's, on its way to the right one."""
+
+    command: Raw
+
+
+Movement = Deposit | Withdraw | Transfer
+StatusCommand = FreezeWallet | UnfreezeWallet | CloseWallet
+ClientCommand = OpenWallet | Deposit | Withdraw | Transfer | FreezeWallet | UnfreezeWallet | CloseWallet
+Decidable = ClientCommand | Credit | Refund
+AnyCommand = ClientCommand | Credit | Refund | Forwarded
+
+KINDS: dict[type, Literal["deposit", "withdrawal", "transfer"]] = {
+    Deposit: "deposit",
+    Withdraw: "withdrawal",
+    Transfer: "transfer",
+    Credit: "transfer",
+    Refund: "transfer",
+}
+"""The kind of transaction that a command is part of."""

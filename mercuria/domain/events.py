@@ -1,0 +1,115 @@
+"""Events: what wallets have decided. They are facts, and are never changed.
+
+Every command gives exactly one event, and `offset` says which record of the command topic it was; a duplicate gives
+the same event once more, byte for byte. An accepted event carries the wallet's version after it, which goes up by
+one each time.
+"""
+
+from typing import Literal
+from uuid import UUID
+
+from msgspec import Raw, Struct
+
+from mercuria.domain.commands import WalletSide
+from mercuria.domain.rejections import Code
+
+Status = Literal["open", "frozen", "closed"]
+TransactionStatus = Literal["pending", "completed", "failed"]
+Kind = Literal["deposit", "withdrawal", "transfer"]
+
+
+class Position(Struct, frozen=True):
+    """Where and when a command was decided: its record on the command topic. `time_ms` is the broker's, in UTC."""
+
+    partition: int
+    offset: int
+    time_ms: int
+
+
+class Failure(Struct, frozen=True):
+    """Why something did not happen."""
+
+    code: str
+    detail: str
+
+
+class WalletCreated(Struct, frozen=True, kw_only=True):
+    """A wallet was opened."""
+
+    offset: int
+    command_id: UUID
+    wallet_id: UUID
+    owner_id: UUID
+    currency: str
+    overdraft_limit: int
+    balance: int
+    status: Status
+    version: int
+    metadata: dict[str, str]
+
+
+class BalanceUpdated(Struct, frozen=True, kw_only=True):
+    """The balance of `wallet_id` has changed.
+
+    `transaction_status` is the whole transaction's after this event: the debit of a transfer leaves it `pending`, the
+    credit makes it `completed`, a refund `failed`. The last event of a transaction carries all of it, both wallets
+    included.
+    """
+
+    offset: int
+    transaction_id: UUID
+    kind: Kind
+    transaction_status: TransactionStatus
+    wallet_id: UUID
+    owner_id: UUID
+    amount: int
+    currency: str
+    balance: int
+    status: Status
+    version: int
+    from_wallet: WalletSide | None
+    to_wallet: WalletSide | None
+    reference: str | None
+    metadata: dict[str, str]
+    failure: Failure | None = None
+
+
+class StatusChanged(Struct, frozen=True, kw_only=True):
+    """The wallet was frozen, unfrozen or closed."""
+
+    offset: int
+    command_id: UUID
+    wallet_id: UUID
+    owner_id: UUID
+    status: Status
+    balance: int
+    version: int
+    reason: str | None
+
+
+class CommandRejected(Struct, frozen=True, kw_only=True):
+    """A command had no effect.
+
+    What could be read of it is in the fields that are not None; `command` is the whole of it where it was a command
+    at all. A credit that was refused is answered by a refund, so its transaction is still `pending`.
+    """
+
+    offset: int
+    code: Code
+    detail: str
+    command_id: UUID | None = None
+    command_type: str | None = None
+    wallet_id: UUID | None = None
+    command: Raw | None = None
+
+
+Accepted = WalletCreated | BalanceUpdated | StatusChanged
+Event = WalletCreated | BalanceUpdated | StatusChanged | CommandRejected
+
+TYPES: dict[type, str] = {
+    WalletCreated: "wallet.created",
+    BalanceUpdated: "wallet.balance_updated",
+    StatusChanged: "wallet.status_changed",
+    CommandRejected: "wallet.command_rejected",
+}
+"""What each event is called in its CloudEvents envelope."""

@@ -1,0 +1,50 @@
+"""Money: integers of a currency's minor unit, within signed 64 bits."""
+
+from decimal import Decimal, InvalidOperation
+
+from iso4217 import Currency
+
+MAX_AMOUNT = 2**63 - 1
+"""The largest amount, balance and overdraft limit, in minor units: what PostgreSQL's bigint holds."""
+
+MINOR_DIGITS: dict[str, int] = {
+    currency.code: currency.exponent for currency in Currency if currency.exponent is not None
+}
+"""ISO 4217: how many decimal digits the minor unit of each currency has. Gold, test codes and the like have none."""
+
+
+class MoneyError(ValueError):
+    """A text is not an amount of the currency; the message says why."""
+
+
+def is_currency(code: str) -> bool:
+    """Tell whether `code` is a currency that a wallet can be in."""
+    return code in MINOR_DIGITS
+
+
+def parse_amount(text: str, currency: str) -> int:
+    """Return the minor units of a decimal text: `10.50` EUR is 1050.
+
+    Raises:
+        MoneyError: it is no number, has more digits than the currency, or is beyond `MAX_AMOUNT`.
+    """
+    digits = MINOR_DIGITS[currency]
+    try:
+        minor = Decimal(text).scaleb(digits)
+    except InvalidOperation:
+        raise MoneyError(f"{text!r} is not an amount of money.") from None
+    if not minor.is_finite() or abs(minor) > MAX_AMOUNT:
+        raise MoneyError(
+            f"{text!r} is out of range: at most {format_amount(MAX_AMOUNT, currency)} {currency}."
+        )
+    if minor != minor.to_integral_value():
+        raise MoneyError(f"{text!r} has more than the {digits} decimal digits of {currency}.")
+    return int(minor)
+
+
+def format_amount(minor: int, currency: str) -> str:
+    """Return minor units as a decimal text: 1050 EUR is `10.50`."""
+    digits = MINOR_DIGITS[currency]
+    whole, rest = divmod(abs(minor), 10**digits)
+    sign = "-" if minor < 0 else ""
+    return f"{sign}{whole}.{rest:0{digits}}" if digits else f"{sign}{whole}"

@@ -1,0 +1,37 @@
+"""Transfers: what has to happen in another wallet because of what happened in this one.
+
+A debit sends a credit to the receiver; a credit that is refused sends a refund to the sender; a refund is never
+refused. So every transfer ends, with the money in exactly one of the two wallets.
+"""
+
+from mercuria.domain.commands import Credit, Decidable, Leg, Origin, Refund, Transfer, WalletSide
+from mercuria.domain.events import BalanceUpdated, CommandRejected, Event, Position
+
+
+def react(command: Decidable, event: Event, position: Position) -> Leg | None:
+    """Return the leg, still without its mac, that `command` and its `event` at `position` call for."""
+    if type(command) is Transfer and type(event) is BalanceUpdated:
+        assert event.from_wallet is not None
+        return Credit(
+            origin=Origin(position.partition, position.offset),
+            wallet_id=command.to_wallet_id,
+            id=command.id,
+            amount=command.amount,
+            currency=command.currency,
+            sender=event.from_wallet,
+            reference=command.reference,
+            metadata=command.metadata,
+        )
+    if type(command) is Credit and type(event) is CommandRejected:
+        return Refund(
+            origin=Origin(position.partition, position.offset),
+            wallet_id=command.sender.wallet_id,
+            id=command.id,
+            amount=command.amount,
+            currency=command.currency,
+            receiver=WalletSide(command.wallet_id),
+            code=event.code,
+            reference=command.reference,
+            metadata=command.metadata,
+        )
+    return None
