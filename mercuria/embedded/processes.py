@@ -49,7 +49,7 @@ def find_part(data_dir: Path, name: str) -> psutil.Process | None:
 def is_running(process: psutil.Process) -> bool:
     """Tell whether a process runs; one that waits to be reaped does not."""
     with suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 

