@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +23,7 @@ from rich.table import Table
 from mercuria.config import DEFAULT_DATA_DIR, SettingError
 from mercuria.embedded.directory import DataDirectory
 from mercuria.embedded.errors import StackError, StackStopped
-from mercuria.embedded.stack import Stack
+from mercuria.embedded.stack import WORKER_COMMAND, Stack
 from mercuria.embedded.status import PartStatus, State, look, shut_down
 
 EXIT_STOPPED = 3
@@ -45,24 +45,7 @@ data_dir_option = click.option(
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="How many workers.")
 def up(data_dir: Path | None, http_port: int | None, workers: int) -> None:
     """Start Kafka, PostgreSQL, Redis and Mercuria, and keep them running until Ctrl-C."""
-    with _failures_as_sentences(), _Screen() as screen:
-        stack = Stack(
-            _directory(data_dir),
-            workers=workers,
-            http_port=http_port,
-            prepare=prepare,
-            on_progress=screen.say,
-            on_download=screen.show_download,
-        )
-        with _signals_to(stack.interrupt):
-            try:
-                with stack:
-                    screen.say(f"Mercuria is ready at {stack.url}")
-                    stack.wait()
-                    screen.say("Stopping.")
-            except StackStopped:
-                pass
-        screen.say("Stopped.")
+    keep_up(_directory(data_dir), http_port=http_port, workers=workers, prepare=prepare)
 
 
 @cli.command()
@@ -89,6 +72,36 @@ def down(data_dir: Path | None) -> None:
     with _failures_as_sentences():
         ran = shut_down(directory, click.echo)
         click.echo("Stopped." if ran else f"Nothing runs in {directory.path}.")
+
+
+def keep_up(
+    data_dir: Path,
+    *,
+    http_port: int | None = None,
+    workers: int = 1,
+    prepare: Callable[[Mapping[str, str]], None] | None,
+    worker_command: Sequence[str] = WORKER_COMMAND,
+) -> None:
+    """Start a stack, show what happens, and keep it until a signal comes; a failure is a sentence and exit code 1."""
+    with _failures_as_sentences(), _Screen() as screen:
+        stack = Stack(
+            data_dir,
+            workers=workers,
+            http_port=http_port,
+            prepare=prepare,
+            worker_command=worker_command,
+            on_progress=screen.say,
+            on_download=screen.show_download,
+        )
+        with _signals_to(stack.interrupt):
+            try:
+                with stack:
+                    screen.say(f"Mercuria is ready at {stack.url}")
+                    stack.wait()
+                    screen.say("Stopping.")
+            except StackStopped:
+                pass
+        screen.say("Stopped.")
 
 
 def prepare(env: Mapping[str, str]) -> None:

@@ -36,7 +36,8 @@ class DataDirectory:
     """One installation's directory."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
+        # Resolved, since processes are found by it: one directory has one name, however it is written.
+        self.path = path.resolve()
         self._lock = FileLock(self.path / LOCK_FILE, mode=PRIVATE, thread_local=False)
 
     def open(self) -> None:
@@ -46,7 +47,8 @@ class DataDirectory:
             StackError: it cannot be written, its disk is full, or another `mercuria up` has it.
         """
         with disk_errors_as_sentences(self.path):
-            (self.path / "logs").mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.subdirectory("logs")
             with tempfile.TemporaryFile(dir=self.path) as probe:
                 probe.write(b"?")
             require_space(self.path)
@@ -55,7 +57,11 @@ class DataDirectory:
                 self._lock.acquire(timeout=1)
             except Timeout:
                 raise StackError(self._taken()) from None
-            processes.write_pid(self.path / UP_PID, psutil.Process().pid)
+            try:
+                processes.write_pid(self.path / UP_PID, psutil.Process().pid)
+            except OSError:
+                self.close()
+                raise
 
     def close(self) -> None:
         """Give the directory free."""
@@ -65,10 +71,12 @@ class DataDirectory:
 
     def is_taken(self) -> bool:
         """Tell whether a `mercuria up` has the directory now."""
+        if self._lock.is_locked:
+            return True
         if not (self.path / LOCK_FILE).exists():
             return False
         try:
-            with self._lock.acquire(blocking=False):
+            with disk_errors_as_sentences(self.path), self._lock.acquire(blocking=False):
                 return False
         except Timeout:
             return True
@@ -91,9 +99,9 @@ class DataDirectory:
         return None
 
     def subdirectory(self, name: str) -> Path:
-        """Return a part's own directory, made where it is missing."""
+        """Return a part's own directory, made where it is missing; nobody else's business."""
         directory = self.path / name
-        directory.mkdir(exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
         return directory
 
     def log(self, name: str) -> LogFile:

@@ -138,6 +138,8 @@ class Part(ABC):
         """Stop it cleanly, and kill it when that takes too long. It stays stopped."""
         self.wanted = False
         with self._lock:
+            # PostgreSQL waits for its children, and a frozen one never ends.
+            self.resume()
             if self._process is not None:
                 with suppress(psutil.NoSuchProcess):
                     process = psutil.Process(self._process.pid)
@@ -146,20 +148,24 @@ class Part(ABC):
             self.directory.remove_pid_files([self.name])
 
     def kill(self) -> None:
-        """Kill it as a power failure would (SIGKILL), and wait until it is gone."""
+        """Kill it and its children as a power failure would (SIGKILL), and wait until it is gone."""
+        for process in self._family():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         if self._process is not None:
-            self._process.kill()
             self._process.wait()
 
     def suspend(self) -> None:
         """Freeze it and its children, as an overloaded machine would."""
         for process in self._family():
-            process.suspend()
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
 
     def resume(self) -> None:
         """Let it go on."""
         for process in self._family():
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def ending(self) -> str:
         """Say how the process ended."""

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -168,11 +169,11 @@ class Stack:
         self._interrupted.set()
         for watcher in self._watchers:
             watcher.join()
-        try:
-            all_at_once(worker.stop for worker in self.workers)
-            all_at_once(server.stop for server in self.servers)
-        finally:
-            self.directory.close()
+        # The last callback comes first, and each is called although one before it failed.
+        with ExitStack() as steps:
+            steps.callback(self.directory.close)
+            steps.callback(all_at_once, [server.stop for server in self.servers])
+            steps.callback(all_at_once, [worker.stop for worker in self.workers])
         self.workers, self._watchers, self._failure = [], [], None
         self._interrupted.clear()
 
@@ -304,7 +305,9 @@ class Stack:
         """Start a part again whenever it dies, until it does so too often."""
         crashes: deque[float] = deque()
         while not self._interrupted.wait(WATCH_S):
-            part.log.rotate()
+            # A full disk must not end the watch as well; the log is cut when there is room again.
+            with suppress(OSError):
+                part.log.rotate()
             if part.is_alive() or not part.wanted or not part.supervised:
                 continue
             self._tell(part.with_log(f"{part.title} ended ({part.ending()})"))
