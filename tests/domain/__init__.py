@@ -1,0 +1,1 @@
+"""Tests of `mercuria.domain`: tables of given, when, then, and a network of wallets in memory."""
