@@ -1,0 +1,1 @@
+"""The web views: each authenticates, parses, sends, answers; no rule of the domain is here."""

@@ -7,7 +7,7 @@ Legs are the commands that wallets send to each other; they carry their origin, 
 from typing import Annotated, Literal
 from uuid import UUID
 
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 Text = Annotated[str, Meta(max_length=255)]
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -111,7 +111,7 @@ class Leg(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fie
 
     origin: Origin
     wallet_id: UUID
-    mac: str = ""
+    mac: str | UnsetType = UNSET
 
 
 class Credit(Leg, frozen=True, kw_only=True, tag="credit"):

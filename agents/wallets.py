@@ -1,0 +1,87 @@
+"""The wallet agent: decides the commands of each partition, in order, with exactly one effect each.
+
+The order of the steps is what makes a crash at any moment harmless (docs/architecture.md): outputs first, then the
+changelog with the position, then RocksDB, then the acknowledgement.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from mercuria.agents.batch import Batch, Installation, command_ids, wallet_ids
+from mercuria.app import app, settings, wallet_commands
+from mercuria.domain.commands import AnyCommand
+from mercuria.domain.parsing import Unreadable, read_command
+from mercuria.streams.crash import crash_on_bug
+from mercuria.streams.seal import Seal
+from mercuria.tables.balances import balances, rows_of
+from mercuria.tables.receipts import receipts, segment_row
+from mercuria.topics import WALLET_COMMANDS, WALLET_DEAD_LETTERS, WALLET_EVENTS
+
+
+@app.agent(wallet_commands, name="wallets", isolated_partitions=True)
+async def wallets(stream: Any) -> None:
+    """Decides deposits, withdrawals, transfers and the life of wallets."""
+    async for event in stream.events():
+        with crash_on_bug():
+            await process(event.message.partition, event.value)
+
+
+@cache
+def installation() -> Installation:
+    """Return what this worker shares with all others. The key is read when the first command comes."""
+    return Installation(settings.partitions, receipts.lifetime_ms, Seal(settings.leg_key()))
+
+
+async def process(partition: int, records: Sequence[Any]) -> None:
+    """Decide those of `records` that are not decided yet."""
+    async with balances.lock(partition):
+        decided = balances.position(partition).offset
+        waiting = [record for record in records if record.offset > decided]
+        while waiting:
+            batch = decide(partition, waiting)
+            await publish(batch)
+            await keep(batch, waiting[0].offset)
+            waiting = [record for record in waiting if record.offset > batch.offset]
+
+
+def decide(partition: int, records: Sequence[Any]) -> Batch:
+    """Decide records, from the first on, as many as fit into one batch."""
+    commands: list[AnyCommand | Unreadable] = [read_command(record.value) for record in records]
+    batch = Batch(
+        installation(),
+        partition,
+        balances.position(partition),
+        balances.wallets(partition, wallet_ids(commands)),
+        receipts.find(partition, command_ids(commands)),
+    )
+    for record, command in zip(records, commands, strict=True):
+        batch.take(record, command)
+        if batch.is_full:
+            break
+    return batch
+
+
+async def publish(batch: Batch) -> None:
+    """Send what a batch says to others, and wait until Kafka has acknowledged all of it."""
+    partition = batch.partition
+    waiting = await app.batch_producer.enqueue(WALLET_EVENTS, partition, batch.events)
+    waiting += await app.batch_producer.enqueue(WALLET_DEAD_LETTERS, partition, batch.dead_letters)
+    for home, legs in batch.legs.items():
+        waiting += await app.batch_producer.enqueue(WALLET_COMMANDS, home, legs)
+    await asyncio.gather(*waiting)
+
+
+async def keep(batch: Batch, first_offset: int) -> None:
+    """Make a batch part of the tables: receipts, then wallets and position together; Kafka first, then RocksDB."""
+    partition = batch.partition
+    receipt_rows = receipts.expired(partition, batch.time_ms)
+    if batch.receipts:
+        receipt_rows.append(segment_row(first_offset, batch.receipts))
+    wallet_rows = rows_of(batch.wallets.values(), batch.position)
+    receipts_offset = await receipts.append(partition, receipt_rows) if receipt_rows else None
+    wallets_offset = await balances.append(partition, wallet_rows)
+    if receipts_offset is not None:
+        receipts.write(partition, receipt_rows, receipts_offset)
+    balances.apply(partition, batch.wallets, batch.position, wallet_rows, wallets_offset)

@@ -1,0 +1,73 @@
+"""The Faust app: where Mercuria's agents, tables and web views meet.
+
+`mercuria worker` runs it, and so does `faust -A mercuria.app worker`.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import faust
+from faust.types import TP
+
+from mercuria.config import Settings
+from mercuria.streams.declare import declare_topics
+from mercuria.streams.schema import BatchSchema
+from mercuria.streams.transport import Producer
+from mercuria.topics import MAX_RECORD_BYTES, WALLET_COMMANDS
+
+settings = Settings.from_env()
+
+
+class App(faust.App):
+    """Faust's app, which declares its topics first and knows where to go on reading."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.positions: dict[str, Callable[[int], int | None]] = {}
+        """For a topic, what tells the offset at which reading a partition goes on."""
+        super().__init__(*args, **kwargs)
+
+    def resume_at(self, tp: TP) -> int | None:
+        """Return where reading of a partition goes on, or None where the committed offset says it."""
+        position = self.positions.get(tp.topic)
+        return position(tp.partition) if position else None
+
+    @property
+    def batch_producer(self) -> Producer:
+        """The producer, with its way to append whole batches."""
+        return cast(Producer, self.producer)
+
+    async def on_first_start(self) -> None:
+        """Declare the topics before the consumer subscribes to them."""
+        await declare_topics(settings.kafka, settings.partitions, settings.replication)
+        await super().on_first_start()
+
+
+app = App(
+    "mercuria",
+    broker=[f"mercuria://{server}" for server in settings.kafka.split(",")],
+    autodiscover=["mercuria.agents", "mercuria.tables", "mercuria.web"],
+    datadir=settings.worker_dir,
+    store="rocksdb://",
+    topic_partitions=settings.partitions,
+    topic_replication_factor=settings.replication,
+    topic_disable_leader=True,
+    consumer_auto_offset_reset="earliest",
+    consumer_max_fetch_size=512 * 1024,
+    producer_max_batch_size=1024 * 1024,
+    producer_max_request_size=16 * MAX_RECORD_BYTES,
+    broker_commit_interval=1.0,
+    broker_session_timeout=10.0,
+    broker_heartbeat_interval=2.0,
+    stream_wait_empty=False,
+    web_bind=settings.http_host,
+    web_port=settings.worker_port,
+    web_cors_options={},
+)
+
+wallet_commands = app.topic(
+    WALLET_COMMANDS,
+    schema=BatchSchema(),
+    partitions=settings.partitions,
+    # In batches: a few are enough to keep the agent busy, and more would only take memory.
+    maxsize=4,
+)

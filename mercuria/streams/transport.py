@@ -1,0 +1,151 @@
+"""A Faust transport driver that hands out batches: `mercuria://host:port`, on top of Faust's aiokafka driver.
+
+Assignment, acknowledgement, commits, tables and recovery are Faust's. Different is:
+
+- A topic with a `BatchSchema` is delivered in lists of records, at most `MAX_BATCH_RECORDS` each.
+- Where a table knows its position in such a topic, reading resumes there, whatever was committed: Faust acknowledges
+  a batch also when its agent is cancelled in the middle of it, and fills gaps between the offsets that it has seen.
+- The producer waits for all replicas, is idempotent, and appends whole batches.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from aiokafka.structs import ConsumerRecord
+from faust.transport.drivers import aiokafka as driver
+from faust.transport.utils import DefaultSchedulingStrategy, TopicBuffer, TopicIndexMap
+from faust.types import TP, ConsumerMessage
+
+from mercuria.streams.schema import BatchSchema
+
+MAX_BATCH_RECORDS = 1000
+"""A longer fetch is cut, so that one batch keeps the event loop for some milliseconds at most."""
+
+
+class Record(NamedTuple):
+    """A record to append. `time_ms` is its timestamp; `headers` are pairs of name and bytes."""
+
+    key: bytes | None
+    value: bytes | None
+    time_ms: int | None
+    headers: list[tuple[str, bytes]] = []  # noqa: RUF012  never changed; aiokafka takes nothing but a list
+
+
+class BatchScheduler(DefaultSchedulingStrategy):
+    """Deals out what one poll returned: round robin over topics and partitions, batches where a topic wants them."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._batched: dict[str, bool] = {}
+
+    def wants_batches(self, topic: str) -> bool:
+        """Tell whether a topic is delivered in batches."""
+        if topic not in self._batched:
+            channels = [channel for channel in self._app.topics if topic in channel.topics]
+            if not channels:
+                return False
+            self._batched[topic] = any(isinstance(channel.schema, BatchSchema) for channel in channels)
+        return self._batched[topic]
+
+    def map_from_records(  # type: ignore[override]  # Faust's is a class method, but calls it on the instance
+        self, records: Mapping[TP, list[Any]]
+    ) -> TopicIndexMap:
+        """Return the buffers to deal from, by topic."""
+        index: dict[str, TopicBuffer] = {}
+        for tp, messages in records.items():
+            buffer = index.setdefault(tp.topic, TopicBuffer())
+            buffer.add(tp, list(_cut(messages)) if self.wants_batches(tp.topic) else messages)
+        return index
+
+
+def _cut(records: list[ConsumerRecord[Any, Any]]) -> Iterator[list[ConsumerRecord[Any, Any]]]:
+    for start in range(0, len(records), MAX_BATCH_RECORDS):
+        yield records[start : start + MAX_BATCH_RECORDS]
+
+
+class Consumer(driver.Consumer):
+    """Faust's consumer, with batches."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.scheduler: BatchScheduler = BatchScheduler(self.app)
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        if not isinstance(record, list):
+            return super()._to_message(tp, record)
+        last = record[-1]
+        return ConsumerMessage(
+            last.topic,
+            last.partition,
+            last.offset,
+            last.timestamp / 1000,
+            last.timestamp_type,
+            None,
+            None,
+            record,  # type: ignore[arg-type]  # what a BatchSchema expects
+            None,
+            0,
+            0,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Go to where reading has to go on, and return the offsets."""
+        offsets = dict(await super().seek_to_committed())
+        app: Any = self.app
+        known = {tp: resume for tp in offsets if (resume := app.resume_at(tp)) is not None}
+        if known:
+            await self.seek_wait(known)
+        return offsets | known
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        # A batch stands for all offsets up to its last one; there are no gaps to remember.
+        if not self.scheduler.wants_batches(tp.topic):
+            await super()._add_gap(tp, offset_from, offset_to)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        if not self.scheduler.wants_batches(tp.topic):
+            return super()._new_offset(tp)
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        # Batches of one partition are processed one at a time, so all before the last one are done, too.
+        last = max(acked)
+        acked.clear()
+        self._acked_index[tp].clear()
+        return last + 1
+
+
+class Producer(driver.Producer):
+    """Faust's producer, idempotent, and with a way to append whole batches."""
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {"acks": "all", "enable_idempotence": True}
+
+    async def enqueue(self, topic: str, partition: int, records: Iterable[Record]) -> list[Any]:
+        """Hand records over, in order and in as few record batches as they fit into.
+
+        Returns:
+            A future for each record batch; its result names the offset of the batch's first record.
+        """
+        producer = self._ensure_producer()
+        futures = []
+        batch = producer.create_batch()
+        for key, value, time_ms, headers in records:
+            if batch.append(timestamp=time_ms, key=key, value=value, headers=headers) is None:
+                futures.append(await producer.send_batch(batch, topic, partition=partition))
+                batch = producer.create_batch()
+                appended = batch.append(timestamp=time_ms, key=key, value=value, headers=headers)
+                assert appended is not None, "an empty batch takes any record"
+        if batch.record_count():
+            batch.close()
+            futures.append(await producer.send_batch(batch, topic, partition=partition))
+        return futures
+
+
+class Transport(driver.Transport):
+    """The driver that `mercuria://` names."""
+
+    Consumer = Consumer
+    Producer = Producer

@@ -1,0 +1,55 @@
+"""Every topic: its name, what its records are, and how it is kept.
+
+All topics of the flow have the same number of partitions, and a record stays in its wallet's partition all the way.
+"""
+
+from dataclasses import dataclass, field
+
+WALLET_COMMANDS = "mercuria.wallet.commands"
+"""Key: the wallet's id as text. Value: a command (`domain.commands`) as JSON. Who writes it asks a wallet."""
+
+WALLET_EVENTS = "mercuria.wallet.events"
+"""Key: the wallet's id as text. Value: an event (`domain.events`) in its CloudEvents envelope."""
+
+WALLET_DEAD_LETTERS = "mercuria.wallet.dead-letters"
+"""Key and value: as they came. Headers say why the record is no command, and where it came from."""
+
+BALANCES_CHANGELOG = "mercuria.balances.changelog"
+RECEIPTS_CHANGELOG = "mercuria.receipts.changelog"
+
+MAX_COMMAND_RECORD_BYTES = 2 * 1024 * 1024
+"""What Kafka lets in. Larger than any command, so that a client that errs gets an answer rather than an error."""
+
+MAX_RECORD_BYTES = 4 * 1024 * 1024
+"""For everything else: a dead letter is a little larger than what it was made of."""
+
+_FOREVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+_COMPACTED = {
+    "cleanup.policy": "compact",
+    # While a straggler may still write, no row that it overwrites must vanish (`streams.batch_table`).
+    "min.compaction.lag.ms": str(60 * 60 * 1000),
+    "segment.bytes": str(64 * 1024 * 1024),
+    "max.message.bytes": str(MAX_RECORD_BYTES),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """How a topic is made."""
+
+    name: str
+    config: dict[str, str] = field(default_factory=dict)
+
+
+TOPICS: tuple[TopicSpec, ...] = (
+    TopicSpec(
+        WALLET_COMMANDS,
+        # The time of a command is the broker's: a client's clock decides nothing.
+        _FOREVER
+        | {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_COMMAND_RECORD_BYTES)},
+    ),
+    TopicSpec(WALLET_EVENTS, _FOREVER | {"max.message.bytes": str(MAX_RECORD_BYTES)}),
+    TopicSpec(WALLET_DEAD_LETTERS, _FOREVER | {"max.message.bytes": str(MAX_RECORD_BYTES)}),
+    TopicSpec(BALANCES_CHANGELOG, _COMPACTED),
+    TopicSpec(RECEIPTS_CHANGELOG, _COMPACTED),
+)

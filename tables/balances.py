@@ -1,0 +1,118 @@
+"""Wallets and their balances, with the position that says up to where the commands are part of them.
+
+Rows of a partition: each wallet under the 16 bytes of its id, and the position under `position`. A batch of commands
+appends the wallets that it touched and the new position together, whole or not at all.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from mercuria.app import app, settings
+from mercuria.domain.wallet import Wallet
+from mercuria.streams.batch_table import BatchTable, Row
+from mercuria.topics import WALLET_COMMANDS
+
+POSITION_KEY = b"position"
+REMEMBERED_WALLETS = 100_000
+"""How many wallets of a partition are kept decoded; a wallet without metadata takes about 700 bytes."""
+
+_encode = msgspec.msgpack.Encoder(uuid_format="bytes").encode
+_decode_wallet = msgspec.msgpack.Decoder(Wallet).decode
+
+
+class AppliedPosition(Struct, frozen=True, array_like=True):
+    """Up to where a partition is decided: the last record, and for each partition that sends legs its last origin."""
+
+    offset: int = -1
+    origins: dict[int, int] = {}
+
+
+_decode_position = msgspec.msgpack.Decoder(AppliedPosition).decode
+
+
+class BalancesTable(BatchTable):
+    """The wallets of all partitions that this worker owns."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            app, name="balances", partitions=settings.partitions, help="Wallets, balances and positions."
+        )
+        self._wallets: defaultdict[int, dict[UUID, Wallet | None]] = defaultdict(dict)
+        self._positions: dict[int, AppliedPosition] = {}
+
+    def position(self, partition: int) -> AppliedPosition:
+        """Return up to where `partition` is decided."""
+        if partition not in self._positions:
+            value = self.read(partition, [POSITION_KEY])[0]
+            self._positions[partition] = _decode_position(value) if value else AppliedPosition()
+        return self._positions[partition]
+
+    def resume_at(self, partition: int) -> int | None:
+        """Return the offset to go on with, or None where that is not known: the partition is not open, or is new."""
+        if not self.store.is_open(partition):
+            return None
+        offset = self.position(partition).offset
+        return offset + 1 if offset >= 0 else None
+
+    def wallets(self, partition: int, ids: Iterable[UUID]) -> dict[UUID, Wallet | None]:
+        """Return a mapping that has at least the wallets `ids`, None where there is none. It is not to be changed."""
+        known = self._wallets[partition]
+        unknown = [each for each in set(ids) if each not in known]
+        if unknown:
+            if len(known) > REMEMBERED_WALLETS:
+                known.clear()
+                unknown = list(set(ids))
+            values = self.read(partition, [each.bytes for each in unknown])
+            for each, value in zip(unknown, values, strict=True):
+                known[each] = _decode_wallet(value) if value is not None else None
+        return known
+
+    def apply(
+        self,
+        partition: int,
+        wallets: dict[UUID, Wallet],
+        position: AppliedPosition,
+        rows: list[Row],
+        offset: int,
+    ) -> None:
+        """Make decided wallets, whose rows are in the changelog up to `offset`, the current ones."""
+        self.write(partition, rows, offset)
+        self._wallets[partition].update(wallets)
+        self._positions[partition] = position
+
+    def supersedes(self, key: bytes, new: bytes, old: bytes) -> bool:
+        """Tell which of two rows is the newer one: the one with the higher offset or version."""
+        if key == POSITION_KEY:
+            return _decode_position(new).offset >= _decode_position(old).offset
+        return _decode_wallet(new).version >= _decode_wallet(old).version
+
+    def forget(self, partition: int) -> None:
+        """Drop what is remembered of a partition."""
+        super().forget(partition)
+        self._wallets.pop(partition, None)
+        self._positions.pop(partition, None)
+
+
+def rows_of(wallets: Iterable[Wallet], position: AppliedPosition) -> list[Row]:
+    """Return the rows of decided wallets and of the position after them, which goes last."""
+    rows: list[Row] = [(wallet.id.bytes, _encode(wallet)) for wallet in wallets]
+    rows.append((POSITION_KEY, _encode(position)))
+    return rows
+
+
+def read_rows(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[Wallet | AppliedPosition]:
+    """Decode the rows of a partition."""
+    for key, value in rows:
+        if key == POSITION_KEY:
+            yield _decode_position(value)
+        elif len(key) == 16:
+            yield _decode_wallet(value)
+
+
+balances = BalancesTable()
+app.tables.add(balances)
+app.positions[WALLET_COMMANDS] = balances.resume_at

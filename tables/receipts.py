@@ -1,0 +1,137 @@
+"""Receipts: what became of each command id, so that a command that is sent twice counts once.
+
+A receipt lives for `receipts_days` of the command topic's time. In the changelog, the receipts of one batch are one row
+(a segment, under the offset of the batch's first record), which expires as a whole: the agent sends its tombstone.
+In RocksDB, each receipt stands under `r` and its command id, and the segments follow under `s` and their offset, to
+find what expires.
+"""
+
+from collections.abc import Iterable, Iterator
+from struct import Struct
+from typing import NamedTuple, cast
+from uuid import UUID
+
+from mercuria.app import app, settings
+from mercuria.domain.events import Status
+from mercuria.domain.rejections import CODES, NUMBERS
+from mercuria.domain.wallet import Outcome
+from mercuria.streams.batch_table import BatchTable, Row
+
+MS_PER_DAY = 24 * 60 * 60 * 1000
+FINGERPRINT_BYTES = 8
+MAX_EXPIRED_SEGMENTS = 4
+"""How many segments a batch lets expire: more than the one it adds, so that the table shrinks when it can."""
+
+_SEGMENT_KEY = Struct(">cq")
+_RECEIPT = Struct(">qq8sBBqq")
+_STATUSES: tuple[Status, ...] = ("open", "frozen", "closed")
+_STATUS_NUMBERS = {status: number for number, status in enumerate(_STATUSES)}
+_ROW_BYTES = 16 + _RECEIPT.size
+
+
+class Receipt(NamedTuple):
+    """What became of a command: where and when it was decided, a hash of its content, and the outcome."""
+
+    offset: int
+    time_ms: int
+    fingerprint: bytes
+    code: int
+    status: int
+    version: int
+    balance: int
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome, from which the first answer can be told again."""
+        return Outcome(self.balance, self.version, _STATUSES[self.status], CODES.get(self.code))
+
+
+def receipt_of(outcome: Outcome, offset: int, time_ms: int, fingerprint: bytes) -> Receipt:
+    """Return the receipt of a command's outcome."""
+    code = NUMBERS[outcome.code] if outcome.code else 0
+    status = _STATUS_NUMBERS[outcome.status]
+    return Receipt(offset, time_ms, fingerprint, code, status, outcome.version, outcome.balance)
+
+
+class ReceiptsTable(BatchTable):
+    """The receipts of all partitions that this worker owns."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            app, name="receipts", partitions=settings.partitions, help="What became of each command id."
+        )
+        self.lifetime_ms = settings.receipts_days * MS_PER_DAY
+        self._oldest: dict[int, int] = {}
+
+    def find(self, partition: int, ids: list[UUID]) -> dict[UUID, Receipt]:
+        """Return the receipts of those command ids that have one."""
+        values = self.read(partition, [b"r" + each.bytes for each in ids])
+        return {
+            each: Receipt._make(_RECEIPT.unpack(value))
+            for each, value in zip(ids, values, strict=True)
+            if value is not None
+        }
+
+    def expired(self, partition: int, now_ms: int) -> list[Row]:
+        """Return tombstones for the oldest segments whose receipts are all expired at `now_ms`."""
+        before_ms = now_ms - self.lifetime_ms
+        if self._oldest.get(partition, 0) >= before_ms:
+            return []
+        rows: list[Row] = []
+        for key, value in self._segments(partition):
+            self._oldest[partition] = newest_ms = _newest_ms(value)
+            if newest_ms >= before_ms or len(rows) == MAX_EXPIRED_SEGMENTS:
+                return rows
+            rows.append((key, None))
+        # All that is there expires; the next one to come is younger than this.
+        self._oldest[partition] = before_ms
+        return rows
+
+    def expand(self, partition: int, row: Row) -> Iterable[Row]:
+        """Return the receipts of a segment, or for a tombstone those that expire with it."""
+        key, value = row
+        yield row
+        if value is not None:
+            yield from unpack_segment(value)
+            return
+        segment = self.read(partition, [key])[0]
+        expiring = list(unpack_segment(segment)) if segment else []
+        current = self.read(partition, [key for key, _ in expiring])
+        for (receipt_key, receipt), now in zip(expiring, current, strict=True):
+            # The id may have been used again since then, and its new receipt stays.
+            if now == receipt:
+                yield receipt_key, None
+
+    def supersedes(self, key: bytes, new: bytes, old: bytes) -> bool:
+        """Tell which of two segments knows more: of the same batch, a straggler may have decided a shorter part."""
+        return len(new) >= len(old)
+
+    def forget(self, partition: int) -> None:
+        """Drop what is remembered of a partition."""
+        super().forget(partition)
+        self._oldest.pop(partition, None)
+
+    def _segments(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
+        items = self._database(partition).items(from_key=_SEGMENT_KEY.pack(b"s", 0))
+        return cast(Iterator[tuple[bytes, bytes]], items)
+
+
+def segment_row(first_offset: int, receipts: dict[UUID, Receipt]) -> Row:
+    """Return the receipts of the batch that begins at `first_offset` as one row."""
+    parts = [id_.bytes + _RECEIPT.pack(*receipt) for id_, receipt in receipts.items()]
+    return _SEGMENT_KEY.pack(b"s", first_offset), b"".join(parts)
+
+
+def unpack_segment(value: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Return the receipts of a segment as they stand in RocksDB: key and packed receipt."""
+    for start in range(0, len(value), _ROW_BYTES):
+        yield b"r" + value[start : start + 16], value[start + 16 : start + _ROW_BYTES]
+
+
+def _newest_ms(segment: bytes) -> int:
+    newest: int = _RECEIPT.unpack(segment[-_RECEIPT.size :])[1]
+    return newest
+
+
+receipts = ReceiptsTable()
+app.tables.add(receipts)
