@@ -29,17 +29,20 @@ def parse_amount(text: str, currency: str) -> int:
         MoneyError: it is no number, has more digits than the currency, or is beyond `MAX_AMOUNT`.
     """
     digits = MINOR_DIGITS[currency]
+    unit = Decimal((0, (1,), -digits))
     try:
-        minor = Decimal(text).scaleb(digits)
+        number = Decimal(text)
     except InvalidOperation:
         raise MoneyError(f"{text!r} is not an amount of money.") from None
-    if not minor.is_finite() or abs(minor) > MAX_AMOUNT:
+    if not number.is_finite() or number.copy_abs() > MAX_AMOUNT * unit:
         raise MoneyError(
             f"{text!r} is out of range: at most {format_amount(MAX_AMOUNT, currency)} {currency}."
         )
-    if minor != minor.to_integral_value():
+    # Decimal computes with 28 digits, but compares exactly: what rounding takes away, a comparison sees.
+    rounded = number.quantize(unit)
+    if rounded != number:
         raise MoneyError(f"{text!r} has more than the {digits} decimal digits of {currency}.")
-    return int(minor)
+    return int(rounded.scaleb(digits))
 
 
 def format_amount(minor: int, currency: str) -> str:
