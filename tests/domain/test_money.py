@@ -46,7 +46,7 @@ NO_AMOUNTS = [
     ("ten", "EUR", "is not an amount"),
     ("10,50", "EUR", "is not an amount"),
     ("0x10", "EUR", "is not an amount"),
-    ("sNaN", "EUR", "is not an amount"),
+    ("sNaN", "EUR", "is out of range"),
     ("NaN", "EUR", "is out of range"),
     ("Infinity", "EUR", "is out of range"),
     ("-Infinity", "EUR", "is out of range"),
@@ -62,7 +62,8 @@ NO_AMOUNTS = [
     ("1e-999999999", "EUR", "more than the 2"),
     ("1e999999999999999999999", "EUR", "is not an amount"),
     ("10.500000000000000000000000000000000001", "EUR", "more than the 2 decimal digits of EUR"),
-    ("92233720368547758.0700000000000000001", "EUR", "more than the 2 decimal digits of EUR"),
+    ("92233720368547758.0700000000000000001", "EUR", "is out of range"),
+    ("92233720368547758.0600000000000000001", "EUR", "more than the 2 decimal digits of EUR"),
 ]
 
 
