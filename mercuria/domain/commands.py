@@ -93,8 +93,8 @@ class CloseWallet(Command, frozen=True, kw_only=True, tag="close_wallet"):
 class Origin(Struct, frozen=True, array_like=True):
     """Which record caused a leg: `[partition, offset]` on the command topic."""
 
-    partition: int
-    offset: int
+    partition: Integer
+    offset: Integer
 
 
 class WalletSide(Struct, frozen=True):
@@ -102,8 +102,8 @@ class WalletSide(Struct, frozen=True):
 
     wallet_id: UUID
     owner_id: UUID | None = None
-    balance: int | None = None
-    version: int | None = None
+    balance: Integer | None = None
+    version: Integer | None = None
 
 
 class Leg(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):

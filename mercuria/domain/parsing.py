@@ -93,7 +93,8 @@ def _fault(content: dict[str, Any]) -> tuple[Code, str]:
 
 
 def _uuid(value: Any) -> UUID | None:
+    # Not `UUID(value)`, which takes " 1" for "01": an answer would go to a command that nobody has sent.
     try:
-        return UUID(value) if isinstance(value, str) and len(value) == 36 else None
-    except ValueError:
+        return msgspec.convert(value, UUID)
+    except msgspec.ValidationError:
         return None
