@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -54,7 +54,8 @@ def up(data_dir: Path | None, http_port: int | None, workers: int) -> None:
 def status(data_dir: Path | None, as_json: bool) -> None:
     """Show what runs. The exit code is 0 when all is up, 1 when a part is not, 3 when the stack is stopped."""
     directory = DataDirectory(_directory(data_dir))
-    parts = look(directory)
+    with _failures_as_sentences():
+        parts = look(directory)
     if as_json:
         click.echo(json.dumps([asdict(part) for part in parts], indent=1))
     elif _is_stopped(parts):
@@ -128,7 +129,9 @@ def _signals_to(interrupt: Callable[[], None]) -> Iterator[None]:
     def handle(_number: int, _frame: FrameType | None) -> None:
         interrupt()
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # `nohup` starts a program so that it does not hear of the terminal's end.
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    numbers = (signal.SIGINT, signal.SIGTERM, *hangup)
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
@@ -150,11 +153,14 @@ class _Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        # Where no bar was shown, its end would be an empty line.
+        if self._download is not None:
+            self._progress.stop()
 
     def say(self, sentence: str) -> None:
-        """Print a sentence, above the bar while there is one."""
-        self._console.print(sentence)
+        """Print a sentence, above the bar while there is one; go on where nobody reads it any more."""
+        with suppress(OSError, SystemExit):  # Rich exits the program when a pipe is closed.
+            self._console.print(sentence)
 
     def show_download(self, done: int, total: int) -> None:
         """Move the bar."""

@@ -2,12 +2,14 @@
 
 - `kafka/`, `postgres/`, `redis/`: the parts' data, one subdirectory each
 - `logs/<part>.log`: what each part wrote
-- `<part>.pid`, `up.pid`: who runs
+- `<part>.pid`, `up.pid`: who runs; `up.ready`: that all of it was ready
 - `ports.json`: the ports of last time
 - `stack.env`: how a client reaches the stack; readable by its owner only
 - `leg.key`, `pgpass`: secrets; readable by their owner only
 """
 
+import errno
+import os
 import re
 import secrets
 import tempfile
@@ -27,6 +29,7 @@ from mercuria.embedded.logs import LogFile
 PRIVATE = 0o600
 LOCK_FILE = "up.lock"
 UP_PID = "up.pid"
+UP_READY = "up.ready"
 PORTS_FILE = "ports.json"
 
 _SAFE_IN_A_SHELL = re.compile(r"[\w@%+=:,./?-]*")
@@ -47,7 +50,7 @@ class DataDirectory:
             StackError: it cannot be written, its disk is full, or another `mercuria up` has it.
         """
         with disk_errors_as_sentences(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+            self._make()
             self.subdirectory("logs")
             with tempfile.TemporaryFile(dir=self.path) as probe:
                 probe.write(b"?")
@@ -58,16 +61,28 @@ class DataDirectory:
             except Timeout:
                 raise StackError(self._taken()) from None
             try:
+                (self.path / UP_READY).unlink(missing_ok=True)
                 processes.write_pid(self.path / UP_PID, psutil.Process().pid)
             except OSError:
-                self.close()
+                self._lock.release(force=True)
                 raise
 
     def close(self) -> None:
         """Give the directory free."""
         if self._lock.is_locked:
-            (self.path / UP_PID).unlink(missing_ok=True)
-            self._lock.release(force=True)
+            try:
+                for name in (UP_READY, UP_PID):
+                    (self.path / name).unlink(missing_ok=True)
+            finally:
+                self._lock.release(force=True)
+
+    def say_ready(self) -> None:
+        """Tell `mercuria status` that the start is over."""
+        (self.path / UP_READY).touch()
+
+    def is_ready(self) -> bool:
+        """Tell whether the `mercuria up` that has the directory has finished its start."""
+        return (self.path / UP_READY).exists()
 
     def is_taken(self) -> bool:
         """Tell whether a `mercuria up` has the directory now."""
@@ -82,8 +97,15 @@ class DataDirectory:
             return True
 
     def lock(self) -> AbstractContextManager[object]:
-        """Keep every `mercuria up` away for a while."""
-        return self._lock.acquire(blocking=False)
+        """Keep every `mercuria up` away for a while.
+
+        Raises:
+            StackError: one has just come.
+        """
+        try:
+            return self._lock.acquire(blocking=False)
+        except Timeout:
+            raise StackError(self._taken()) from None
 
     def up(self) -> psutil.Process | None:
         """Return the process that has the directory."""
@@ -131,6 +153,13 @@ class DataDirectory:
         """Forget who ran."""
         for name in names:
             self.pid_file(name).unlink(missing_ok=True)
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:
+            # Some file systems answer so where nothing can be made.
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from error
 
     def _taken(self) -> str:
         up = processes.read_pid(self.path / UP_PID)

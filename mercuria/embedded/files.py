@@ -13,6 +13,16 @@ from mercuria.embedded.errors import StackError
 MIN_FREE_BYTES = 512 * 1024 * 1024
 """The stack does not start with less: Kafka and PostgreSQL stop in the middle of a write when space runs out."""
 
+_UNWRITABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+)
+
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """Replace `path`: a reader finds the old content or all of the new, also after a power failure."""
@@ -54,6 +64,6 @@ def disk_errors_as_sentences(directory: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StackError(f"There is no disk space left for {directory}.") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in _UNWRITABLE:
             raise StackError(f"The directory {directory} cannot be written: {error.strerror}.") from error
         raise

@@ -8,8 +8,9 @@ import hashlib
 import os
 import tempfile
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,9 @@ LOCK = Path(__file__).with_name("kafka.lock")
 CHUNK_BYTES = 64 * 1024
 CONNECTIONS = 6
 TIMEOUT_S = 20
+SILENCE_S = 60
 ATTEMPTS = 3
+POLL_S = 0.1
 SPARE_BYTES = 64 * 1024 * 1024
 
 OnBytes = Callable[[int, int], None]
@@ -69,11 +72,13 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
     return base.absolute() / f"kafka-{KAFKA_VERSION}"
 
 
-def ensure_jars(directory: Path, on_bytes: OnBytes, interrupted: threading.Event) -> list[Path]:
+def ensure_jars(
+    directory: Path, on_bytes: OnBytes, interrupted: threading.Event, silence_s: float = SILENCE_S
+) -> list[Path]:
     """Return the paths of all jars, after having downloaded those that are missing or are not what they should be.
 
     Raises:
-        StackError: they cannot be had, or what came is not what the lock file says.
+        StackError: they cannot be had, nothing comes for `silence_s`, or it is not what the lock file says.
     """
     jars = read_lock(LOCK.read_text("utf-8"))
     missing = [jar for jar in jars if not jar.is_in(directory)]
@@ -81,7 +86,7 @@ def ensure_jars(directory: Path, on_bytes: OnBytes, interrupted: threading.Event
         with disk_errors_as_sentences(directory):
             directory.mkdir(parents=True, exist_ok=True)
             require_space(directory, sum(jar.size for jar in missing) + SPARE_BYTES)
-            _Download(directory, missing, on_bytes, interrupted).run()
+            _Download(directory, missing, on_bytes, interrupted).run(silence_s)
     return [directory / jar.file_name for jar in jars]
 
 
@@ -97,52 +102,82 @@ class _Download:
 
         self._directory = directory
         self._jars = jars
+        self._waiting = deque(jars)
         self._total = sum(jar.size for jar in jars)
         self._done = 0
         self._on_bytes = on_bytes
         self._interrupted = interrupted
+        self._given_up = threading.Event()
+        self._error: Exception | None = None
+        self._heard_at = time.monotonic()
         self._lock = threading.Lock()
         # jgo knows the repository and its layout.
         self._maven = MavenContext(resolver=PythonResolver(), repo_cache=directory)
         self._requests = requests
 
-    def run(self) -> None:
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
-            downloads = [pool.submit(self._fetch, jar) for jar in self._jars]
-            try:
-                for download in downloads:
-                    download.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    def run(self, silence_s: float) -> None:
+        """Fetch all; come back at once when one cannot be had or somebody interrupts, also when the network hangs.
 
-    def _fetch(self, jar: Jar) -> None:
+        That is why the threads are daemons: one that hangs inside a library cannot be ended, only left behind.
+        """
+        with tempfile.TemporaryDirectory(
+            dir=self._directory, prefix=".download-", ignore_cleanup_errors=True
+        ) as temporary:
+            threads = [
+                threading.Thread(target=self._work, args=(Path(temporary),), daemon=True)
+                for _ in range(min(CONNECTIONS, len(self._jars)))
+            ]
+            for thread in threads:
+                thread.start()
+            try:
+                while any(thread.is_alive() for thread in threads):
+                    self._check(silence_s)
+                    threads[0].join(POLL_S)
+            finally:
+                self._given_up.set()
+        if self._error is not None:
+            raise self._error
+
+    def _check(self, silence_s: float) -> None:
+        if self._interrupted.is_set():
+            raise StackStopped
+        if self._error is not None:
+            raise self._error
+        if time.monotonic() > self._heard_at + silence_s:
+            raise _unavailable(f"nothing has come for {silence_s:.0f} seconds")
+
+    def _work(self, temporary: Path) -> None:
+        try:
+            while not self._given_up.is_set():
+                self._fetch(self._waiting.popleft(), temporary)
+        except IndexError:
+            pass  # Others have taken the last ones.
+        except Exception as error:
+            self._error = self._error or error
+
+    def _fetch(self, jar: Jar, temporary: Path) -> None:
         for attempt in range(ATTEMPTS):
             try:
-                return self._fetch_once(jar)
+                return self._fetch_once(jar, temporary / jar.file_name)
             except self._requests.RequestException as error:
-                if attempt + 1 == ATTEMPTS or self._interrupted.is_set():
-                    raise StackError(
-                        f"Kafka's jars could not be downloaded ({jar.file_name}: {_in_short(error)}):"
-                        " the first start needs the network, later ones do not."
-                    ) from error
+                if attempt + 1 == ATTEMPTS:
+                    raise _unavailable(f"{jar.file_name}: {_in_short(error)}") from error
 
-    def _fetch_once(self, jar: Jar) -> None:
+    def _fetch_once(self, jar: Jar, temporary: Path) -> None:
         component = self._maven.create_dependency(jar.coordinate).artifact.component
         repository = next(iter(self._maven.remote_repos.values()))
         url = f"{repository}/{component.path_prefix.as_posix()}/{jar.file_name}"
         received = 0
         digest = hashlib.sha256()
-        descriptor, temporary = tempfile.mkstemp(dir=self._directory, prefix=f".{jar.file_name}.")
         try:
             with (
-                open(descriptor, "wb") as file,
+                open(temporary, "wb") as file,
                 self._requests.get(url, stream=True, timeout=TIMEOUT_S) as answer,
             ):
                 answer.raise_for_status()
                 for chunk in answer.iter_content(CHUNK_BYTES):
-                    if self._interrupted.is_set():
-                        raise StackStopped
+                    if self._given_up.is_set():
+                        return
                     file.write(chunk)
                     digest.update(chunk)
                     received += len(chunk)
@@ -155,14 +190,21 @@ class _Download:
             # Two starts at once download twice; either file is the right one.
             os.replace(temporary, self._directory / jar.file_name)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
             self._advance(-received)
             raise
 
     def _advance(self, count: int) -> None:
         with self._lock:
             self._done += count
-            self._on_bytes(self._done, self._total)
+            self._heard_at = time.monotonic()
+            if not self._given_up.is_set():
+                self._on_bytes(self._done, self._total)
+
+
+def _unavailable(why: str) -> StackError:
+    return StackError(
+        f"Kafka's jars could not be downloaded ({why}): the first start needs the network, later ones do not."
+    )
 
 
 def _in_short(error: Exception) -> str:

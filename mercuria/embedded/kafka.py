@@ -145,6 +145,7 @@ class Kafka(Part):
                 env=self.environment(),
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # As for the broker: a terminal's Ctrl-C is not meant for it.
                 check=False,
             )
         if outcome.returncode != 0:

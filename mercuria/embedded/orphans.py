@@ -21,15 +21,16 @@ def stop_orphans(directory: DataDirectory, tell: Callable[[str], None]) -> list[
     They are stopped rather than taken over: a fresh start takes seconds, and then everything is known to be as
     this version of Mercuria starts it. The caller holds the directory's lock.
     """
-    names = directory.recorded_parts()
-    running = {name: found for name in names if (found := processes.find_part(directory.path, name))}
-    for name, process in running.items():
+    # Not by their pid files: it may have been killed between the start of a process and the writing of its file.
+    running = processes.marked(directory.path)
+    for name, process in running:
         tell(f"An earlier `mercuria up` was killed and left {name} (process {process.pid}); stopping it.")
-    workers = {name for name in running if name.startswith("worker-")}
-    for group in (workers, running.keys() - workers):
-        all_at_once(partial(_stop, running[name], name) for name in sorted(group))
-    directory.remove_pid_files(names)
-    return list(running)
+    workers = [part for part in running if part[0].startswith("worker-")]
+    servers = [part for part in running if part not in workers]
+    for group in (workers, servers):
+        all_at_once(partial(_stop, process, name) for name, process in group)
+    directory.remove_pid_files(directory.recorded_parts())
+    return [name for name, _ in running]
 
 
 def _stop(process: psutil.Process, name: str) -> None:

@@ -26,6 +26,10 @@ class Ports:
         self._file = file
         self._ports = read_ports(file)
 
+    def get(self, name: str) -> int | None:
+        """Return the port that `name` had last time."""
+        return self._ports.get(name)
+
     def choose(self, name: str, preferred: int | None = None) -> int:
         """Return the port that `name` had last time, else `preferred`, else any: the first that is free."""
         others = {port for other, port in self._ports.items() if other != name}
@@ -38,8 +42,16 @@ class Ports:
         """Keep `port` as the one of `name`, and return it."""
         if self._ports.get(name) != port:
             self._ports[name] = port
-            write_atomically(self._file, json.dumps(self._ports, indent=1) + "\n")
+            self._write()
         return port
+
+    def forget(self, name: str) -> None:
+        """Give the port of `name` free."""
+        if self._ports.pop(name, None) is not None:
+            self._write()
+
+    def _write(self) -> None:
+        write_atomically(self._file, json.dumps(self._ports, indent=1) + "\n")
 
 
 def read_ports(file: Path) -> dict[str, int]:

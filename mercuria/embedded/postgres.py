@@ -93,11 +93,22 @@ class Postgres(Part):
             self._set_password(self.data, account, "ALTER")
 
     def probe(self) -> bool:
+        # What is said here, libpq does not take from its PG* variables, which may be meant for another server.
+        said = {
+            "password": self._password(),
+            "sslmode": "disable",
+            "gssencmode": "disable",
+            "channel_binding": "prefer",
+            "options": "",
+        }
         try:
-            psycopg2.connect(self.url, connect_timeout=2).close()
+            psycopg2.connect(self.url, connect_timeout=2, **said).close()
         except psycopg2.OperationalError:
             return False
         return True
+
+    def _password(self) -> str:
+        return self.passfile.read_text("utf-8").rstrip("\n").rpartition(":")[2]
 
     def _clear_leftovers(self) -> None:
         """Wait for the backends of a killed server: a new one refuses to start beside them."""
@@ -143,6 +154,7 @@ class Postgres(Part):
                 input=script.encode(),
                 stdout=log,
                 stderr=errors,
+                start_new_session=True,  # As for the server: a terminal's Ctrl-C is not meant for it.
                 user=account.uid if account else None,
                 group=account.gid if account else None,
                 extra_groups=[] if account else None,

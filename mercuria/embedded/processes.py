@@ -46,6 +46,18 @@ def find_part(data_dir: Path, name: str) -> psutil.Process | None:
     return None
 
 
+def marked(data_dir: Path) -> list[tuple[str, psutil.Process]]:
+    """Return the parts that run for a directory and lead their session, by name; their children are left out."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            name, _, where = process.environ().get(MARK, "").partition("@")
+            if where == str(data_dir) and os.getsid(process.pid) == process.pid and is_running(process):
+                found.append((name, process))
+    pids = {process.pid for _, process in found}
+    return [(name, process) for name, process in found if process.ppid() not in pids]
+
+
 def is_running(process: psutil.Process) -> bool:
     """Tell whether a process runs; one that waits to be reaped does not."""
     with suppress(psutil.NoSuchProcess):

@@ -32,7 +32,7 @@ from mercuria.embedded.ports import LOOPBACK, Ports, holder, is_free
 from mercuria.embedded.postgres import Postgres
 from mercuria.embedded.redis import Redis
 from mercuria.embedded.together import all_at_once
-from mercuria.embedded.worker import Worker
+from mercuria.embedded.worker import Worker, in_url, reachable_host
 
 DEFAULT_HTTP_PORT = 6066
 DEFAULT_PARTITIONS = 8
@@ -184,7 +184,8 @@ class Stack:
         return worker
 
     def _start(self) -> None:
-        Settings.from_env(self._environ)  # A value that cannot be used stops the start before anything runs.
+        # A value that cannot be used stops the start before anything runs.
+        Settings.from_env(self._environ | {"MERCURIA_DATA_DIR": str(self.directory.path)})
         stop_orphans(self.directory, self._tell)
         ports = Ports(self.directory.path / PORTS_FILE)
         http_port = self._choose_http_port(ports)
@@ -195,6 +196,7 @@ class Stack:
         if self._prepare is not None:
             self._prepare(self.env)
         self._await_workers([self._begin_worker(self.supervise) for _ in range(self._worker_count)])
+        self.directory.say_ready()
 
     def _choose_http_port(self, ports: Ports) -> int:
         wanted = self._http_port or int(self._environ.get("MERCURIA_HTTP_PORT") or 0)
@@ -210,19 +212,29 @@ class Stack:
     def _make_servers(self, ports: Ports) -> None:
         """Choose ports for the servers that are not elsewhere."""
         here, stop = self.directory, self._interrupted
-        if not self._environ.get("MERCURIA_KAFKA"):
+        if not self._is_elsewhere("MERCURIA_KAFKA", ports.get("kafka")):
             port, controller = ports.choose("kafka"), ports.choose("kafka-controller")
             self._kafka = Kafka(here, port, controller, stop, self._environ, self._on_download)
-        if not self._environ.get("MERCURIA_DATABASE"):
+        if not self._is_elsewhere("MERCURIA_DATABASE", ports.get("postgres")):
             self._postgres = Postgres("postgres", here, ports.choose("postgres"), stop)
-        if not self._environ.get("MERCURIA_REDIS"):
+        if not self._is_elsewhere("MERCURIA_REDIS", ports.get("redis")):
             self._redis = Redis("redis", here, ports.choose("redis"), stop)
+
+    def _is_elsewhere(self, name: str, own_port: int | None) -> bool:
+        """Tell whether the environment says that a server is not this stack's own.
+
+        It says nothing when it repeats the directory's stack.env, which a person may have sourced: what stands
+        there at this stack's own port is this stack's own server, and only it can start it.
+        """
+        told = self._environ.get(name)
+        repeated = told == read_stack_env(self.directory.path).get(name)
+        return bool(told) and not (repeated and own_port and f"{LOOPBACK}:{own_port}" in (told or ""))
 
     def _settle_env(self, http_port: int) -> None:
         """Find out how everything is reached; what the environment says is elsewhere is there."""
         self.env = {
             "MERCURIA_DATA_DIR": str(self.directory.path),
-            "MERCURIA_URL": f"http://{LOOPBACK}:{http_port}",
+            "MERCURIA_URL": f"http://{in_url(reachable_host(self._environ))}:{http_port}",
             "MERCURIA_KAFKA": self._kafka.address if self._kafka else self._environ["MERCURIA_KAFKA"],
             "MERCURIA_DATABASE": self._postgres.url if self._postgres else self._environ["MERCURIA_DATABASE"],
             "MERCURIA_REDIS": self._redis.url if self._redis else self._environ["MERCURIA_REDIS"],
@@ -267,11 +279,16 @@ class Stack:
     def _begin_worker(self, supervise: bool) -> Worker:
         number = len(self.workers) + 1
         name = f"worker-{number}"
+        ports = Ports(self.directory.path / PORTS_FILE)
         if number == 1 and self._worker_count == 1:
+            ports.forget(name)
             port = int(self.env["MERCURIA_HTTP_PORT"])
         else:
-            port = Ports(self.directory.path / PORTS_FILE).choose(name)
+            port = ports.choose(name)
         environ = self._environ | self.env
+        if self._postgres is not None:
+            # libpq would take its password and its manners from there, which are meant for another server.
+            environ = {name: value for name, value in environ.items() if not name.startswith("PG")}
         worker = Worker(name, self.directory, port, self._interrupted, self._worker_command, environ)
         self.workers.append(worker)
         self._tell(f"{worker.title} is starting.")

@@ -55,10 +55,11 @@ def look(directory: DataDirectory) -> list[PartStatus]:
     servers = ["kafka", "postgres", "redis"]
     workers = [name for name in recorded if name.startswith("worker-")]
     url = read_stack_env(directory.path).get("MERCURIA_URL")
-    parts = [_part(directory, name, ports, up is not None) for name in servers + workers]
+    own = State.UP if directory.is_ready() else State.STARTING
+    parts = [_part(directory, name, ports, None if up is None else own) for name in servers + workers]
     if up is None:
         return [PartStatus("up", State.STOPPED), *parts]
-    return [_running("up", State.UP, up, url), *parts]
+    return [_running("up", own, up, url), *parts]
 
 
 def shut_down(directory: DataDirectory, tell: Callable[[str], None]) -> bool:
@@ -80,16 +81,19 @@ def shut_down(directory: DataDirectory, tell: Callable[[str], None]) -> bool:
     return up is not None or bool(orphans)
 
 
-def _part(directory: DataDirectory, name: str, ports: dict[str, int], supervised: bool) -> PartStatus:
+def _part(directory: DataDirectory, name: str, ports: dict[str, int], up: State | None) -> PartStatus:
+    """Return the status of one part; `up` is how its `mercuria up` fares, None where there is none."""
     port = ports.get(name) or (ports.get("http") if name.startswith("worker-") else None)
     address = f"{LOOPBACK}:{port}" if port else None
     process = processes.find_part(directory.path, name)
     if process is None:
         wanted = processes.read_pid(directory.pid_file(name)) is not None
-        if supervised and not wanted:
-            return PartStatus(name, State.ELSEWHERE)
-        return PartStatus(name, State.DOWN if supervised else State.STOPPED, address)
-    if not supervised:
+        if up is None:
+            return PartStatus(name, State.STOPPED, address)
+        if not wanted:
+            return PartStatus(name, State.ELSEWHERE if up is State.UP else State.STARTING)
+        return PartStatus(name, State.DOWN, address)
+    if up is None:
         return _running(name, State.ORPHANED, process, address)
     answers = port is not None and accepts(LOOPBACK, port)
     return _running(name, State.UP if answers else State.STARTING, process, address)

@@ -50,10 +50,8 @@ class Worker(Part):
         return ["it does not answer"]
 
     def _ask(self) -> tuple[int, bytes]:
-        host = self._environ.get("MERCURIA_HTTP_HOST") or LOOPBACK
-        connection = http.client.HTTPConnection(
-            LOOPBACK if host in EVERY_ADDRESS else host, self.port, timeout=PROBE_TIMEOUT_S
-        )
+        host = reachable_host(self._environ)
+        connection = http.client.HTTPConnection(host, self.port, timeout=PROBE_TIMEOUT_S)
         try:
             connection.request("GET", "/health/ready")
             answer = connection.getresponse()
@@ -62,3 +60,14 @@ class Worker(Part):
             return 0, b""
         finally:
             connection.close()
+
+
+def reachable_host(environ: Mapping[str, str]) -> str:
+    """Return the address at which a worker answers on this machine."""
+    host = environ.get("MERCURIA_HTTP_HOST") or LOOPBACK
+    return LOOPBACK if host in EVERY_ADDRESS else host
+
+
+def in_url(host: str) -> str:
+    """Write an address as URLs have it: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host

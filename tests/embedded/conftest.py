@@ -3,6 +3,7 @@
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from mercuria.embedded.stack import Stack
 HERE = Path(__file__).parent
 READY_WORKER = (sys.executable, str(HERE / "ready_worker.py"))
 UP_READY = (sys.executable, str(HERE / "up_ready.py"))
-MERCURIA = (sys.executable, "-m", "mercuria")
+MERCURIA = (sys.executable, "-c", "from faust.cli.base import cli; import mercuria.cli.up; cli()")
 
 NOWHERE = {
     "MERCURIA_KAFKA": "127.0.0.1:1",
@@ -156,6 +157,13 @@ def command_line(tmp_path: Path) -> Iterator[CommandLine]:
     line.clear()
     for process in survivors(tmp_path):
         process.kill()
+
+
+@pytest.fixture
+def silent_proxy() -> Iterator[str]:
+    """Return the address of a proxy that takes every connection and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.fixture(scope="session")

@@ -32,4 +32,5 @@ ends = os.environ.get("WORKER_ENDS")
 if ends:
     print("This worker was told to end.", flush=True)
     sys.exit(int(ends))
-Server(("127.0.0.1", int(os.environ["MERCURIA_WORKER_PORT"])), Ready).serve_forever()
+host = os.environ.get("MERCURIA_HTTP_HOST") or "127.0.0.1"
+Server((host, int(os.environ["MERCURIA_WORKER_PORT"])), Ready).serve_forever()

@@ -126,10 +126,10 @@ def test_the_first_crash_costs_no_wait_and_later_ones_ever_more() -> None:
     assert waits[0] == 0 and waits == sorted(waits) and waits[-1] <= 5
 
 
-def test_signal_names_are_said(tmp_path: Path) -> None:
-    with Stack(tmp_path, environ=only("redis"), supervise=False) as stack:
-        pid = stack.redis.pid
-        assert pid is not None
-        psutil.Process(pid).send_signal(signal.SIGABRT)
-        eventually(lambda: not stack.redis.is_alive())
-        assert stack.redis.ending() == "signal SIGABRT"
+def test_how_a_part_ended_is_said_with_the_name_of_the_signal(tmp_path: Path) -> None:
+    environ = clean_environ() | NOWHERE
+    with Stack(tmp_path, environ=environ, supervise=False, workers=1, worker_command=READY_WORKER) as stack:
+        worker = stack.workers[0]
+        psutil.Process(worker.pid).send_signal(signal.SIGUSR1)
+        eventually(lambda: not worker.is_alive())
+        assert worker.ending() == "signal SIGUSR1"
