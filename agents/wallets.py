@@ -66,11 +66,12 @@ def decide(partition: int, records: Sequence[Any]) -> Batch:
 async def publish(batch: Batch) -> None:
     """Send what a batch says to others, and wait until Kafka has acknowledged all of it."""
     partition = batch.partition
-    waiting = await app.batch_producer.enqueue(WALLET_EVENTS, partition, batch.events)
-    waiting += await app.batch_producer.enqueue(WALLET_DEAD_LETTERS, partition, batch.dead_letters)
-    for home, legs in batch.legs.items():
-        waiting += await app.batch_producer.enqueue(WALLET_COMMANDS, home, legs)
-    await asyncio.gather(*waiting)
+    enqueue = app.batch_producer.enqueue
+    await asyncio.gather(
+        enqueue(WALLET_EVENTS, partition, batch.events),
+        enqueue(WALLET_DEAD_LETTERS, partition, batch.dead_letters),
+        *(enqueue(WALLET_COMMANDS, home, legs) for home, legs in batch.legs.items()),
+    )
 
 
 async def keep(batch: Batch, first_offset: int) -> None:

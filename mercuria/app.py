@@ -17,6 +17,9 @@ from mercuria.topics import MAX_RECORD_BYTES, WALLET_COMMANDS
 
 settings = Settings.from_env()
 
+PARTS = ("mercuria.agents", "mercuria.tables", "mercuria.web")
+"""Where agents, tables and views are found."""
+
 
 class App(faust.App):
     """Faust's app, which declares its topics first and knows where to go on reading."""
@@ -36,6 +39,14 @@ class App(faust.App):
         """The producer, with its way to append whole batches."""
         return cast(Producer, self.producer)
 
+    def _discovery_modules(self) -> list[str]:
+        # Faust would scan the whole package as well, the command line included.
+        return list(PARTS)
+
+    def _on_autodiscovery_error(self, name: str) -> None:
+        # Faust would go on without the agent.
+        raise
+
     async def on_first_start(self) -> None:
         """Declare the topics before the consumer subscribes to them."""
         await declare_topics(settings.kafka, settings.partitions, settings.replication)
@@ -45,7 +56,7 @@ class App(faust.App):
 app = App(
     "mercuria",
     broker=[f"mercuria://{server}" for server in settings.kafka.split(",")],
-    autodiscover=["mercuria.agents", "mercuria.tables", "mercuria.web"],
+    autodiscover=list(PARTS),
     datadir=settings.worker_dir,
     store="rocksdb://",
     topic_partitions=settings.partitions,
@@ -53,7 +64,7 @@ app = App(
     topic_disable_leader=True,
     consumer_auto_offset_reset="earliest",
     consumer_max_fetch_size=512 * 1024,
-    producer_max_batch_size=1024 * 1024,
+    producer_max_batch_size=MAX_RECORD_BYTES - 64 * 1024,
     producer_max_request_size=16 * MAX_RECORD_BYTES,
     broker_commit_interval=1.0,
     broker_session_timeout=10.0,

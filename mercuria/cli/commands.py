@@ -1,5 +1,5 @@
 """Registers Mercuria's commands with Faust's command line."""
 
-from mercuria.cli import up
+from mercuria.cli import bench, up
 
-__all__ = ["up"]
+__all__ = ["bench", "up"]

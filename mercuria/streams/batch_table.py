@@ -30,6 +30,10 @@ Row = tuple[bytes, bytes | None]
 """A key and its value; None deletes."""
 
 
+MAX_ROWS_BYTES = 3 * 1024 * 1024
+"""What one append may hold: it is one record batch, appended whole or not at all."""
+
+
 class StragglerError(Exception):
     """Somebody else wrote into a changelog partition that this worker owns."""
 
@@ -127,15 +131,14 @@ class BatchTable(faust.Table[bytes, bytes]):
         repaired = list(zip(stale, self.read(partition, list(stale)), strict=True))
         records = [Record(key, value, None) for key, value in (*repaired, *rows)]
         producer = cast(Producer, self.app.producer)
-        futures = await producer.enqueue(self.changelog_topic_name, partition, records)
-        assert len(futures) == 1, "rows that belong together are appended whole or not at all"
-        first = (await futures[0]).offset
+        assert _size_bytes(records) < MAX_ROWS_BYTES, "rows that belong together fit into one record batch"
+        first = await producer.enqueue(self.changelog_topic_name, partition, records)
         if first != self._expected(partition):
             raise StragglerError(
                 f"{self.changelog_topic_name} [{partition}]: appended at {first}, not {self._expected(partition)}."
             )
         self._next_offset[partition] = first + len(records)
-        return int(first) + len(records) - 1
+        return first + len(records) - 1
 
     def write(self, partition: int, rows: Iterable[Row], offset: int) -> None:
         """Write rows whose last one has `offset` in the changelog."""
@@ -201,3 +204,8 @@ class BatchTable(faust.Table[bytes, bytes]):
 
     def _database(self, partition: int) -> rocksdict.Rdict:
         return cast(rocksdict.Rdict, self.store._db_for_partition(partition))
+
+
+def _size_bytes(records: Sequence[Record]) -> int:
+    """Return what records take, with some bytes for each one's frame."""
+    return sum(len(record.key or b"") + len(record.value or b"") + 32 for record in records)

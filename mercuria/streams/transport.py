@@ -8,9 +8,11 @@ Assignment, acknowledgement, commits, tables and recovery are Faust's. Different
 - The producer waits for all replicas, is idempotent, and appends whole batches.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.structs import ConsumerRecord
 from faust.transport.drivers import aiokafka as driver
 from faust.transport.utils import DefaultSchedulingStrategy, TopicBuffer, TopicIndexMap
@@ -120,28 +122,99 @@ class Consumer(driver.Consumer):
 class Producer(driver.Producer):
     """Faust's producer, idempotent, and with a way to append whole batches."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lanes: dict[tuple[str, int], _Lane] = {}
+
     def _settings_extra(self) -> Mapping[str, Any]:
         return {"acks": "all", "enable_idempotence": True}
 
-    async def enqueue(self, topic: str, partition: int, records: Iterable[Record]) -> list[Any]:
-        """Hand records over, in order and in as few record batches as they fit into.
+    def enqueue(self, topic: str, partition: int, records: Sequence[Record]) -> asyncio.Future[int]:
+        """Hand records over, to be appended in order and in as few record batches as they fit into.
 
         Returns:
-            A future for each record batch; its result names the offset of the batch's first record.
+            The offset of the first record, when Kafka has acknowledged all of them; -1 when there is none.
         """
-        producer = self._ensure_producer()
-        futures = []
-        batch = producer.create_batch()
-        for key, value, time_ms, headers in records:
+        lane = self._lanes.get((topic, partition))
+        if lane is None:
+            lane = self._lanes[topic, partition] = _Lane(self._ensure_producer(), topic, partition)
+        return lane.enqueue(records)
+
+    async def on_stop(self) -> None:
+        """Give up what is still waiting, and stop."""
+        for lane in self._lanes.values():
+            lane.cancel()
+        await super().on_stop()
+
+
+class _Lane:
+    """What is on its way to one partition.
+
+    Several senders wait for the same partition: the legs that eight partitions send to a ninth. aiokafka takes one
+    batch of a partition at a time and lets all others poll for their turn, so here they join the next batch instead.
+    """
+
+    def __init__(self, producer: AIOKafkaProducer, topic: str, partition: int) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._partition = partition
+        self._waiting: list[tuple[Sequence[Record], asyncio.Future[int]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def enqueue(self, records: Sequence[Record]) -> asyncio.Future[int]:
+        loop = asyncio.get_running_loop()
+        appended: asyncio.Future[int] = loop.create_future()
+        if not records:
+            appended.set_result(-1)
+            return appended
+        self._waiting.append((records, appended))
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._run())
+        return appended
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while self._waiting:
+            taken, self._waiting = self._waiting, []
+            try:
+                first_offsets = await self._append([record for records, _ in taken for record in records])
+            except Exception as error:
+                for _, appended in taken:
+                    if not appended.done():
+                        appended.set_exception(error)
+                continue
+            start = 0
+            for records, appended in taken:
+                if not appended.done():
+                    appended.set_result(_offset_at(first_offsets, start))
+                start += len(records)
+
+    async def _append(self, records: list[Record]) -> list[tuple[int, int]]:
+        """Append records; return for each record batch the index of its first record, and that one's offset."""
+        starts, futures = [0], []
+        batch = self._producer.create_batch()
+        for index, (key, value, time_ms, headers) in enumerate(records):
             if batch.append(timestamp=time_ms, key=key, value=value, headers=headers) is None:
-                futures.append(await producer.send_batch(batch, topic, partition=partition))
-                batch = producer.create_batch()
+                futures.append(await self._send(batch))
+                starts.append(index)
+                batch = self._producer.create_batch()
                 appended = batch.append(timestamp=time_ms, key=key, value=value, headers=headers)
                 assert appended is not None, "an empty batch takes any record"
-        if batch.record_count():
-            batch.close()
-            futures.append(await producer.send_batch(batch, topic, partition=partition))
-        return futures
+        futures.append(await self._send(batch))
+        return [(start, (await future).offset) for start, future in zip(starts, futures, strict=True)]
+
+    async def _send(self, batch: Any) -> Any:
+        batch.close()
+        return await self._producer.send_batch(batch, self._topic, partition=self._partition)
+
+
+def _offset_at(first_offsets: list[tuple[int, int]], index: int) -> int:
+    """Return the offset of the record `index`, from the record batches' first indices and offsets."""
+    start, offset = max(pair for pair in first_offsets if pair[0] <= index)
+    return offset + index - start
 
 
 class Transport(driver.Transport):

@@ -1,0 +1,13 @@
+"""`mercuria bench`: measures, on a stack of its own that it starts and stops."""
+
+from faust.cli.base import cli
+
+
+@cli.group()
+def bench() -> None:
+    """Measure. Each command starts and stops what it needs."""
+
+
+from mercuria.cli.bench import wallets  # noqa: E402  registers itself with the group above
+
+__all__ = ["bench", "wallets"]

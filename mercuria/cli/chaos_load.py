@@ -1,0 +1,159 @@
+"""What chaos is made of, on the client's side: wallets, commands for them, and who waits for the answers.
+
+The same seed gives the same commands, ids included.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import islice
+from random import Random
+from uuid import UUID
+
+import msgspec
+from aiokafka import AIOKafkaConsumer
+
+from mercuria.domain.commands import (
+    ClientCommand,
+    CloseWallet,
+    Deposit,
+    FreezeWallet,
+    OpenWallet,
+    Transfer,
+    UnfreezeWallet,
+    Withdraw,
+)
+from mercuria.domain.events import BalanceUpdated, CommandRejected, Event
+from mercuria.streams.client import CommandProducer
+from mercuria.streams.cloudevents import read_event
+
+CURRENCIES = ("EUR", "JPY")
+FUNDS = 1_000_000
+TICK_S = 0.02
+MAX_IN_FLIGHT = 8_000
+"""So many commands may be unanswered. More would only make the last answers late."""
+REMEMBERED = 2_000
+"""A command is sent again while it is one of so many latest."""
+
+
+class Load:
+    """Commands without end, over some wallets in two currencies.
+
+    Half of the commands are transfers. A part of the wallets is frozen, closed, or does not exist; some are frozen and
+    unfrozen on the way. About 3 % of the commands are sent again once or twice, and some ids with another content.
+    """
+
+    def __init__(self, random: Random, wallets: int = 500) -> None:
+        self._random = random
+        self._ids = [self._id() for _ in range(wallets)]
+        self._currencies = {each: CURRENCIES[index % 2] for index, each in enumerate(self._ids)}
+        few = max(1, wallets // 50)
+        self._frozen, self._closed, self._unknown = self._ids[:few], self._ids[few : 2 * few], self._ids[-few:]
+        self._sent: list[ClientCommand] = []
+
+    def opening(self) -> Iterator[ClientCommand]:
+        """Yield what opens, funds, freezes and closes the wallets."""
+        for each in self._ids[: -len(self._unknown)]:
+            yield OpenWallet(id=self._id(), wallet_id=each, owner_id=self._id(), currency=self._currencies[each])
+            if each not in self._closed:
+                yield Deposit(
+                    id=self._id(), wallet_id=each, amount=FUNDS, currency=self._currencies[each]
+                )
+        for each in self._frozen:
+            yield FreezeWallet(id=self._id(), wallet_id=each)
+        for each in self._closed:
+            yield CloseWallet(id=self._id(), wallet_id=each)
+
+    def commands(self) -> Iterator[ClientCommand]:
+        """Yield commands, and now and then one again."""
+        while True:
+            if self._sent and self._random.random() < 0.03:
+                yield from self._again()
+                continue
+            command = self._command()
+            self._remember(command)
+            yield command
+
+    def _command(self) -> ClientCommand:
+        chance, wallet_id = self._random.random(), self._random.choice(self._ids)
+        amount, currency = self._random.randint(1, 1000), self._currencies[wallet_id]
+        if chance < 0.5:
+            to_wallet_id = self._random.choice(self._ids)
+            return Transfer(
+                id=self._id(),
+                wallet_id=wallet_id,
+                to_wallet_id=to_wallet_id,
+                amount=amount,
+                # Most transfers stay in one currency, and the others show what becomes of those that do not.
+                currency=currency,
+            )
+        if chance < 0.745:
+            return Deposit(id=self._id(), wallet_id=wallet_id, amount=amount, currency=currency)
+        if chance < 0.99:
+            return Withdraw(id=self._id(), wallet_id=wallet_id, amount=amount, currency=currency)
+        kind = FreezeWallet if chance < 0.994 else UnfreezeWallet
+        return kind(id=self._id(), wallet_id=wallet_id)
+
+    def _again(self) -> Iterator[ClientCommand]:
+        command = self._random.choice(self._sent)
+        if isinstance(command, Deposit | Withdraw | Transfer) and self._random.random() < 0.2:
+            yield msgspec.structs.replace(command, amount=command.amount + 1)
+        else:
+            yield from [command] * self._random.randint(1, 2)
+
+    def _remember(self, command: ClientCommand) -> None:
+        if len(self._sent) < REMEMBERED:
+            self._sent.append(command)
+        else:
+            self._sent[self._random.randrange(REMEMBERED)] = command
+
+    def _id(self) -> UUID:
+        return UUID(int=self._random.getrandbits(128), version=4)
+
+
+class Waiting:
+    """The clients that wait: which commands have no answer yet, and which transfers have no end."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.answered = 0
+        self.longest_pause_s = 0.0
+        self._unanswered: set[UUID] = set()
+        self._transfers: set[UUID] = set()
+        self._last_answer_s = time.monotonic()
+
+    @property
+    def unanswered(self) -> int:
+        """How many commands have no answer."""
+        return len(self._unanswered)
+
+    @property
+    def open(self) -> int:
+        """How many commands have no answer, or are transfers that have not ended."""
+        return len(self._unanswered) + len(self._transfers)
+
+    def expect(self, command: ClientCommand) -> None:
+        """Wait for the answer to a command that is sent now, unless it was sent before."""
+        if not self._unanswered:
+            self._last_answer_s = time.monotonic()
+        self._unanswered.add(command.id)
+        self.sent += 1
+
+    def take(self, event: Event) -> None:
+        """Take an event."""
+        now_s = time.monotonic()
+        self.longest_pause_s = max(self.longest_pause_s, now_s - self._last_answer_s)
+        self._last_answer_s = now_s
+        id_ = event.transaction_id if isinstance(event, BalanceUpdated) else event.command_id
+        if id_ in self._unanswered:
+            self._unanswered.remove(id_)
+            self.answered += 1
+        if isinstance(event, BalanceUpdated):
+            self._follow(event)
+
+    def _follow(self, event: BalanceUpdated) -> None:
+        if event.transaction_status == "pending":
+            self._transfers.add(event.transaction_id)
+        else:
+            self._transfers.discard(event.transaction_id)
+
