@@ -6,7 +6,7 @@ from uuid import UUID
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec.structs import replace
 
 from mercuria.domain.commands import ClientCommand
@@ -16,8 +16,8 @@ from mercuria.domain.rejections import Code
 from .network import Network, check_money, check_replay, check_transfers_ended
 from .story import MAX, STRANGER, close, deposit, encoded, freeze, open_wallet, transfer, unfreeze, withdraw
 
-WALLETS = [UUID(int=n) for n in range(1, 6)]
-"""The last one is never opened."""
+WALLETS = [UUID(int=n) for n in range(1, 7)]
+OPENED = [(WALLETS[0], "EUR", 0), (WALLETS[1], "EUR", 50), (WALLETS[2], "EUR", MAX), (WALLETS[3], "CZK", 0)]
 
 wallet_ids = st.sampled_from(WALLETS)
 amounts = st.integers(1, 300) | st.sampled_from([0, 1, MAX // 2, MAX - 1, MAX])
@@ -27,7 +27,7 @@ STATUS_CHANGES: list[StatusChange] = [freeze, unfreeze, unfreeze, close]
 
 
 class Wallets(RuleBasedStateMachine):
-    """Four wallets in two partitions, and clients that repeat themselves."""
+    """Six wallets in two partitions, of which four are open, and clients that repeat themselves."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,13 +38,17 @@ class Wallets(RuleBasedStateMachine):
         self.commands += 1
         return UUID(int=self.commands)
 
-    @rule(wallet_id=st.sampled_from(WALLETS[:-1]), currency=st.sampled_from(["EUR", "EUR", "CZK"]))
-    def open(self, wallet_id: UUID, currency: str) -> None:
-        self.network.send(open_wallet(id=self.next_id(), wallet_id=wallet_id, currency=currency))
+    @initialize()
+    def open_wallets(self) -> None:
+        for wallet_id, currency, limit in OPENED:
+            fields = {"wallet_id": wallet_id, "currency": currency, "overdraft_limit": limit}
+            assert not isinstance(
+                self.network.send(open_wallet(id=self.next_id(), **fields)), CommandRejected
+            )
 
-    @rule(wallet_id=st.sampled_from(WALLETS[:-1]), limit=st.sampled_from([50, MAX]))
-    def open_with_overdraft(self, wallet_id: UUID, limit: int) -> None:
-        self.network.send(open_wallet(id=self.next_id(), wallet_id=wallet_id, overdraft_limit=limit))
+    @rule(wallet_id=wallet_ids)
+    def open(self, wallet_id: UUID) -> None:
+        self.network.send(open_wallet(id=self.next_id(), wallet_id=wallet_id))
 
     @rule(wallet_id=wallet_ids, amount=amounts)
     def deposit(self, wallet_id: UUID, amount: int) -> None:
@@ -69,6 +73,17 @@ class Wallets(RuleBasedStateMachine):
     def transfer_all(self, wallet_id: UUID, to_wallet_id: UUID) -> None:
         wallet = self.network.wallets.get(wallet_id)
         self.transfer(wallet_id, to_wallet_id, wallet.balance if wallet else 1)
+
+    @rule(wallet_id=wallet_ids)
+    def fill_up(self, wallet_id: UUID) -> None:
+        wallet = self.network.wallets.get(wallet_id)
+        amount = MAX - wallet.balance - wallet.sent if wallet else 1
+        self.deposit(wallet_id, min(amount, MAX))
+
+    @rule(wallet_id=wallet_ids, to_wallet_id=wallet_ids)
+    def send_all_and_close(self, wallet_id: UUID, to_wallet_id: UUID) -> None:
+        self.transfer_all(wallet_id, to_wallet_id)
+        self.change_status(wallet_id, close)
 
     @rule(wallet_id=wallet_ids, change=st.sampled_from(STATUS_CHANGES))
     def change_status(self, wallet_id: UUID, change: StatusChange) -> None:
@@ -126,7 +141,7 @@ class Wallets(RuleBasedStateMachine):
 
 
 TestWallets = Wallets.TestCase
-TestWallets.settings = settings(max_examples=250, stateful_step_count=60)
+TestWallets.settings = settings(max_examples=300, stateful_step_count=60)
 
 
 def test_a_long_day() -> None:
