@@ -13,12 +13,15 @@ from msgspec import Raw, Struct
 from mercuria.domain.commands import WalletSide
 from mercuria.domain.rejections import Code
 
+NO_COMMAND = Raw(b"null")
+"""JSON's null, as `Raw` has it; in a union with None, msgspec would read None only."""
+
 Status = Literal["open", "frozen", "closed"]
 TransactionStatus = Literal["pending", "completed", "failed"]
 Kind = Literal["deposit", "withdrawal", "transfer"]
 
 
-class Position(Struct, frozen=True):
+class Position(Struct, frozen=True, gc=False):
     """Where and when a command was decided: its record on the command topic. `time_ms` is the broker's, in UTC."""
 
     partition: int
@@ -26,14 +29,14 @@ class Position(Struct, frozen=True):
     time_ms: int
 
 
-class Failure(Struct, frozen=True):
+class Failure(Struct, frozen=True, gc=False):
     """Why something did not happen."""
 
     code: str
     detail: str
 
 
-class WalletCreated(Struct, frozen=True, kw_only=True):
+class WalletCreated(Struct, frozen=True, gc=False, kw_only=True):
     """A wallet was opened."""
 
     offset: int
@@ -48,7 +51,7 @@ class WalletCreated(Struct, frozen=True, kw_only=True):
     metadata: dict[str, str]
 
 
-class BalanceUpdated(Struct, frozen=True, kw_only=True):
+class BalanceUpdated(Struct, frozen=True, gc=False, kw_only=True):
     """The balance of `wallet_id` has changed.
 
     `transaction_status` is the whole transaction's after this event: the debit of a transfer leaves it `pending`, the
@@ -74,7 +77,7 @@ class BalanceUpdated(Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
 
 
-class StatusChanged(Struct, frozen=True, kw_only=True):
+class StatusChanged(Struct, frozen=True, gc=False, kw_only=True):
     """The wallet was frozen, unfrozen or closed."""
 
     offset: int
@@ -87,11 +90,11 @@ class StatusChanged(Struct, frozen=True, kw_only=True):
     reason: str | None
 
 
-class CommandRejected(Struct, frozen=True, kw_only=True):
+class CommandRejected(Struct, frozen=True, gc=False, kw_only=True):
     """A command had no effect.
 
-    What could be read of it is in the fields that are not None; `command` is the whole of it where it was a command
-    at all. A credit that was refused is answered by a refund, so its transaction is still `pending`.
+    What could be read of it is in the fields that are not None; `command` is the whole of it where a wallet
+    decided it, and else null. A credit that was refused is answered by a refund, so its transaction is still `pending`.
     """
 
     offset: int
@@ -100,7 +103,7 @@ class CommandRejected(Struct, frozen=True, kw_only=True):
     command_id: UUID | None = None
     command_type: str | None = None
     wallet_id: UUID | None = None
-    command: Raw | None = None
+    command: Raw = NO_COMMAND
 
 
 Accepted = WalletCreated | BalanceUpdated | StatusChanged
