@@ -10,8 +10,8 @@
 
 import errno
 import os
-import re
 import secrets
+import shlex
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -31,8 +31,6 @@ LOCK_FILE = "up.lock"
 UP_PID = "up.pid"
 UP_READY = "up.ready"
 PORTS_FILE = "ports.json"
-
-_SAFE_IN_A_SHELL = re.compile(r"[\w@%+=:,./?-]*")
 
 
 class DataDirectory:
@@ -172,8 +170,4 @@ class DataDirectory:
 
 def env_lines(env: Mapping[str, str]) -> str:
     """Write variables as lines that a shell can source: quoted only where a shell needs it."""
-    return "".join(f"{name}={_shell_word(value)}\n" for name, value in env.items())
-
-
-def _shell_word(value: str) -> str:
-    return value if _SAFE_IN_A_SHELL.fullmatch(value) else f"'{value}'"
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in env.items())

@@ -20,7 +20,7 @@ from mercuria.embedded.stack import Stack
 HERE = Path(__file__).parent
 READY_WORKER = (sys.executable, str(HERE / "ready_worker.py"))
 UP_READY = (sys.executable, str(HERE / "up_ready.py"))
-MERCURIA = (sys.executable, "-c", "from faust.cli.base import cli; import mercuria.cli.up; cli()")
+MERCURIA = (sys.executable, "-m", "mercuria")
 
 NOWHERE = {
     "MERCURIA_KAFKA": "127.0.0.1:1",

@@ -1,0 +1,154 @@
+"""Settings: defaults, where they come from, and the sentence for each value that cannot be used."""
+
+import shlex
+import stat
+from pathlib import Path
+
+import pytest
+
+from mercuria.config import SettingError, Settings, read_stack_env
+
+
+def settings(data_dir: Path, **environ: str) -> Settings:
+    """Read the settings of an installation in `data_dir`."""
+    return Settings.from_env({"MERCURIA_DATA_DIR": str(data_dir)} | environ)
+
+
+def test_defaults_lead_to_this_machine(tmp_path: Path) -> None:
+    assert settings(tmp_path) == Settings(
+        data_dir=tmp_path,
+        kafka="127.0.0.1:9092",
+        database="postgresql://127.0.0.1:5432/mercuria",
+        redis="redis://127.0.0.1:6379/0",
+        partitions=8,
+        replication=1,
+        worker="worker-1",
+        http_host="127.0.0.1",
+        http_port=6066,
+        worker_port=6066,
+        leg_key_file=tmp_path / "leg.key",
+        receipts_days=7,
+        log_level="info",
+    )
+    assert settings(tmp_path).worker_dir == tmp_path / "worker-1"
+
+
+def test_the_environment_comes_before_stack_env_and_that_before_defaults(tmp_path: Path) -> None:
+    (tmp_path / "stack.env").write_text("# a comment\nMERCURIA_KAFKA=a:1\nMERCURIA_REDIS='redis://b:2/0'\n\n")
+    read = settings(tmp_path, MERCURIA_KAFKA="c:3")
+    assert (read.kafka, read.redis, read.partitions) == ("c:3", "redis://b:2/0", 8)
+
+
+def test_an_empty_variable_is_no_variable(tmp_path: Path) -> None:
+    (tmp_path / "stack.env").write_text("MERCURIA_KAFKA=a:1\n")
+    read = settings(tmp_path, MERCURIA_KAFKA="", MERCURIA_PARTITIONS="", MERCURIA_WORKER="")
+    assert (read.kafka, read.partitions, read.worker) == ("a:1", 8, "worker-1")
+
+
+def test_the_data_directory_is_absolute_whatever_is_said() -> None:
+    assert Settings.from_env({}).data_dir == Path.cwd() / "data"
+    assert Settings.from_env({"MERCURIA_DATA_DIR": "elsewhere"}).data_dir == Path.cwd() / "elsewhere"
+
+
+def test_the_workers_port_is_the_shared_one_unless_it_is_said(tmp_path: Path) -> None:
+    assert settings(tmp_path, MERCURIA_HTTP_PORT="80").worker_port == 80
+    both = settings(tmp_path, MERCURIA_HTTP_PORT="80", MERCURIA_WORKER_PORT="81")
+    assert (both.http_port, both.worker_port) == (80, 81)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "attribute", "expected"),
+    [
+        ("MERCURIA_KAFKA", "a:1,b:2,[::1]:3", "kafka", "a:1,b:2,[::1]:3"),
+        ("MERCURIA_DATABASE", "postgres://u@h/d", "database", "postgres://u@h/d"),
+        ("MERCURIA_REDIS", "rediss://h:1/0", "redis", "rediss://h:1/0"),
+        ("MERCURIA_PARTITIONS", "1", "partitions", 1),
+        ("MERCURIA_PARTITIONS", "1024", "partitions", 1024),
+        ("MERCURIA_REPLICATION", "16", "replication", 16),
+        ("MERCURIA_WORKER", "Eu_west-2", "worker", "Eu_west-2"),
+        ("MERCURIA_HTTP_PORT", "65535", "http_port", 65535),
+        ("MERCURIA_RECEIPTS_DAYS", "3650", "receipts_days", 3650),
+        ("MERCURIA_LOG_LEVEL", "DEBUG", "log_level", "debug"),
+        ("MERCURIA_LEG_KEY_FILE", "/keys/leg", "leg_key_file", Path("/keys/leg")),
+    ],
+)
+def test_what_can_be_used(tmp_path: Path, name: str, value: str, attribute: str, expected: object) -> None:
+    assert getattr(settings(tmp_path, **{name: value}), attribute) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "may_be"),
+    [
+        ("MERCURIA_PARTITIONS", "0", "a whole number from 1 to 1024"),
+        ("MERCURIA_PARTITIONS", "1025", "a whole number from 1 to 1024"),
+        ("MERCURIA_PARTITIONS", "-1", "a whole number from 1 to 1024"),
+        ("MERCURIA_PARTITIONS", "8.0", "a whole number from 1 to 1024"),
+        ("MERCURIA_PARTITIONS", "٨", "a whole number from 1 to 1024"),
+        ("MERCURIA_PARTITIONS", " 8", "a whole number from 1 to 1024"),
+        ("MERCURIA_REPLICATION", "17", "a whole number from 1 to 16"),
+        ("MERCURIA_HTTP_PORT", "0", "a whole number from 1 to 65535"),
+        ("MERCURIA_HTTP_PORT", "65536", "a whole number from 1 to 65535"),
+        ("MERCURIA_WORKER_PORT", "http", "a whole number from 1 to 65535"),
+        ("MERCURIA_RECEIPTS_DAYS", "0", "a whole number from 1 to 3650"),
+        ("MERCURIA_WORKER", "../worker", "letters, digits, hyphens and underscores"),
+        ("MERCURIA_WORKER", "-", "letters, digits, hyphens and underscores"),
+        ("MERCURIA_KAFKA", "host", "host:port, or several separated by commas"),
+        ("MERCURIA_KAFKA", ":9092", "host:port, or several separated by commas"),
+        ("MERCURIA_KAFKA", "a:1,", "host:port, or several separated by commas"),
+        ("MERCURIA_KAFKA", "a:99999", "host:port, or several separated by commas"),
+        ("MERCURIA_LOG_LEVEL", "loud", "one of debug, info, warning, error"),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_what_it_may_be(
+    tmp_path: Path, name: str, value: str, may_be: str
+) -> None:
+    with pytest.raises(SettingError) as error:
+        settings(tmp_path, **{name: value})
+    assert str(error.value) == f"{name}={value!r} cannot be used: it must be {may_be}."
+    assert error.value.name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"), [("MERCURIA_DATABASE", "postgresql"), ("MERCURIA_REDIS", "redis")]
+)
+@pytest.mark.parametrize("value", ["mysql://u:hunter2@h/d", "hunter2", "u:hunter2@h"])
+def test_a_url_that_cannot_be_used_is_not_shown_with_its_password(
+    tmp_path: Path, name: str, scheme: str, value: str
+) -> None:
+    with pytest.raises(SettingError) as error:
+        settings(tmp_path, **{name: value})
+    assert str(error.value).startswith(f"{name}=")
+    assert str(error.value).endswith(f"it must be a URL that starts with {scheme}://.")
+    assert "hunter2" not in str(error.value)
+
+
+def test_the_leg_key_is_32_bytes(tmp_path: Path) -> None:
+    (tmp_path / "leg.key").write_text("ab" * 32 + "\n")
+    assert settings(tmp_path).leg_key() == b"\xab" * 32
+
+
+@pytest.mark.parametrize("content", [None, b"", b"ab" * 31, b"ab" * 33, b"zz" * 32, b"\xff" * 64])
+def test_a_leg_key_that_cannot_be_used_is_not_shown(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "leg.key"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SettingError) as error:
+        settings(tmp_path).leg_key()
+    assert str(error.value) == (
+        f"MERCURIA_LEG_KEY_FILE={str(file)!r} cannot be used:"
+        " it must be a file with 64 hexadecimal digits (`mercuria up` makes one)."
+    )
+
+
+def test_what_a_shell_quotes_is_read_as_the_shell_reads_it(tmp_path: Path) -> None:
+    value = 'redis://:it\'s&a "secret"@h:1/0'
+    (tmp_path / "stack.env").write_text(f"MERCURIA_REDIS={shlex.quote(value)}\n")
+    assert read_stack_env(tmp_path) == {"MERCURIA_REDIS": value}
+
+
+def test_where_there_is_no_stack_env_there_are_no_variables(tmp_path: Path) -> None:
+    assert read_stack_env(tmp_path) == {}
+    assert read_stack_env(tmp_path / "absent") == {}
+    file = tmp_path / "file"
+    file.touch(mode=stat.S_IRUSR)
+    assert read_stack_env(file) == {}
