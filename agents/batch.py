@@ -25,9 +25,9 @@ from mercuria.domain.events import CommandRejected, Event, Position
 from mercuria.domain.parsing import Unreadable, read_command
 from mercuria.domain.rejections import DETAILS, Code
 from mercuria.domain.transfer import react
-from mercuria.domain.wallet import Wallet, evolve, tell, weigh
+from mercuria.domain.wallet import Outcome, Wallet, evolve, tell, weigh
 from mercuria.streams.cloudevents import envelop
-from mercuria.streams.routing import key_of, partition_of
+from mercuria.streams.routing import Home, Homes
 from mercuria.streams.seal import Seal
 from mercuria.streams.transport import Record
 from mercuria.tables.balances import AppliedPosition
@@ -45,7 +45,7 @@ _LEGS = (Credit, Refund, Forwarded)
 class Installation(msgspec.Struct, frozen=True):
     """What all workers of an installation agree on."""
 
-    partitions: int
+    homes: Homes
     receipts_lifetime_ms: int
     seal: Seal
 
@@ -54,8 +54,8 @@ class Batch:
     """The decisions on some records of one partition.
 
     Args:
-        wallets: the wallets that the commands name, None for one that does not exist.
-        receipts: the receipts of the command ids, as far as there are any.
+        wallets: by the number of its id, each wallet that the commands name; None for one that does not exist.
+        receipts: by the number of its id, the receipt of each command that has one.
     """
 
     def __init__(
@@ -63,19 +63,21 @@ class Batch:
         installation: Installation,
         partition: int,
         position: AppliedPosition,
-        wallets: Mapping[UUID, Wallet | None],
-        receipts: Mapping[UUID, Receipt],
+        wallets: Mapping[int, Wallet | None],
+        receipts: Mapping[int, Receipt],
     ) -> None:
         self.partition = partition
         self.events: list[Record] = []
         self.legs: defaultdict[int, list[Record]] = defaultdict(list)
         self.dead_letters: list[Record] = []
-        self.receipts: dict[UUID, Receipt] = {}
-        self.wallets: dict[UUID, Wallet] = {}
+        self.receipts: dict[int, Receipt] = {}
+        self.wallets: dict[int, Wallet] = {}
         self.offset = position.offset
         self.time_ms = 0
         self.origins = dict(position.origins)
-        self._installation = installation
+        self._homes = installation.homes
+        self._seal = installation.seal
+        self._receipts_lifetime_ms = installation.receipts_lifetime_ms
         self._known_wallets = wallets
         self._known_receipts = receipts
         self._touched_bytes = 0
@@ -102,18 +104,17 @@ class Batch:
             self._take_command(record, cast(ClientCommand, command))
 
     def _take_command(self, record: Any, command: ClientCommand) -> None:
-        if record.key != key_of(command.wallet_id):
+        home = self._homes.of(command.wallet_id)
+        if record.key != home.key:
             self._refuse_readable(record, command, Code.KEY_MISMATCH if record.key else Code.MISSING_KEY)
-            return
-        home = partition_of(command.wallet_id, self._installation.partitions)
-        if home == self.partition:
-            self._decide_once(record, command)
-        else:
+        elif home.partition != self.partition:
             self._forward(record, command, home)
+        else:
+            self._decide_once(record, command, home)
 
     def _take_leg(self, record: Any, leg: Leg) -> None:
-        home = partition_of(leg.wallet_id, self._installation.partitions)
-        if home != self.partition or not self._installation.seal.holds(record.value):
+        home = self._homes.of(leg.wallet_id)
+        if home.partition != self.partition or not self._seal.holds(record.value):
             self._refuse_readable(record, leg, Code.LEG_NOT_AUTHENTIC)
             return
         source, offset = leg.origin.partition, leg.origin.offset
@@ -123,58 +124,53 @@ class Batch:
         if type(leg) is Forwarded:
             command = _forwarded(leg)
             assert type(command) not in _WITHOUT_RECEIPT, "it was read before it was forwarded"
-            self._decide_once(record, cast(ClientCommand, command))
+            self._decide_once(record, cast(ClientCommand, command), home)
         else:
-            self._decide(
-                cast(Credit | Refund, leg), Position(self.partition, record.offset, record.timestamp)
-            )
+            at = Position(self.partition, record.offset, record.timestamp)
+            self._decide(cast(Credit | Refund, leg), self._wallet(leg.wallet_id), at, home)
 
-    def _decide_once(self, record: Any, command: ClientCommand) -> None:
+    def _decide_once(self, record: Any, command: ClientCommand, home: Home) -> None:
         """Decide a client's command, unless its id has a receipt."""
-        offset, time_ms = record.offset, record.timestamp
+        number, offset, time_ms = command.id.int, record.offset, record.timestamp
         fingerprint = blake2b(_encode_body(command), digest_size=FINGERPRINT_BYTES).digest()
-        receipt = self.receipts.get(command.id) or self._known_receipts.get(command.id)
+        receipt = self.receipts.get(number) or self._known_receipts.get(number)
+        wallet = self._wallet(command.wallet_id)
         if receipt is None or not self._is_earlier(receipt, offset, time_ms):
-            outcome = self._decide(command, Position(self.partition, offset, time_ms))
-            self.receipts[command.id] = receipt_of(outcome, offset, time_ms, fingerprint)
+            outcome = self._decide(command, wallet, Position(self.partition, offset, time_ms), home)
+            self.receipts[number] = receipt_of(outcome, offset, time_ms, fingerprint)
         elif receipt.fingerprint == fingerprint:
             first = Position(self.partition, receipt.offset, receipt.time_ms)
-            self._emit(tell(command, self._wallet(command.wallet_id), receipt.outcome, first), first)
+            self._emit(tell(command, wallet, receipt.outcome, first), first, home)
         else:
             self._refuse_readable(record, command, Code.COMMAND_ID_REUSED, dead_letter=False)
 
     def _is_earlier(self, receipt: Receipt, offset: int, time_ms: int) -> bool:
         """Tell whether a receipt is still valid, and not this very record's (or a later one's) before a crash."""
-        return (
-            receipt.offset < offset and time_ms - receipt.time_ms <= self._installation.receipts_lifetime_ms
-        )
+        return receipt.offset < offset and time_ms - receipt.time_ms <= self._receipts_lifetime_ms
 
-    def _decide(self, command: ClientCommand | Credit | Refund, at: Position) -> Any:
-        wallet = self._wallet(command.wallet_id)
+    def _decide(
+        self, command: ClientCommand | Credit | Refund, wallet: Wallet | None, at: Position, home: Home
+    ) -> Outcome:
         outcome = weigh(command, wallet)
         event = tell(command, wallet, outcome, at)
         if outcome.code is None:
-            self._touch(evolve(wallet, event, at.time_ms), wallet)
-        self._emit(event, at)
+            self._touch(evolve(wallet, event, at.time_ms))
+        self._emit(event, at, home)
         leg = react(command, event, at)
         if leg is not None:
-            self._send(leg, at.time_ms)
+            self._send(leg, at.time_ms, self._homes.of(leg.wallet_id))
         return outcome
 
-    def _forward(self, record: Any, command: ClientCommand, home: int) -> None:
+    def _forward(self, record: Any, command: ClientCommand, home: Home) -> None:
         origin = Origin(self.partition, record.offset)
         leg = Forwarded(origin=origin, wallet_id=command.wallet_id, command=msgspec.Raw(record.value))
         self._send(leg, record.timestamp, home)
 
-    def _send(self, leg: Leg, time_ms: int, home: int | None = None) -> None:
-        if home is None:
-            home = partition_of(leg.wallet_id, self._installation.partitions)
-        sealed = self._installation.seal.close(_encode_json(leg))
-        self.legs[home].append(Record(key_of(leg.wallet_id), sealed, time_ms))
+    def _send(self, leg: Leg, time_ms: int, home: Home) -> None:
+        self.legs[home.partition].append(Record(home.key, self._seal.close(_encode_json(leg)), time_ms))
 
-    def _emit(self, event: Event, at: Position) -> None:
-        key = key_of(cast(UUID, event.wallet_id))
-        self.events.append(Record(key, envelop(event, self.partition, at.time_ms, key.decode()), at.time_ms))
+    def _emit(self, event: Event, at: Position, home: Home) -> None:
+        self.events.append(Record(home.key, envelop(event, self.partition, at.time_ms), at.time_ms))
 
     def _refuse_readable(
         self, record: Any, command: ClientCommand | Leg, code: Code, dead_letter: bool = True
@@ -194,20 +190,22 @@ class Batch:
             command_type=fault.command_type,
             wallet_id=fault.wallet_id,
         )
-        key = key_of(fault.wallet_id) if fault.wallet_id else None
-        value = envelop(event, self.partition, record.timestamp, key.decode() if key else None)
+        key = self._homes.of(fault.wallet_id).key if fault.wallet_id else None
+        value = envelop(event, self.partition, record.timestamp)
         self.events.append(Record(key, value, record.timestamp))
         if dead_letter:
             self.dead_letters.append(_dead_letter(record, fault))
 
     def _wallet(self, wallet_id: UUID) -> Wallet | None:
-        return self.wallets.get(wallet_id) or self._known_wallets[wallet_id]
+        number = wallet_id.int
+        return self.wallets.get(number) or self._known_wallets[number]
 
-    def _touch(self, wallet: Wallet | None, before: Wallet | None) -> None:
+    def _touch(self, wallet: Wallet | None) -> None:
         assert wallet is not None, "an accepted command leaves a wallet"
-        if wallet.metadata and wallet.id not in self.wallets:
+        number = wallet.id.int
+        if wallet.metadata and number not in self.wallets:
             self._touched_bytes += len(_encode_body(wallet.metadata))
-        self.wallets[wallet.id] = wallet
+        self.wallets[number] = wallet
 
 
 def wallet_ids(commands: Sequence[AnyCommand | Unreadable]) -> list[UUID]:

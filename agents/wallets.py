@@ -14,6 +14,7 @@ from mercuria.app import app, settings, wallet_commands
 from mercuria.domain.commands import AnyCommand
 from mercuria.domain.parsing import Unreadable, read_command
 from mercuria.streams.crash import crash_on_bug
+from mercuria.streams.routing import Homes
 from mercuria.streams.seal import Seal
 from mercuria.tables.balances import balances, rows_of
 from mercuria.tables.receipts import receipts, segment_row
@@ -31,7 +32,7 @@ async def wallets(stream: Any) -> None:
 @cache
 def installation() -> Installation:
     """Return what this worker shares with all others. The key is read when the first command comes."""
-    return Installation(settings.partitions, receipts.lifetime_ms, Seal(settings.leg_key()))
+    return Installation(Homes(settings.partitions), receipts.lifetime_ms, Seal(settings.leg_key()))
 
 
 async def process(partition: int, records: Sequence[Any]) -> None:

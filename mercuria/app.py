@@ -3,6 +3,7 @@
 `mercuria worker` runs it, and so does `faust -A mercuria.app worker`.
 """
 
+import gc
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -50,7 +51,19 @@ class App(faust.App):
     async def on_first_start(self) -> None:
         """Declare the topics before the consumer subscribes to them."""
         await declare_topics(settings.kafka, settings.partitions, settings.replication)
+        tune_garbage_collection()
         await super().on_first_start()
+
+
+def tune_garbage_collection() -> None:
+    """Let the collector look less often, and never again at what is there at the start.
+
+    A batch makes thousands of objects, none of which is part of a cycle; looking at the remembered wallets each time
+    took a third of a worker's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 app = App(

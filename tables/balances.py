@@ -41,7 +41,7 @@ class BalancesTable(BatchTable):
         super().__init__(
             app, name="balances", partitions=settings.partitions, help="Wallets, balances and positions."
         )
-        self._wallets: defaultdict[int, dict[UUID, Wallet | None]] = defaultdict(dict)
+        self._wallets: defaultdict[int, dict[int, Wallet | None]] = defaultdict(dict)
         self._positions: dict[int, AppliedPosition] = {}
 
     def position(self, partition: int) -> AppliedPosition:
@@ -58,23 +58,26 @@ class BalancesTable(BatchTable):
         offset = self.position(partition).offset
         return offset + 1 if offset >= 0 else None
 
-    def wallets(self, partition: int, ids: Iterable[UUID]) -> dict[UUID, Wallet | None]:
-        """Return a mapping that has at least the wallets `ids`, None where there is none. It is not to be changed."""
+    def wallets(self, partition: int, ids: Iterable[UUID]) -> dict[int, Wallet | None]:
+        """Return a mapping that has at least the wallets `ids`, by number; None stands for one that does not exist.
+
+        It is not to be changed.
+        """
         known = self._wallets[partition]
-        unknown = [each for each in set(ids) if each not in known]
-        if unknown:
-            if len(known) > REMEMBERED_WALLETS:
-                known.clear()
-                unknown = list(set(ids))
-            values = self.read(partition, [each.bytes for each in unknown])
-            for each, value in zip(unknown, values, strict=True):
-                known[each] = _decode_wallet(value) if value is not None else None
+        numbers = {each.int for each in ids}
+        unknown = numbers - known.keys()
+        if unknown and len(known) > REMEMBERED_WALLETS:
+            known.clear()
+            unknown = numbers
+        values = self.read(partition, [number.to_bytes(16) for number in unknown])
+        for number, value in zip(unknown, values, strict=True):
+            known[number] = _decode_wallet(value) if value is not None else None
         return known
 
     def apply(
         self,
         partition: int,
-        wallets: dict[UUID, Wallet],
+        wallets: dict[int, Wallet],
         position: AppliedPosition,
         rows: list[Row],
         offset: int,

@@ -63,11 +63,11 @@ class ReceiptsTable(BatchTable):
         self.lifetime_ms = settings.receipts_days * MS_PER_DAY
         self._oldest: dict[int, int] = {}
 
-    def find(self, partition: int, ids: list[UUID]) -> dict[UUID, Receipt]:
-        """Return the receipts of those command ids that have one."""
-        values = self.read(partition, [b"r" + each.bytes for each in ids])
+    def find(self, partition: int, ids: list[UUID]) -> dict[int, Receipt]:
+        """Return the receipts of those command ids that have one, by the number of the id."""
+        values = self.read(partition, [b"r" + each.int.to_bytes(16) for each in ids])
         return {
-            each: Receipt._make(_RECEIPT.unpack(value))
+            each.int: Receipt._make(_RECEIPT.unpack(value))
             for each, value in zip(ids, values, strict=True)
             if value is not None
         }
@@ -116,9 +116,9 @@ class ReceiptsTable(BatchTable):
         return cast(Iterator[tuple[bytes, bytes]], items)
 
 
-def segment_row(first_offset: int, receipts: dict[UUID, Receipt]) -> Row:
+def segment_row(first_offset: int, receipts: dict[int, Receipt]) -> Row:
     """Return the receipts of the batch that begins at `first_offset` as one row."""
-    parts = [id_.bytes + _RECEIPT.pack(*receipt) for id_, receipt in receipts.items()]
+    parts = [number.to_bytes(16) + _RECEIPT.pack(*receipt) for number, receipt in receipts.items()]
     return _SEGMENT_KEY.pack(b"s", first_offset), b"".join(parts)
 
 

@@ -22,7 +22,7 @@ Metadata = Annotated[
 Role = Literal["user", "operator"]
 
 
-class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
+class Command(Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
     """What all commands have.
 
     `id` is the command's identity: sent twice, it counts once. `actor_id` says on whose behalf it is sent and
@@ -35,7 +35,7 @@ class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
     actor_role: Role = "user"
 
 
-class OpenWallet(Command, frozen=True, kw_only=True, tag="open_wallet"):
+class OpenWallet(Command, frozen=True, gc=False, kw_only=True, tag="open_wallet"):
     """Open the wallet `wallet_id`, empty."""
 
     owner_id: UUID
@@ -44,7 +44,7 @@ class OpenWallet(Command, frozen=True, kw_only=True, tag="open_wallet"):
     metadata: Metadata = {}
 
 
-class Deposit(Command, frozen=True, kw_only=True, tag="deposit"):
+class Deposit(Command, frozen=True, gc=False, kw_only=True, tag="deposit"):
     """Bring `amount` minor units in from outside."""
 
     amount: Integer
@@ -53,7 +53,7 @@ class Deposit(Command, frozen=True, kw_only=True, tag="deposit"):
     metadata: Metadata = {}
 
 
-class Withdraw(Command, frozen=True, kw_only=True, tag="withdraw"):
+class Withdraw(Command, frozen=True, gc=False, kw_only=True, tag="withdraw"):
     """Take `amount` minor units out."""
 
     amount: Integer
@@ -62,7 +62,7 @@ class Withdraw(Command, frozen=True, kw_only=True, tag="withdraw"):
     metadata: Metadata = {}
 
 
-class Transfer(Command, frozen=True, kw_only=True, tag="transfer"):
+class Transfer(Command, frozen=True, gc=False, kw_only=True, tag="transfer"):
     """Move `amount` minor units to the wallet `to_wallet_id`."""
 
     to_wallet_id: UUID
@@ -72,32 +72,32 @@ class Transfer(Command, frozen=True, kw_only=True, tag="transfer"):
     metadata: Metadata = {}
 
 
-class FreezeWallet(Command, frozen=True, kw_only=True, tag="freeze_wallet"):
+class FreezeWallet(Command, frozen=True, gc=False, kw_only=True, tag="freeze_wallet"):
     """Let no money in or out until the wallet is unfrozen."""
 
     reason: Text | None = None
 
 
-class UnfreezeWallet(Command, frozen=True, kw_only=True, tag="unfreeze_wallet"):
+class UnfreezeWallet(Command, frozen=True, gc=False, kw_only=True, tag="unfreeze_wallet"):
     """Let money move again."""
 
     reason: Text | None = None
 
 
-class CloseWallet(Command, frozen=True, kw_only=True, tag="close_wallet"):
+class CloseWallet(Command, frozen=True, gc=False, kw_only=True, tag="close_wallet"):
     """Close the wallet, which must be empty."""
 
     reason: Text | None = None
 
 
-class Origin(Struct, frozen=True, array_like=True):
+class Origin(Struct, frozen=True, gc=False, array_like=True):
     """Which record caused a leg: `[partition, offset]` on the command topic."""
 
     partition: Integer
     offset: Integer
 
 
-class WalletSide(Struct, frozen=True):
+class WalletSide(Struct, frozen=True, gc=False):
     """One wallet of a movement, as it was right after its part; what is not known yet is None."""
 
     wallet_id: UUID
@@ -106,7 +106,7 @@ class WalletSide(Struct, frozen=True):
     version: Integer | None = None
 
 
-class Leg(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
+class Leg(Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
     """What all legs have. `id` is the transaction's; `mac` proves that Mercuria wrote the leg (`streams.seal`)."""
 
     origin: Origin
@@ -114,7 +114,7 @@ class Leg(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fie
     mac: str | UnsetType = UNSET
 
 
-class Credit(Leg, frozen=True, kw_only=True, tag="credit"):
+class Credit(Leg, frozen=True, gc=False, kw_only=True, tag="credit"):
     """The second half of a transfer: the sender has paid, `wallet_id` receives."""
 
     id: UUID
@@ -125,7 +125,7 @@ class Credit(Leg, frozen=True, kw_only=True, tag="credit"):
     metadata: dict[str, str]
 
 
-class Refund(Leg, frozen=True, kw_only=True, tag="refund"):
+class Refund(Leg, frozen=True, gc=False, kw_only=True, tag="refund"):
     """The way back: the receiver has refused the credit for the reason `code`, and `wallet_id` gets its money back."""
 
     id: UUID
@@ -137,7 +137,7 @@ class Refund(Leg, frozen=True, kw_only=True, tag="refund"):
     metadata: dict[str, str]
 
 
-class Forwarded(Leg, frozen=True, kw_only=True, tag="forwarded"):
+class Forwarded(Leg, frozen=True, gc=False, kw_only=True, tag="forwarded"):
     """A client's command that came in another partition than its wallet's, on its way to the right one."""
 
     command: Raw

@@ -21,7 +21,7 @@ _STRUCTS: dict[str, type[Struct]] = {
 }
 
 
-class Unreadable(Struct, frozen=True):
+class Unreadable(Struct, frozen=True, gc=False):
     """Why a record is no command, with what could be read of it all the same."""
 
     code: Code

@@ -46,7 +46,7 @@ from mercuria.domain.rejections import DETAILS, Code
 _encode_json = msgspec.json.Encoder(order="deterministic").encode
 
 
-class Wallet(Struct, frozen=True, array_like=True):
+class Wallet(Struct, frozen=True, gc=False, array_like=True):
     """One wallet, as the tables keep it: new fields go to the end, with a default.
 
     `sent` is the sum of all transfers that left and did not come back. What a wallet can get back is part of that,
@@ -66,7 +66,7 @@ class Wallet(Struct, frozen=True, array_like=True):
     updated_at_ms: int
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Struct, frozen=True, gc=False):
     """What was decided: the wallet's balance, version and status afterwards, or the code of the refusal."""
 
     balance: int = 0

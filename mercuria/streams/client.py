@@ -11,7 +11,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from mercuria.domain.commands import ClientCommand
-from mercuria.streams.routing import key_of, partition_of
+from mercuria.streams.routing import Homes
 from mercuria.topics import WALLET_COMMANDS, WALLET_EVENTS
 
 _encode = msgspec.json.Encoder().encode
@@ -29,7 +29,7 @@ class CommandProducer:
 
     def __init__(self, producer: AIOKafkaProducer, partitions: int) -> None:
         self._producer = producer
-        self._partitions = partitions
+        self._homes = Homes(partitions)
 
     async def send(self, commands: Sequence[ClientCommand]) -> list[Sent]:
         """Send commands, and wait until Kafka has acknowledged them all.
@@ -43,7 +43,7 @@ class CommandProducer:
         waiting = []
         by_partition: dict[int, list[int]] = {}
         for index, command in enumerate(commands):
-            by_partition.setdefault(partition_of(command.wallet_id, self._partitions), []).append(index)
+            by_partition.setdefault(self._homes.of(command.wallet_id).partition, []).append(index)
         for partition, indices in by_partition.items():
             async for taken, future in self._enqueue(partition, commands, indices):
                 waiting.append((partition, taken, future))
@@ -58,7 +58,7 @@ class CommandProducer:
     ) -> AsyncIterator[tuple[list[int], Any]]:
         batch, taken = self._producer.create_batch(), list[int]()
         for index in indices:
-            record = {"key": key_of(commands[index].wallet_id), "value": _encode(commands[index])}
+            record = {"key": self._homes.of(commands[index].wallet_id).key, "value": _encode(commands[index])}
             if batch.append(timestamp=None, **record) is None:
                 yield taken, await self._send(batch, partition)
                 batch, taken = self._producer.create_batch(), []

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct
@@ -24,11 +25,11 @@ class CloudEvent(Struct, frozen=True, omit_defaults=True):
     time: str
     datacontenttype: str
     data: Event
-    subject: str | None = None
+    subject: UUID | None = None
 
 
-def envelop(event: Event, partition: int, time_ms: int, subject: str | None) -> bytes:
-    """Return an event of `partition` as JSON. `time_ms` is the command's, `subject` the wallet's id."""
+def envelop(event: Event, partition: int, time_ms: int) -> bytes:
+    """Return an event of `partition` as JSON. `time_ms` is the command's; the subject is the wallet."""
     return _encode(
         CloudEvent(
             "1.0",
@@ -38,7 +39,7 @@ def envelop(event: Event, partition: int, time_ms: int, subject: str | None) -> 
             rfc3339(time_ms),
             "application/json",
             event,
-            subject,
+            event.wallet_id,
         )
     )
 
