@@ -24,8 +24,8 @@ MAX_ID_CHARACTERS = 255
 MAX_NOTE_CHARACTERS = 500
 SHOWN_CHARACTERS = 40
 
-_AMOUNT = re.compile("[0-9]{1,19}", re.ASCII)
-_BALANCE = re.compile("-?[0-9]{1,19}", re.ASCII)
+_AMOUNT = re.compile("[0-9]{1,100}", re.ASCII)
+_BALANCE = re.compile("-?[0-9]{1,100}", re.ASCII)
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -174,7 +174,7 @@ def _fault_of_header(line: int, names: list[str]) -> Fault | None:
 def _fault_of_texts(cells: Sequence[str]) -> str | None:
     for cell in cells:
         if not cell.isascii() and _NO_TEXT.search(cell):
-            return f"{_shown(cell)} is not UTF-8"
+            return f"{cell.encode('utf-8', 'surrogateescape')[:SHOWN_CHARACTERS]!r} is not UTF-8"
         if "\0" in cell:
             return f"{_shown(cell)} has a zero byte in it"
     return None
@@ -205,7 +205,7 @@ def _fault_of_amount(text: str) -> str | None:
     if not _AMOUNT.fullmatch(text):
         return f"amount {_shown(text)} is not a whole number of minor units"
     if not 0 < int(text) <= MAX_AMOUNT:
-        return f"amount {text} must be from 1 to {MAX_AMOUNT}"
+        return f"amount {_shown(text)} must be from 1 to {MAX_AMOUNT}"
     return None
 
 

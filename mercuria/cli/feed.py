@@ -1,0 +1,249 @@
+"""Feeding commands through Kafka: sent a bounded number ahead of the decisions, each with the event that answers it.
+
+What a load needs to connect, to go on, to notice that nothing goes on, and to show all that.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+from uuid import UUID
+
+import msgspec
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from msgspec import Struct
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+from rich.text import Text
+
+from mercuria.app import settings
+from mercuria.domain.commands import ClientCommand
+from mercuria.domain.rejections import Code
+from mercuria.streams.client import CommandProducer, Sent, command_producer, event_reader
+from mercuria.topics import WALLET_COMMANDS, WALLET_EVENTS
+
+IN_FLIGHT = 16_384
+"""How many commands may be undecided at a time: enough that no worker ever waits for the loader."""
+SENT_AT_ONCE = 2_048
+CONNECT_TIMEOUT_S = 15
+CLOSE_TIMEOUT_S = 5
+QUIET_S = 3
+"""After so long without a decision, the progress bar says what it waits for."""
+
+S = TypeVar("S")
+
+
+class LoadError(Exception):
+    """The load cannot begin or go on; the message is what the person who started it reads."""
+
+
+class Decision(Struct):
+    """What the load has to know of an event, whichever it is; a refusal has a code."""
+
+    offset: int
+    transaction_id: UUID | None = None
+    command_id: UUID | None = None
+    balance: int | None = None
+    code: Code | None = None
+    detail: str = ""
+
+
+class _Envelope(Struct):
+    data: Decision
+
+
+_decode = msgspec.json.Decoder(_Envelope).decode
+
+
+class Answer(NamedTuple):
+    """What became of a command, and when. `is_repeat`: it was decided before it was sent this time."""
+
+    decision: Decision
+    time_ms: int
+    is_repeat: bool
+
+
+class Feed:
+    """Sends commands, a bounded number ahead of the decisions, and finds the events that answer them."""
+
+    def __init__(self, producer: CommandProducer, reader: AIOKafkaConsumer, patience_s: float) -> None:
+        self.decided = 0
+        self.on_decided: Callable[[], None] = lambda: None
+        self._producer = producer
+        self._reader = reader
+        self._patience_s = patience_s
+        self._waiting: dict[UUID | None, tuple[Sent, Any]] = {}
+        self._waiting_in = [0] * settings.partitions
+        self._moved_at = time.monotonic()
+        self._patience = asyncio.timeout(None)
+        self._is_sending = False
+
+    async def run(
+        self, commands: Iterable[tuple[ClientCommand, S]], hear: Callable[[S, Answer], None]
+    ) -> None:
+        """Send commands, each with its subject, and let `hear` know of every subject's answer.
+
+        Raises:
+            LoadError: nothing has been decided for too long, or Kafka refuses.
+        """
+        self._moved_at = time.monotonic()
+        try:
+            async with asyncio.timeout(self._patience_s) as self._patience:
+                for chunk in _chunks(commands, SENT_AT_ONCE):
+                    while len(self._waiting) + len(chunk) > IN_FLIGHT:
+                        await self._collect(hear)
+                    await self._send(chunk)
+                while self._waiting:
+                    await self._collect(hear)
+        except TimeoutError:
+            raise LoadError(f"gave up: {self.stillness()}. {_AFTERWARDS}") from None
+        except KafkaError as error:
+            raise LoadError(f"Kafka at {settings.kafka} refuses: {error}. {_AFTERWARDS}") from None
+
+    @property
+    def still_s(self) -> float:
+        """For how long nothing has been decided."""
+        return time.monotonic() - self._moved_at
+
+    def stillness(self) -> str:
+        """Say what is being waited for, as a sentence without its full stop."""
+        since = f"for {self.still_s:.0f} s"
+        if self._is_sending:
+            return f"Kafka at {settings.kafka} has not taken a command {since}"
+        partitions = [str(number) for number, count in enumerate(self._waiting_in) if count]
+        which = f"partition{'s' * (len(partitions) > 1)} {', '.join(partitions)}"
+        return (
+            f"no worker has decided anything {since}, and {sum(self._waiting_in):,} commands wait in {which}"
+        )
+
+    async def _send(self, chunk: list[tuple[ClientCommand, Any]]) -> None:
+        self._is_sending = True
+        places = await self._producer.send([command for command, _ in chunk])
+        self._is_sending = False
+        for (command, subject), place in zip(chunk, places, strict=True):
+            self._waiting[command.id] = place, subject
+            self._waiting_in[place.partition] += 1
+
+    async def _collect(self, hear: Callable[[Any, Answer], None]) -> None:
+        before = self.decided
+        for records in (await self._reader.getmany(timeout_ms=200)).values():
+            for record in records:
+                decision = _decode(record.value).data
+                waiting = self._waiting.pop(decision.transaction_id or decision.command_id, None)
+                if waiting is not None:
+                    place, subject = waiting
+                    self.decided += 1
+                    self._waiting_in[place.partition] -= 1
+                    hear(subject, Answer(decision, record.timestamp, decision.offset < place.offset))
+        if self.decided > before:
+            self._moved_at = time.monotonic()
+            self._patience.reschedule(asyncio.get_running_loop().time() + self._patience_s)
+            self.on_decided()
+
+
+_AFTERWARDS = (
+    "What was sent will be decided when Mercuria runs again (`mercuria status` tells what does);"
+    " load the file again then: nothing counts twice."
+)
+
+
+@asynccontextmanager
+async def connected(patience_s: float) -> AsyncIterator[Feed]:
+    """Connect a `Feed`; leaving takes seconds at most, also when Kafka has gone."""
+    connections = AsyncExitStack()
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            producer = command_producer(settings.kafka, settings.partitions)
+            reader = event_reader(settings.kafka)
+            feed = Feed(
+                await connections.enter_async_context(producer),
+                await connections.enter_async_context(reader),
+                patience_s,
+            )
+    except (TimeoutError, KafkaError) as error:
+        await _close(connections)
+        raise LoadError(f"Kafka at {settings.kafka} does not answer ({type(error).__name__}).") from None
+    try:
+        yield feed
+    finally:
+        await _close(connections)
+
+
+async def _close(connections: AsyncExitStack) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await connections.aclose()
+
+
+@contextmanager
+def progress_bar(feed: Feed, total: int, console: Console) -> Iterator[None]:
+    """Show how far a feed has come, how fast it is, and what it waits for when it stands still."""
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        _Stillness(feed),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        feed.on_decided = lambda: progress.update(task, completed=feed.decided)
+        yield
+
+
+class _Rate(ProgressColumn):
+    """Commands per second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate, once there is one."""
+        return Text(f"{task.speed:,.0f} commands/s" if task.speed else "")
+
+
+class _Stillness(ProgressColumn):
+    """What the feed waits for."""
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__()
+        self._feed = feed
+
+    def render(self, task: Task) -> Text:
+        """Return a remark when nothing has moved for some seconds."""
+        return Text(self._feed.stillness() if self._feed.still_s > QUIET_S else "")
+
+
+async def require_topics() -> None:
+    """Check that Mercuria's Kafka is there, as the settings say.
+
+    Raises:
+        LoadError: it is not; the message says what to do.
+    """
+    start = f"start Mercuria with `mercuria up --data-dir {settings.data_dir}`"
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await admin.start()
+            topics = await admin.describe_topics([WALLET_COMMANDS, WALLET_EVENTS])
+    except (TimeoutError, KafkaError, OSError):
+        raise LoadError(
+            f"no Kafka answers at {settings.kafka}; {start}, or point MERCURIA_KAFKA at it."
+        ) from None
+    finally:
+        await admin.close()
+    for topic in topics:
+        count = len(topic["partitions"])
+        if not count:
+            raise LoadError(f"the Kafka at {settings.kafka} has no topic {topic['topic']}; {start}.")
+        if count != settings.partitions:
+            raise LoadError(
+                f"{topic['topic']} has {count} partitions, not {settings.partitions}; set MERCURIA_PARTITIONS={count}."
+            )
+
+
+def _chunks(items: Iterable[S], size: int) -> Iterator[list[S]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
