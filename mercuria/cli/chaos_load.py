@@ -5,7 +5,7 @@ The same seed gives the same commands, ids included.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from random import Random
 from uuid import UUID
@@ -23,12 +23,14 @@ from mercuria.domain.commands import (
     UnfreezeWallet,
     Withdraw,
 )
-from mercuria.domain.events import BalanceUpdated, CommandRejected, Event
+from mercuria.domain.events import BalanceUpdated, Event
 from mercuria.streams.client import CommandProducer
 from mercuria.streams.cloudevents import read_event
 
 CURRENCIES = ("EUR", "JPY")
-FUNDS = 1_000_000
+FUNDS = 10_000
+"""So little that some wallets run out."""
+
 TICK_S = 0.02
 MAX_IN_FLIGHT = 8_000
 """So many commands may be unanswered. More would only make the last answers late."""
@@ -47,18 +49,26 @@ class Load:
         self._random = random
         self._ids = [self._id() for _ in range(wallets)]
         self._currencies = {each: CURRENCIES[index % 2] for index, each in enumerate(self._ids)}
+        self._by_currency = {
+            currency: [each for each in self._ids if self._currencies[each] == currency]
+            for currency in CURRENCIES
+        }
         few = max(1, wallets // 50)
-        self._frozen, self._closed, self._unknown = self._ids[:few], self._ids[few : 2 * few], self._ids[-few:]
+        self._frozen, self._closed, self._unknown = (
+            self._ids[:few],
+            self._ids[few : 2 * few],
+            self._ids[-few:],
+        )
         self._sent: list[ClientCommand] = []
 
     def opening(self) -> Iterator[ClientCommand]:
         """Yield what opens, funds, freezes and closes the wallets."""
         for each in self._ids[: -len(self._unknown)]:
-            yield OpenWallet(id=self._id(), wallet_id=each, owner_id=self._id(), currency=self._currencies[each])
+            yield OpenWallet(
+                id=self._id(), wallet_id=each, owner_id=self._id(), currency=self._currencies[each]
+            )
             if each not in self._closed:
-                yield Deposit(
-                    id=self._id(), wallet_id=each, amount=FUNDS, currency=self._currencies[each]
-                )
+                yield Deposit(id=self._id(), wallet_id=each, amount=FUNDS, currency=self._currencies[each])
         for each in self._frozen:
             yield FreezeWallet(id=self._id(), wallet_id=each)
         for each in self._closed:
@@ -78,13 +88,11 @@ class Load:
         chance, wallet_id = self._random.random(), self._random.choice(self._ids)
         amount, currency = self._random.randint(1, 1000), self._currencies[wallet_id]
         if chance < 0.5:
-            to_wallet_id = self._random.choice(self._ids)
             return Transfer(
                 id=self._id(),
                 wallet_id=wallet_id,
-                to_wallet_id=to_wallet_id,
+                to_wallet_id=self._receiver(currency),
                 amount=amount,
-                # Most transfers stay in one currency, and the others show what becomes of those that do not.
                 currency=currency,
             )
         if chance < 0.745:
@@ -93,6 +101,12 @@ class Load:
             return Withdraw(id=self._id(), wallet_id=wallet_id, amount=amount, currency=currency)
         kind = FreezeWallet if chance < 0.994 else UnfreezeWallet
         return kind(id=self._id(), wallet_id=wallet_id)
+
+    def _receiver(self, currency: str) -> UUID:
+        """Choose who receives: mostly a wallet of the same currency, to the others money does not get through."""
+        if self._random.random() < 0.05:
+            return self._random.choice(self._ids)
+        return self._random.choice(self._by_currency[currency])
 
     def _again(self) -> Iterator[ClientCommand]:
         command = self._random.choice(self._sent)
@@ -120,6 +134,7 @@ class Waiting:
         self.longest_pause_s = 0.0
         self._unanswered: set[UUID] = set()
         self._transfers: set[UUID] = set()
+        self._seen: set[tuple[int, int]] = set()
         self._last_answer_s = time.monotonic()
 
     @property
@@ -139,21 +154,51 @@ class Waiting:
         self._unanswered.add(command.id)
         self.sent += 1
 
-    def take(self, event: Event) -> None:
-        """Take an event."""
+    def take(self, partition: int, event: Event) -> None:
+        """Take an event of a partition."""
         now_s = time.monotonic()
-        self.longest_pause_s = max(self.longest_pause_s, now_s - self._last_answer_s)
+        if self._unanswered:
+            self.longest_pause_s = max(self.longest_pause_s, now_s - self._last_answer_s)
         self._last_answer_s = now_s
         id_ = event.transaction_id if isinstance(event, BalanceUpdated) else event.command_id
         if id_ in self._unanswered:
             self._unanswered.remove(id_)
             self.answered += 1
-        if isinstance(event, BalanceUpdated):
+        if (partition, event.offset) not in self._seen:
+            self._seen.add((partition, event.offset))
             self._follow(event)
 
-    def _follow(self, event: BalanceUpdated) -> None:
-        if event.transaction_status == "pending":
-            self._transfers.add(event.transaction_id)
-        else:
-            self._transfers.discard(event.transaction_id)
+    def _follow(self, event: Event) -> None:
+        if isinstance(event, BalanceUpdated) and event.kind == "transfer":
+            # A debit opens the transfer, the other event ends it; which of them is read first is chance.
+            self._transfers ^= {event.transaction_id}
 
+
+async def send(
+    commands: Iterator[ClientCommand],
+    producer: CommandProducer,
+    waiting: Waiting,
+    rate_per_s: float,
+    is_over: Callable[[], bool],
+) -> None:
+    """Send commands at a rate until `is_over`, as long as not too many are unanswered."""
+    next_s = time.monotonic()
+    while not is_over():
+        if waiting.unanswered < MAX_IN_FLIGHT:
+            some = list(islice(commands, max(1, round(rate_per_s * TICK_S))))
+            if not some:
+                return
+            for command in some:
+                waiting.expect(command)
+            await producer.send(some)
+        # What a pause has held up is not made up for.
+        next_s = max(next_s + TICK_S, time.monotonic())
+        await asyncio.sleep(next_s - time.monotonic())
+
+
+async def listen(reader: AIOKafkaConsumer, waiting: Waiting) -> None:
+    """Take events until cancelled."""
+    while True:
+        for tp, records in (await reader.getmany(timeout_ms=50, max_records=2000)).items():
+            for record in records:
+                waiting.take(tp.partition, read_event(record.value))

@@ -29,7 +29,7 @@ from mercuria.domain.events import (
 from mercuria.domain.parsing import Unreadable, read_command
 from mercuria.domain.rejections import Code
 from mercuria.streams.cloudevents import read_event
-from mercuria.streams.routing import key_of, partition_of
+from mercuria.streams.routing import Homes
 from mercuria.streams.seal import Seal
 
 MAX_VIOLATIONS = 20
@@ -187,7 +187,7 @@ class Auditor:
         told = _decode_envelope(value).id
         if told != id_:
             self.violations.add(f"The event at offset {offset} is called {told}, and should be {id_}.")
-        wanted = key_of(event.wallet_id) if event.wallet_id else None
+        wanted = str(event.wallet_id).encode() if event.wallet_id else None
         if key != wanted:
             self.violations.add(f"Event {id_} has the key {key!r}, and should have {wanted!r}.")
 
@@ -212,7 +212,7 @@ class Answers:
     def __init__(self, partitions: int, seal: Seal | None, receipts_lifetime_ms: int) -> None:
         self.commands = 0
         self._was_fed = False
-        self._partitions = partitions
+        self._homes = Homes(partitions)
         self._seal = seal
         self._lifetime_ms = receipts_lifetime_ms
         # What only one side has so far: asked and not answered, or answered and not (yet) asked.
@@ -260,9 +260,9 @@ class Answers:
             violations.add(f"Command {partition}-{offset}: whether its id was used before was told wrong.")
 
     def _ask_client(self, asked: _Asked, command: ClientCommand) -> None:
-        if asked.key != key_of(command.wallet_id):
+        if asked.key != self._homes.of(command.wallet_id).key:
             self._expect(asked)
-        elif partition_of(command.wallet_id, self._partitions) == asked.partition:
+        elif self._homes.of(command.wallet_id).partition == asked.partition:
             self._ask_once(asked, command)
         else:
             self._unforwarded ^= {(asked.partition, asked.offset)}
@@ -282,7 +282,7 @@ class Answers:
             self._expect(asked)
 
     def _is_authentic(self, asked: _Asked, leg: Leg) -> bool:
-        if partition_of(leg.wallet_id, self._partitions) != asked.partition:
+        if self._homes.of(leg.wallet_id).partition != asked.partition:
             return False
         return self._seal is None or self._seal.holds(cast(bytes, asked.value))
 

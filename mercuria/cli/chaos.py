@@ -1,0 +1,174 @@
+"""`mercuria chaos`: breaks a stack of its own under load, and checks that nothing is lost or doubled."""
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from faust.cli.base import cli
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mercuria.cli.chaos_trial import Faults, Outcome, Trial, TrialError, kill_workers, stop_kafka
+from mercuria.embedded.errors import StackError
+from mercuria.embedded.ports import free_port
+from mercuria.embedded.stack import Stack
+
+PARTITIONS = 8
+KEPT_VARIABLES = ("MERCURIA_CACHE_DIR", "MERCURIA_LOG_LEVEL")
+"""Of an installation's settings, these alone hold for the trial: it never touches an installation that exists."""
+
+
+def options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what all trials have in common."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        click.option(
+            "--data-dir",
+            type=click.Path(path_type=Path),
+            help="A directory that is empty or does not exist, and is kept. Default: a temporary one.",
+        ),
+        click.option("--seed", type=int, help="Repeats the commands and moments of an earlier run."),
+        click.option(
+            "--rate", type=click.IntRange(1), default=1500, show_default=True, help="Commands a second."
+        ),
+        click.option(
+            "--commands", type=click.IntRange(1), default=60_000, show_default=True, help="At least so many."
+        ),
+        click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.group()
+def chaos() -> None:
+    """Break a stack of its own under load, and audit the log afterwards."""
+
+
+@chaos.command("kill-workers")
+@click.option("--kills", type=click.IntRange(1), default=20, show_default=True, help="How often.")
+@options
+def kill_workers_command(kills: int, **common: Any) -> None:
+    """Kill workers with SIGKILL at random moments."""
+    _conduct(kill_workers(kills), **common)
+
+
+@chaos.command("kafka")
+@click.option(
+    "--stop-s", type=click.FloatRange(0.1), default=30, show_default=True, help="How long, in seconds."
+)
+@options
+def kafka_command(stop_s: float, **common: Any) -> None:
+    """Freeze Kafka with SIGSTOP for a while, then kill it with SIGKILL and start it again."""
+    _conduct(stop_kafka(stop_s), **common)
+
+
+def _conduct(
+    faults: Faults,
+    workers: int,
+    commands: int,
+    rate: int,
+    seed: int | None,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    console = Console(stderr=as_json, highlight=False, markup=False, soft_wrap=True)
+    seed = secrets.randbelow(2**32) if seed is None else seed
+
+    def tell(sentence: str) -> None:
+        # What follows in other lines is the log of a part that was killed on purpose.
+        console.print(sentence.splitlines()[0].partition("; the last lines of")[0])
+
+    tell(f"Seed {seed}.")
+    try:
+        with _directory(data_dir) as directory, fresh_stack(directory, workers, tell) as stack:
+            trial = Trial(stack, seed=seed, commands=commands, rate_per_s=rate, tell=tell)
+            outcome = asyncio.run(_run(trial, faults, console))
+    except (StackError, TrialError) as error:
+        click.echo(f"mercuria: {error}", err=True)
+        sys.exit(1)
+    _show(outcome, as_json)
+    sys.exit(0 if outcome.is_clean else 1)
+
+
+def fresh_stack(directory: Path, workers: int, tell: Callable[[str], None], **more: Any) -> Stack:
+    """Return a stack for a trial: of its own servers, on free ports, in a new directory."""
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("MERCURIA_") or name in KEPT_VARIABLES
+    }
+    return Stack(
+        directory,
+        workers=workers,
+        http_port=free_port(),
+        partitions=PARTITIONS,
+        on_progress=tell,
+        environ=environ,
+        **more,
+    )
+
+
+async def _run(trial: Trial, faults: Faults, console: Console) -> Outcome:
+    """Run a trial, and show how far it is."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("answered", total=trial.commands)
+        running = asyncio.create_task(trial.run(faults))
+        while not running.done():
+            progress.update(
+                bar, completed=trial.waiting.answered, total=max(trial.commands, trial.waiting.sent)
+            )
+            await asyncio.wait([running], timeout=0.2)
+    return running.result()
+
+
+@contextmanager
+def _directory(wanted: Path | None) -> Iterator[Path]:
+    """Yield a fresh directory: the wanted one, or one that is removed afterwards."""
+    # The `mercuria` command has put --data-dir into the environment before it came here.
+    named = wanted or os.environ.get("MERCURIA_DATA_DIR")
+    if named is None:
+        with tempfile.TemporaryDirectory(prefix="mercuria-chaos-", ignore_cleanup_errors=True) as temporary:
+            yield Path(temporary)
+        return
+    directory = Path(named)
+    if directory.exists() and any(directory.iterdir()):
+        raise StackError(f"{directory} is not empty; name a directory that does not exist with --data-dir.")
+    yield directory
+
+
+def _show(outcome: Outcome, as_json: bool) -> None:
+    figures = {
+        "commands": outcome.audit.commands,
+        "events": outcome.audit.events,
+        "duplicate events": outcome.audit.duplicate_events,
+        "rejections": outcome.audit.rejections,
+        "transfers": outcome.audit.transfers,
+        "refunds": outcome.audit.refunds,
+        "faults": outcome.faults,
+        "longest pause in answers": f"{outcome.longest_pause_s:.1f} s",
+        "load": f"{outcome.load_s:.1f} s",
+        "audit": f"{outcome.audit_s:.1f} s",
+        "violations": outcome.audit.violation_count,
+    }
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(outcome), indent=1))
+        return
+    table = Table.grid(padding=(0, 2))
+    for name, value in figures.items():
+        table.add_row(name, str(value))
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(table)
+    for sentence in outcome.audit.violations:
+        console.print(sentence)
