@@ -62,19 +62,6 @@ def test_one_more_worker_has_its_own_port_and_can_be_stopped(stack: Stack) -> No
     assert not worker.is_alive() and not (stack.directory.path / "worker-2.pid").exists()
 
 
-def test_a_worker_that_always_ends_is_given_up_with_its_last_lines(tmp_path: Path) -> None:
-    said: list[str] = []
-    environ = clean_environ() | NOWHERE | {"WORKER_ENDS": "7"}
-    stack = Stack(tmp_path, workers=1, worker_command=READY_WORKER, environ=environ, on_progress=said.append)
-    with pytest.raises(StackError) as error:
-        stack.start()
-    first, *lines = str(error.value).splitlines()
-    assert first.startswith("Worker-1 ended 6 times within 60 seconds and was given up; the last lines of")
-    assert "    This worker was told to end." in lines
-    assert sum("ended (exit code 7)" in sentence for sentence in said) == 6
-    assert survivors(tmp_path) == []
-
-
 def test_a_worker_that_ends_without_supervision_ends_the_start(tmp_path: Path) -> None:
     command = (sys.executable, "-c", "import sys; sys.exit('No licence to work.')")
     with pytest.raises(StackError, match=r"(?s)^Worker-1 ended \(exit code 1\).*No licence to work\."):

@@ -5,13 +5,23 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 
 from mercuria.embedded import processes
-from tests.embedded.conftest import NOWHERE, UP_READY, CommandLine, clean_environ, eventually, only, survivors
+from tests.embedded.conftest import (
+    MERCURIA,
+    NOWHERE,
+    UP_READY,
+    CommandLine,
+    clean_environ,
+    eventually,
+    only,
+    survivors,
+)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -106,6 +116,7 @@ def test_a_killed_server_is_said_with_its_last_lines_and_started_again(
 def test_a_worker_that_always_ends_ends_up_with_a_sentence(tmp_path: Path, command_line: CommandLine) -> None:
     up = command_line.up(tmp_path, environ=clean_environ() | NOWHERE | {"WORKER_ENDS": "1"})
     assert up.finish() == 1
+    assert sum(line.startswith("Worker-1 ended (exit code 1); the last lines of") for line in up.said) == 6
     last = next(line for line in reversed(up.said) if line.startswith("mercuria: "))
     assert last.startswith(
         "mercuria: Worker-1 ended 6 times within 60 seconds and was given up; the last lines"
@@ -153,3 +164,20 @@ def test_the_url_that_is_said_is_where_it_answers(tmp_path: Path, command_line: 
     assert "http://127.0.0.2:" in up.wait_for("Mercuria is ready")
     up.send(signal.SIGTERM)
     assert up.finish() == 0
+
+
+def test_mercuria_itself_from_up_to_down(tmp_path: Path, command_line: CommandLine) -> None:
+    where = ("--data-dir", str(tmp_path))
+    up = command_line.start(*MERCURIA, "up", *where)
+    url = up.wait_for("Mercuria is ready at ", timeout_s=120).rpartition(" ")[2]
+    with urllib.request.urlopen(f"{url}/health/ready", timeout=10) as answer:
+        assert answer.status == 200
+    code, said = command_line.run("status", *where, "--json")
+    parts = {part["name"]: part for part in json.loads(said)}
+    assert code == 0
+    assert {part["state"] for part in parts.values()} == {"up"}
+    assert parts.keys() == {"up", "kafka", "postgres", "redis", "worker-1"}
+    assert f"http://{parts['worker-1']['address']}" == url
+    code, _ = command_line.run("down", *where)
+    assert code == 0 and up.finish() == 0
+    assert survivors(tmp_path) == []
