@@ -1,0 +1,25 @@
+"""What tests of the whole share: a real stack, with two workers that start at the same moment."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from mercuria.cli.chaos import fresh_stack
+from mercuria.embedded.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def said() -> list[str]:
+    """Return what the shared stack has said so far."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def live_stack(tmp_path_factory: pytest.TempPathFactory, said: list[str]) -> Iterator[Stack]:
+    """Return a started stack: Kafka, PostgreSQL, Redis, and two workers that are started again when they die.
+
+    Its log grows from test to test, and whoever audits it audits what the tests before did, too. A test may stop a
+    worker (`worker.stop()`); it starts it again (`worker.start()`) before it ends.
+    """
+    with fresh_stack(tmp_path_factory.mktemp("live"), 2, said.append) as stack:
+        yield stack
