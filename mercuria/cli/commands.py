@@ -1,5 +1,5 @@
 """Registers Mercuria's commands with Faust's command line."""
 
-from mercuria.cli import bench, chaos, load, up
+from mercuria.cli import bench, chaos, load, up, wallet
 
-__all__ = ["bench", "chaos", "load", "up"]
+__all__ = ["bench", "chaos", "load", "up", "wallet"]

@@ -1,0 +1,259 @@
+"""`mercuria wallet show` and `list`: wallets as the workers' tables have them, whether the workers run or not.
+
+The tables' databases are opened as RocksDB secondaries, which take no lock and write nothing into the workers'
+directories. A partition that has moved between workers has left copies behind; the one that is the furthest counts.
+"""
+
+import heapq
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, cast
+from uuid import UUID
+
+import click
+import rocksdict
+from faust.cli.base import cli
+from rich.console import Console
+from rich.table import Table
+
+from mercuria.app import settings
+from mercuria.cli.options import data_dir_option
+from mercuria.domain.money import format_amount
+from mercuria.domain.wallet import Wallet
+from mercuria.streams.batch_table import BatchStore
+from mercuria.streams.cloudevents import rfc3339
+from mercuria.streams.routing import Homes
+from mercuria.tables.balances import POSITION_KEY, AppliedPosition, read_rows
+
+OPEN_ATTEMPTS = 5
+OPEN_PAUSE_S = 0.2
+PIPE_CHARACTERS = 200
+
+_NUMBER = re.compile("[0-9]+")
+
+
+class TablesError(Exception):
+    """The tables cannot be read; the message says why."""
+
+
+@cli.group()
+def wallet() -> None:
+    """Look at wallets, as the workers' tables have them."""
+
+
+@wallet.command()
+@click.argument("wallet_id", metavar="ID", type=click.UUID)
+@data_dir_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(wallet_id: UUID, as_json: bool) -> None:
+    """Show the wallet ID."""
+    with _failures_as_sentences():
+        found = find(settings.data_dir, wallet_id, settings.partitions)
+    if found is None:
+        click.echo(f"mercuria: there is no wallet {wallet_id}.", err=True)
+        sys.exit(1)
+    if as_json:
+        click.echo(json.dumps(as_dict(found), indent=1, ensure_ascii=False))
+        return
+    words = list(_in_words(found))
+    width = max(len(name) for name, _ in words)
+    for name, text in words:
+        click.echo(f"{name:{width}}  {text}")
+
+
+@wallet.command("list")
+@data_dir_option
+@click.option("--owner", "owner_id", metavar="ID", type=click.UUID, help="Only this owner's.")
+@click.option("--currency", help="Only those in this currency, such as CZK.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(owner_id: UUID | None, currency: str | None, limit: int, as_json: bool) -> None:
+    """List wallets, the oldest first."""
+    wanted = Selection(owner_id, currency.upper() if currency else None)
+    with _failures_as_sentences():
+        total, wallets = first(filter(wanted.has, read(settings.data_dir)), limit)
+    if as_json:
+        click.echo(json.dumps([as_dict(each) for each in wallets], indent=1, ensure_ascii=False))
+        return
+    if not wallets:
+        click.echo("There are no wallets." if wanted == Selection() else "There are no such wallets.")
+        return
+    # In a pipe, every line stays whole.
+    Console(width=None if sys.stdout.isatty() else PIPE_CHARACTERS).print(_table(wallets))
+    if total > len(wallets):
+        click.echo(f"{len(wallets):,} of {total:,} wallets; --limit shows more.")
+
+
+class Selection(NamedTuple):
+    """Which wallets are wanted; None means any."""
+
+    owner_id: UUID | None = None
+    currency: str | None = None
+
+    def has(self, each: Wallet) -> bool:
+        """Tell whether a wallet is wanted."""
+        return self.owner_id in (None, each.owner_id) and self.currency in (None, each.currency)
+
+
+def first(wallets: Iterator[Wallet], limit: int) -> tuple[int, list[Wallet]]:
+    """Return how many wallets there are, and the `limit` oldest of them; no more than those are kept at a time."""
+    total = 0
+
+    def counted() -> Iterator[Wallet]:
+        nonlocal total
+        for each in wallets:
+            total += 1
+            yield each
+
+    oldest = heapq.nsmallest(limit, counted(), key=lambda each: (each.created_at_ms, each.id))
+    return total, oldest
+
+
+# Reading the tables.
+
+
+def find(data_dir: Path, wallet_id: UUID, partitions: int) -> Wallet | None:
+    """Return a wallet, or None where there is no such wallet.
+
+    Raises:
+        TablesError: there are no tables, or they cannot be opened.
+    """
+    partition = Homes(partitions).of(wallet_id).partition
+    with _newest(_copies(data_dir, partition)) as database:
+        value = database.get(wallet_id.bytes)
+        rows = read_rows([(wallet_id.bytes, value)]) if value is not None else iter(())
+        return next((row for row in rows if isinstance(row, Wallet)), None)
+
+
+def read(data_dir: Path) -> Iterator[Wallet]:
+    """Return all wallets.
+
+    Raises:
+        TablesError: there are no tables, or they cannot be opened.
+    """
+    for partition in sorted({int(_NUMBER.findall(path.name)[0]) for path in _copies(data_dir, "*")}):
+        with _newest(_copies(data_dir, partition)) as database:
+            items = cast(Iterator[tuple[bytes, bytes]], database.items())
+            # Faust's own offset stands among the rows, under a key that is as long as a wallet's.
+            rows = (item for item in items if item[0] != BatchStore.offset_key)
+            yield from (row for row in read_rows(rows) if isinstance(row, Wallet))
+
+
+def _copies(data_dir: Path, partition: int | str) -> list[Path]:
+    """Return the directories of a partition's databases, or of all with `*`."""
+    paths = [path.parent for path in data_dir.glob(f"*/v1/tables/balances-{partition}.db/CURRENT")]
+    if not paths:
+        raise TablesError(
+            f"there are no tables in {data_dir}: either no worker has run there yet,"
+            " or the workers keep them on other machines."
+        )
+    return paths
+
+
+@contextmanager
+def _newest(paths: list[Path]) -> Iterator[rocksdict.Rdict]:
+    """Open the copy of a partition in which the most commands are decided."""
+    with ExitStack() as opened:
+        copies = [opened.enter_context(_open(path)) for path in paths]
+        yield max(copies, key=_offset)
+
+
+def _offset(database: rocksdict.Rdict) -> int:
+    value = database.get(POSITION_KEY)
+    positions = read_rows([(POSITION_KEY, value)]) if value is not None else iter(())
+    return max((row.offset for row in positions if isinstance(row, AppliedPosition)), default=-1)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[rocksdict.Rdict]:
+    with TemporaryDirectory(prefix="mercuria-") as scratch:
+        database = _open_secondary(path, scratch)
+        try:
+            yield database
+        finally:
+            database.close()
+
+
+def _open_secondary(path: Path, scratch: str) -> rocksdict.Rdict:
+    """Open a database beside the worker that may be writing it.
+
+    Raises:
+        TablesError: it cannot be opened, however often it is tried.
+    """
+    options = rocksdict.Options(raw_mode=True)
+    # All files are opened at once, so that none of them can vanish later.
+    options.set_max_open_files(-1)
+    access = rocksdict.AccessType.secondary(scratch)
+    for attempt in range(1, OPEN_ATTEMPTS + 1):
+        try:
+            return rocksdict.Rdict(str(path), options=options, access_type=access)
+        # RocksDB's errors have no type of their own. A file can vanish between the list of files and its opening.
+        except Exception as error:
+            if attempt == OPEN_ATTEMPTS:
+                raise TablesError(f"{path} cannot be opened: {error}") from None
+            time.sleep(OPEN_PAUSE_S)
+    raise AssertionError("the last attempt returns or raises")
+
+
+# Showing.
+
+
+def as_dict(each: Wallet) -> dict[str, Any]:
+    """Return a wallet as the HTTP API names its fields; amounts in minor units."""
+    return {
+        "id": str(each.id),
+        "owner_id": str(each.owner_id),
+        "currency": each.currency,
+        "balance": each.balance,
+        "overdraft_limit": each.overdraft_limit,
+        "status": each.status,
+        "version": each.version,
+        "metadata": each.metadata,
+        "created_at": rfc3339(each.created_at_ms),
+        "updated_at": rfc3339(each.updated_at_ms),
+        "sent": each.sent,
+    }
+
+
+def _in_words(each: Wallet) -> Iterator[tuple[str, str]]:
+    yield "Wallet", str(each.id)
+    yield "Owner", str(each.owner_id)
+    yield "Status", each.status
+    yield "Balance", _amount(each.balance, each)
+    yield "Overdraft limit", _amount(each.overdraft_limit, each)
+    yield "Sent in transfers", _amount(each.sent, each)
+    yield "Version", str(each.version)
+    yield "Opened", rfc3339(each.created_at_ms)
+    yield "Last changed", rfc3339(each.updated_at_ms)
+    for name, text in each.metadata.items():
+        yield f"Metadata: {name}", text
+
+
+def _amount(minor: int, each: Wallet) -> str:
+    return f"{format_amount(minor, each.currency)} {each.currency}"
+
+
+def _table(wallets: list[Wallet]) -> Table:
+    table = Table()
+    table.add_column("wallet", no_wrap=True)
+    table.add_column("balance", justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("owner", overflow="fold")
+    for each in wallets:
+        table.add_row(str(each.id), _amount(each.balance, each), each.status, str(each.owner_id))
+    return table
+
+
+@contextmanager
+def _failures_as_sentences() -> Iterator[None]:
+    try:
+        yield
+    except TablesError as error:
+        click.echo(f"mercuria: {error}", err=True)
+        sys.exit(1)
