@@ -13,6 +13,7 @@ from mercuria.agents.batch import Batch, Installation, command_ids, wallet_ids
 from mercuria.app import app, settings, wallet_commands
 from mercuria.domain.commands import AnyCommand
 from mercuria.domain.parsing import Unreadable, read_command
+from mercuria.streams.batch_table import Row
 from mercuria.streams.crash import crash_on_bug
 from mercuria.streams.routing import Homes
 from mercuria.streams.seal import Seal
@@ -42,8 +43,12 @@ async def process(partition: int, records: Sequence[Any]) -> None:
         waiting = [record for record in records if record.offset > decided]
         while waiting:
             batch = decide(partition, waiting)
-            await publish(batch)
-            await keep(batch, waiting[0].offset)
+            receipt_rows = receipt_rows_of(batch, waiting[0].offset)
+            receipts_offset = await publish(batch, receipt_rows)
+            wallet_rows = rows_of(batch.wallets.values(), batch.position)
+            wallets_offset = await balances.append(partition, wallet_rows)
+            receipts.write(partition, receipt_rows, receipts_offset)
+            balances.apply(partition, batch.wallets, batch.position, wallet_rows, wallets_offset)
             waiting = [record for record in waiting if record.offset > batch.offset]
 
 
@@ -64,26 +69,25 @@ def decide(partition: int, records: Sequence[Any]) -> Batch:
     return batch
 
 
-async def publish(batch: Batch) -> None:
-    """Send what a batch says to others, and wait until Kafka has acknowledged all of it."""
-    partition = batch.partition
+def receipt_rows_of(batch: Batch, first_offset: int) -> list[Row]:
+    """Return the rows of a batch's receipts, and of those that have expired by now."""
+    rows = receipts.expired(batch.partition, batch.time_ms)
+    if batch.receipts:
+        rows.append(segment_row(first_offset, batch.receipts))
+    return rows
+
+
+async def publish(batch: Batch, receipt_rows: list[Row]) -> int:
+    """Send all that a batch says, and wait until Kafka has acknowledged it.
+
+    Returns:
+        The offset of the last receipt row in its changelog.
+    """
     enqueue = app.batch_producer.enqueue
-    await asyncio.gather(
-        enqueue(WALLET_EVENTS, partition, batch.events),
-        enqueue(WALLET_DEAD_LETTERS, partition, batch.dead_letters),
+    receipts_offset, *_ = await asyncio.gather(
+        receipts.append(batch.partition, receipt_rows),
+        enqueue(WALLET_EVENTS, batch.partition, batch.events),
+        enqueue(WALLET_DEAD_LETTERS, batch.partition, batch.dead_letters),
         *(enqueue(WALLET_COMMANDS, home, legs) for home, legs in batch.legs.items()),
     )
-
-
-async def keep(batch: Batch, first_offset: int) -> None:
-    """Make a batch part of the tables: receipts, then wallets and position together; Kafka first, then RocksDB."""
-    partition = batch.partition
-    receipt_rows = receipts.expired(partition, batch.time_ms)
-    if batch.receipts:
-        receipt_rows.append(segment_row(first_offset, batch.receipts))
-    wallet_rows = rows_of(batch.wallets.values(), batch.position)
-    receipts_offset = await receipts.append(partition, receipt_rows) if receipt_rows else None
-    wallets_offset = await balances.append(partition, wallet_rows)
-    if receipts_offset is not None:
-        receipts.write(partition, receipt_rows, receipts_offset)
-    balances.apply(partition, batch.wallets, batch.position, wallet_rows, wallets_offset)
+    return receipts_offset

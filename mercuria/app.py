@@ -4,6 +4,7 @@
 """
 
 import gc
+import logging
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -52,6 +53,7 @@ class App(faust.App):
         """Declare the topics before the consumer subscribes to them."""
         await declare_topics(settings.kafka, settings.partitions, settings.replication)
         tune_garbage_collection()
+        quiet_loggers()
         await super().on_first_start()
 
 
@@ -66,6 +68,13 @@ def tune_garbage_collection() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
+def quiet_loggers() -> None:
+    """Keep libraries from making records that no handler writes: aiokafka has some for each request."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    logging.getLogger().setLevel(level)
+    logging.getLogger("aiokafka").setLevel(max(level, logging.WARNING))
+
+
 app = App(
     "mercuria",
     broker=[f"mercuria://{server}" for server in settings.kafka.split(",")],
@@ -76,7 +85,10 @@ app = App(
     topic_replication_factor=settings.replication,
     topic_disable_leader=True,
     consumer_auto_offset_reset="earliest",
-    consumer_max_fetch_size=512 * 1024,
+    # Some thousand commands, of which each partition has one fetch under way and as few batches in a queue as Faust
+    # can do with: what waits in Kafka comes as one larger batch, what waits in a queue comes in many small ones.
+    consumer_max_fetch_size=384 * 1024,
+    stream_buffer_maxsize=2,
     producer_max_batch_size=MAX_RECORD_BYTES - 64 * 1024,
     producer_max_request_size=16 * MAX_RECORD_BYTES,
     broker_commit_interval=1.0,
@@ -92,6 +104,4 @@ wallet_commands = app.topic(
     WALLET_COMMANDS,
     schema=BatchSchema(),
     partitions=settings.partitions,
-    # In batches: a few are enough to keep the agent busy, and more would only take memory.
-    maxsize=4,
 )

@@ -122,11 +122,13 @@ class BatchTable(faust.Table[bytes, bytes]):
         """Append rows to the changelog as one record batch, and wait for Kafka's acknowledgement.
 
         Returns:
-            The offset of the last row.
+            The offset of the last row; of the one before, where there is none.
 
         Raises:
             StragglerError: somebody else appended since our last time.
         """
+        if not rows and not self._stale.get(partition):
+            return self._expected(partition) - 1
         stale = self._stale.pop(partition, set()) - {key for key, _ in rows}
         repaired = list(zip(stale, self.read(partition, list(stale)), strict=True))
         records = [Record(key, value, None) for key, value in (*repaired, *rows)]
@@ -142,7 +144,9 @@ class BatchTable(faust.Table[bytes, bytes]):
 
     def write(self, partition: int, rows: Iterable[Row], offset: int) -> None:
         """Write rows whose last one has `offset` in the changelog."""
-        self._write(partition, [each for row in rows for each in self.expand(partition, row)], offset)
+        expanded = [each for row in rows for each in self.expand(partition, row)]
+        if expanded:
+            self._write(partition, expanded, offset)
 
     # What Faust does.
 
