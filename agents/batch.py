@@ -92,8 +92,10 @@ class Batch:
         """Whether no further record may be taken."""
         return self._touched_bytes > MAX_TOUCHED_BYTES
 
-    def take(self, record: Any, command: AnyCommand | Unreadable) -> None:
-        """Decide one record; `command` is what it holds."""
+    def take(self, record: Any, command: AnyCommand | Unreadable) -> bool:
+        """Decide one record; `command` is what it holds. False: it is not taken, and must begin the next batch."""
+        if self.events and self._replaces_receipt(record, command):
+            return False
         self.offset, self.time_ms = record.offset, record.timestamp
         kind = type(command)
         if kind is Unreadable:
@@ -102,6 +104,25 @@ class Batch:
             self._take_leg(record, cast(Leg, command))
         else:
             self._take_command(record, cast(ClientCommand, command))
+        return True
+
+    def _replaces_receipt(self, record: Any, command: AnyCommand | Unreadable) -> bool:
+        """Tell whether a command uses an id again whose receipt has expired.
+
+        Receipts are kept before the position. If its new receipt were kept, and then a crash came, a retry before it
+        in the same batch would no longer find the old one, and be decided as if it were new.
+        """
+        if type(command) is Forwarded:
+            command = _forwarded(command)
+        if type(command) in _WITHOUT_RECEIPT:
+            return False
+        number = command.id.int  # type: ignore[union-attr]  # clients' commands have one
+        receipt = self.receipts.get(number) or self._known_receipts.get(number)
+        return (
+            receipt is not None
+            and receipt.offset < record.offset
+            and not self._is_earlier(receipt, record.offset, record.timestamp)
+        )
 
     def _take_command(self, record: Any, command: ClientCommand) -> None:
         home = self._homes.of(command.wallet_id)

@@ -43,7 +43,7 @@ async def process(partition: int, records: Sequence[Any]) -> None:
         waiting = [record for record in records if record.offset > decided]
         while waiting:
             batch = decide(partition, waiting)
-            receipt_rows = receipt_rows_of(batch, waiting[0].offset)
+            receipt_rows = receipt_rows_of(batch, waiting[0])
             receipts_offset = await publish(batch, receipt_rows)
             wallet_rows = rows_of(batch.wallets.values(), batch.position)
             wallets_offset = await balances.append(partition, wallet_rows)
@@ -63,17 +63,19 @@ def decide(partition: int, records: Sequence[Any]) -> Batch:
         receipts.find(partition, command_ids(commands)),
     )
     for record, command in zip(records, commands, strict=True):
-        batch.take(record, command)
-        if batch.is_full:
+        if not batch.take(record, command) or batch.is_full:
             break
     return batch
 
 
-def receipt_rows_of(batch: Batch, first_offset: int) -> list[Row]:
-    """Return the rows of a batch's receipts, and of those that have expired by now."""
-    rows = receipts.expired(batch.partition, batch.time_ms)
+def receipt_rows_of(batch: Batch, first: Any) -> list[Row]:
+    """Return the rows of a batch's receipts, and of those that had expired when its `first` record came.
+
+    Not of those that expire within the batch: it may lean on them, also when it is decided again after a crash.
+    """
+    rows = receipts.expired(batch.partition, first.timestamp)
     if batch.receipts:
-        rows.append(segment_row(first_offset, batch.receipts))
+        rows.append(segment_row(first.offset, batch.receipts))
     return rows
 
 
