@@ -99,7 +99,7 @@ class Load:
             return Deposit(id=self._id(), wallet_id=wallet_id, amount=amount, currency=currency)
         if chance < 0.99:
             return Withdraw(id=self._id(), wallet_id=wallet_id, amount=amount, currency=currency)
-        kind = FreezeWallet if chance < 0.994 else UnfreezeWallet
+        kind = FreezeWallet if chance < 0.991 else UnfreezeWallet
         return kind(id=self._id(), wallet_id=wallet_id)
 
     def _receiver(self, currency: str) -> UUID:
