@@ -6,6 +6,7 @@ the variable and says what it may be.
 """
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,8 @@ class Settings:
         Raises:
             SettingError: a value cannot be used.
         """
-        env = dict(os.environ if environ is None else environ)
+        # An empty variable is no variable, as in a compose file that passes on what is not set.
+        env = {name: value for name, value in (os.environ if environ is None else environ).items() if value}
         data_dir = Path(env.get("MERCURIA_DATA_DIR") or DEFAULT_DATA_DIR).absolute()
         env = read_stack_env(data_dir) | env
         http_port = _port(env, "MERCURIA_HTTP_PORT", 6066)
@@ -107,10 +109,18 @@ def read_stack_env(data_dir: Path) -> dict[str, str]:
     """Return the `NAME=value` lines of a data directory's `stack.env`; none where there is no such file."""
     try:
         lines = (data_dir / STACK_ENV).read_text("utf-8").splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
-    return {name: value.strip("'") for name, _, value in pairs}
+    return {name: _unquoted(value) for name, _, value in pairs}
+
+
+def _unquoted(value: str) -> str:
+    """Read a value as a shell does; what no shell could read stays as it is, and is refused by its setting."""
+    try:
+        return "".join(shlex.split(value))
+    except ValueError:
+        return value
 
 
 def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
@@ -144,8 +154,10 @@ def _url(env: Mapping[str, str], name: str, default: str, schemes: tuple[str, ..
     text = env.get(name) or default
     scheme, separator, _ = text.partition("://")
     if not separator or scheme not in schemes:
-        # The value may hold a password, so only its scheme is shown.
-        raise SettingError(name, f"{scheme[:20]}…", f"a URL that starts with {schemes[0]}://")
+        # The value may hold a password, so only its scheme is shown; without one, it may be nothing but a password.
+        raise SettingError(
+            name, f"{scheme[:20] if separator else ''}…", f"a URL that starts with {schemes[0]}://"
+        )
     return text
 
 
