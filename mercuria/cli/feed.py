@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from mercuria.app import settings
+from mercuria.cli.words import count
 from mercuria.domain.commands import ClientCommand
 from mercuria.domain.rejections import Code
 from mercuria.streams.client import CommandProducer, Sent, command_producer, event_reader
@@ -114,11 +115,10 @@ class Feed:
         since = f"for {self.still_s:.0f} s"
         if self._is_sending:
             return f"Kafka at {settings.kafka} has not taken a command {since}"
-        partitions = [str(number) for number, count in enumerate(self._waiting_in) if count]
+        partitions = [str(number) for number, undecided in enumerate(self._waiting_in) if undecided]
         which = f"partition{'s' * (len(partitions) > 1)} {', '.join(partitions)}"
-        return (
-            f"no worker has decided anything {since}, and {sum(self._waiting_in):,} commands wait in {which}"
-        )
+        waiting = count(sum(self._waiting_in), "undecided command")
+        return f"no worker has decided anything {since}; {waiting} in {which}"
 
     async def _send(self, chunk: list[tuple[ClientCommand, Any]]) -> None:
         self._is_sending = True
@@ -234,12 +234,13 @@ async def require_topics() -> None:
     finally:
         await admin.close()
     for topic in topics:
-        count = len(topic["partitions"])
-        if not count:
+        number = len(topic["partitions"])
+        if not number:
             raise LoadError(f"the Kafka at {settings.kafka} has no topic {topic['topic']}; {start}.")
-        if count != settings.partitions:
+        if number != settings.partitions:
             raise LoadError(
-                f"{topic['topic']} has {count} partitions, not {settings.partitions}; set MERCURIA_PARTITIONS={count}."
+                f"{topic['topic']} has {number} partitions, not {settings.partitions};"
+                f" set MERCURIA_PARTITIONS={number}."
             )
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from mercuria.cli.feed import Answer
 from mercuria.cli.firsts import Firsts, T
 from mercuria.cli.statement import Operation
+from mercuria.cli.words import count
 from mercuria.domain.rejections import Code
 
 
@@ -82,9 +83,10 @@ class Report:
         """Say what is done when the load ends early."""
         if not self.expected:
             return "Nothing was sent."
+        are = "is" if self.done == 1 else "are"
         return (
-            f"{self.done:,} of {count(self.expected, 'operation')} are decided, and what was sent beyond them will be."
-            " Load the file again to go on: nothing counts twice."
+            f"Of {count(self.expected, 'operation')}, {self.done:,} {are} decided, and what was sent beyond that will"
+            " be. Load the file again to go on: nothing counts twice."
         )
 
     def _repeats(self) -> str:
@@ -102,8 +104,3 @@ class Report:
             click.echo(f"  line {each.line}, {describe(each)}")
         if firsts.left_out:
             click.echo(f"  and {firsts.left_out:,} more")
-
-
-def count(number: int, noun: str) -> str:
-    """Return `1 wallet`, `2 wallets`."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -1,0 +1,113 @@
+"""What the tests of the commands share: a stack with one worker, and the command line as a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mercuria.embedded.ports import free_port
+from mercuria.embedded.stack import Stack
+
+BERKA = Path(__file__).parents[1] / "data" / "berka.csv"
+HEADER = "transaction_id,date,account,operation,amount,balance_after,note"
+TIMEOUT_S = 120
+MERCURIA = (
+    sys.executable,
+    "-c",
+    # pytest itself may have been started with SIGINT ignored, and its children inherit that.
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "import mercuria.cli; mercuria.cli.main()",
+)
+
+
+def clean_environ() -> dict[str, str]:
+    """Return this process's environment without what would lead a stack or a command elsewhere."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MERCURIA_", "PG"))}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+class CommandLine:
+    """Runs `mercuria` with a data directory."""
+
+    def __init__(self, data_dir: Path, scratch: Path) -> None:
+        self.data_dir = data_dir
+        self._scratch = scratch
+        self._files = 0
+
+    def __call__(self, *words: str | Path) -> Said:
+        """Run `mercuria WORDS` to its end."""
+        process = self.start(*words)
+        out, err = process.communicate(timeout=TIMEOUT_S)
+        return Said(process.returncode, out, err)
+
+    def start(self, *words: str | Path) -> subprocess.Popen[str]:
+        """Start `mercuria WORDS`, where Ctrl-C (SIGINT) reaches it."""
+        return subprocess.Popen(
+            [*MERCURIA, *map(str, words), "--data-dir", str(self.data_dir)],
+            env=clean_environ(),
+            cwd=self._scratch,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def file(self, *rows: str) -> Path:
+        """Return a statement with these rows."""
+        self._files += 1
+        path = self._scratch / f"statement-{self._files}.csv"
+        path.write_text("\n".join((HEADER, *rows)) + "\n", "utf-8")
+        return path
+
+    def wallets(self, *words: str) -> list[dict[str, Any]]:
+        """Return what `mercuria wallet list WORDS --json` prints."""
+        said = self("wallet", "list", *words, "--json")
+        assert said.code == 0, said.err
+        wallets: list[dict[str, Any]] = json.loads(said.out)
+        return wallets
+
+    def wallet_of(self, account: str, currency: str) -> dict[str, Any]:
+        """Return the wallet of a loaded account."""
+        (wallet,) = (
+            each for each in self.wallets("--currency", currency) if each["metadata"] == {"account": account}
+        )
+        return wallet
+
+
+@pytest.fixture(scope="package")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Return a started stack with one worker; each test loads into a currency or an account of its own."""
+    data_dir = tmp_path_factory.mktemp("cli") / "data"
+    with Stack(data_dir, workers=1, http_port=free_port(set()), environ=clean_environ()) as started:
+        yield started
+
+
+@pytest.fixture
+def mercuria(stack: Stack, tmp_path: Path) -> CommandLine:
+    """Return the command line of the running stack."""
+    return CommandLine(stack.directory.path, tmp_path)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> CommandLine:
+    """Return the command line of a data directory in which nothing has ever run."""
+    return CommandLine(tmp_path / "data", tmp_path)
+
+
+def lines(text: str) -> Sequence[str]:
+    """Return the lines of a text without what indents them."""
+    return [line.strip() for line in text.splitlines()]
