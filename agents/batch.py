@@ -32,6 +32,7 @@ from mercuria.streams.seal import Seal
 from mercuria.streams.transport import Record
 from mercuria.tables.balances import AppliedPosition
 from mercuria.tables.receipts import FINGERPRINT_BYTES, Receipt, receipt_of
+from mercuria.topics import WALLET_COMMANDS
 
 MAX_TOUCHED_BYTES = 1024 * 1024
 """A batch ends early when the metadata of its wallets exceed this: its rows must fit into one record batch."""
@@ -215,7 +216,7 @@ class Batch:
         value = envelop(event, self.partition, record.timestamp)
         self.events.append(Record(key, value, record.timestamp))
         if dead_letter:
-            self.dead_letters.append(_dead_letter(record, fault))
+            self.dead_letters.append(_dead_letter(self.partition, record, fault))
 
     def _wallet(self, wallet_id: UUID) -> Wallet | None:
         number = wallet_id.int
@@ -247,12 +248,12 @@ def _forwarded(leg: Forwarded) -> AnyCommand | Unreadable:
 _WITHOUT_RECEIPT = (Unreadable, Credit, Refund, Forwarded)
 
 
-def _dead_letter(record: Any, fault: Unreadable) -> Record:
+def _dead_letter(partition: int, record: Any, fault: Unreadable) -> Record:
     headers = [
         ("code", str(fault.code).encode()),
         ("detail", fault.detail.encode()),
-        ("topic", record.topic.encode()),
-        ("partition", str(record.partition).encode()),
+        ("topic", WALLET_COMMANDS.encode()),
+        ("partition", str(partition).encode()),
         ("offset", str(record.offset).encode()),
     ]
     value = b"" if record.value is None else record.value

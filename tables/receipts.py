@@ -56,6 +56,8 @@ def receipt_of(outcome: Outcome, offset: int, time_ms: int, fingerprint: bytes) 
 class ReceiptsTable(BatchTable):
     """The receipts of all partitions that this worker owns."""
 
+    keeps_wal = False
+
     def __init__(self) -> None:
         super().__init__(
             app, name="receipts", partitions=settings.partitions, help="What became of each command id."

@@ -2,7 +2,8 @@
 
 Assignment, acknowledgement, commits, tables and recovery are Faust's. Different is:
 
-- A topic with a `BatchSchema` is delivered in lists of records, at most `MAX_BATCH_RECORDS` each.
+- A topic with a `BatchSchema` is delivered in lists of records, at most `MAX_BATCH_RECORDS` each, as aiokafka's parser
+  made them: they have `offset`, `timestamp` (ms), `key`, `value` and `headers`.
 - Where a table knows its position in such a topic, reading resumes there, whatever was committed: Faust acknowledges
   a batch also when its agent is cancelled in the middle of it, and fills gaps between the offsets that it has seen.
 - The producer waits for all replicas, is idempotent, and appends whole batches.
@@ -10,10 +11,12 @@ Assignment, acknowledgement, commits, tables and recovery are Faust's. Different
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, ClassVar, NamedTuple
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.structs import ConsumerRecord
+from aiokafka.consumer import fetcher
+from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.transport.drivers import aiokafka as driver
 from faust.transport.utils import DefaultSchedulingStrategy, TopicBuffer, TopicIndexMap
 from faust.types import TP, ConsumerMessage
@@ -47,6 +50,8 @@ class BatchScheduler(DefaultSchedulingStrategy):
             if not channels:
                 return False
             self._batched[topic] = any(isinstance(channel.schema, BatchSchema) for channel in channels)
+            if self._batched[topic]:
+                _ParsedRecords.batched_topics.add(topic)
         return self._batched[topic]
 
     def map_from_records(  # type: ignore[override]  # Faust's is a class method, but calls it on the instance
@@ -60,9 +65,25 @@ class BatchScheduler(DefaultSchedulingStrategy):
         return index
 
 
-def _cut(records: list[ConsumerRecord[Any, Any]]) -> Iterator[list[ConsumerRecord[Any, Any]]]:
+def _cut(records: list[Any]) -> Iterator[list[Any]]:
     for start in range(0, len(records), MAX_BATCH_RECORDS):
         yield records[start : start + MAX_BATCH_RECORDS]
+
+
+class _ParsedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
+    """What a fetch returned for a partition, without a `ConsumerRecord` for each record of a batched topic.
+
+    Making that costs 2 µs: more than parsing the record, and a fifth of deciding the command in it.
+    """
+
+    batched_topics: ClassVar[set[str]] = set()
+
+    def _consumer_record(self, tp: TP, record: Any) -> Any:
+        return record if tp.topic in self.batched_topics else super()._consumer_record(tp, record)
+
+
+# aiokafka's fetcher has no other way to be given its own kind of records.
+fetcher.PartitionRecords = _ParsedRecords
 
 
 class Consumer(driver.Consumer):
@@ -77,8 +98,8 @@ class Consumer(driver.Consumer):
             return super()._to_message(tp, record)
         last = record[-1]
         return ConsumerMessage(
-            last.topic,
-            last.partition,
+            tp.topic,
+            tp.partition,
             last.offset,
             last.timestamp / 1000,
             last.timestamp_type,
@@ -137,7 +158,9 @@ class Producer(driver.Producer):
         """
         lane = self._lanes.get((topic, partition))
         if lane is None:
-            lane = self._lanes[topic, partition] = _Lane(self._ensure_producer(), topic, partition)
+            lane = self._lanes[topic, partition] = _Lane(
+                self._ensure_producer(), self.max_batch_size, topic, partition
+            )
         return lane.enqueue(records)
 
     async def on_stop(self) -> None:
@@ -154,8 +177,9 @@ class _Lane:
     batch of a partition at a time and lets all others poll for their turn, so here they join the next batch instead.
     """
 
-    def __init__(self, producer: AIOKafkaProducer, topic: str, partition: int) -> None:
+    def __init__(self, producer: AIOKafkaProducer, max_batch_bytes: int, topic: str, partition: int) -> None:
         self._producer = producer
+        self._max_batch_bytes = max_batch_bytes
         self._topic = topic
         self._partition = partition
         self._waiting: list[tuple[Sequence[Record], asyncio.Future[int]]] = []
@@ -194,21 +218,30 @@ class _Lane:
 
     async def _append(self, records: list[Record]) -> list[tuple[int, int]]:
         """Append records; return for each record batch the index of its first record, and that one's offset."""
-        starts, futures = [0], []
-        batch = self._producer.create_batch()
-        for index, (key, value, time_ms, headers) in enumerate(records):
-            if batch.append(timestamp=time_ms, key=key, value=value, headers=headers) is None:
-                futures.append(await self._send(batch))
-                starts.append(index)
-                batch = self._producer.create_batch()
-                appended = batch.append(timestamp=time_ms, key=key, value=value, headers=headers)
-                assert appended is not None, "an empty batch takes any record"
-        futures.append(await self._send(batch))
+        start, starts, futures = 0, [], []
+        while start < len(records):
+            batch = _RecordBatch(self._max_batch_bytes, self._producer._message_accumulator._compression_type)
+            starts.append(start)
+            start = batch.extend(records, start)
+            futures.append(await self._producer.send_batch(batch, self._topic, partition=self._partition))
         return [(start, (await future).offset) for start, future in zip(starts, futures, strict=True)]
 
-    async def _send(self, batch: Any) -> Any:
-        batch.close()
-        return await self._producer.send_batch(batch, self._topic, partition=self._partition)
+
+class _RecordBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped
+    """A record batch that takes many records at once, without aiokafka's checks and wrappers for each of them."""
+
+    def extend(self, records: list[Record], start: int) -> int:
+        """Take records from the index `start` on, as many as fit, and close; return the index of the next one."""
+        append = self._builder.append
+        count = 0
+        for key, value, time_ms, headers in islice(records, start, None):
+            if append(count, time_ms, key, value, headers) is None:
+                break
+            count += 1
+        assert count > 0, "an empty batch takes any record"
+        self._relative_offset = count
+        self.close()
+        return start + count
 
 
 def _offset_at(first_offsets: list[tuple[int, int]], index: int) -> int:
