@@ -75,6 +75,7 @@ class Batch:
         self.wallets: dict[int, Wallet] = {}
         self.offset = position.offset
         self.time_ms = 0
+        self._first_time_ms = 0
         self.origins = dict(position.origins)
         self._homes = installation.homes
         self._seal = installation.seal
@@ -95,7 +96,9 @@ class Batch:
 
     def take(self, record: Any, command: AnyCommand | Unreadable) -> bool:
         """Decide one record; `command` is what it holds. False: it is not taken, and must begin the next batch."""
-        if self.events and self._replaces_receipt(record, command):
+        if self.time_ms == 0:
+            self._first_time_ms = record.timestamp
+        elif self._may_replace_receipt(record.timestamp) and self._replaces_receipt(record, command):
             return False
         self.offset, self.time_ms = record.offset, record.timestamp
         kind = type(command)
@@ -106,6 +109,10 @@ class Batch:
         else:
             self._take_command(record, cast(ClientCommand, command))
         return True
+
+    def _may_replace_receipt(self, time_ms: int) -> bool:
+        """Tell, for all records but a few without looking closer, that they use no id again."""
+        return bool(self._known_receipts) or time_ms - self._first_time_ms > self._receipts_lifetime_ms
 
     def _replaces_receipt(self, record: Any, command: AnyCommand | Unreadable) -> bool:
         """Tell whether a command uses an id again whose receipt has expired.

@@ -16,6 +16,7 @@ between two appends of ours is a straggler's as well: then the worker stops, and
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Any, ClassVar, cast
 
 import faust
@@ -32,6 +33,10 @@ Row = tuple[bytes, bytes | None]
 
 MAX_ROWS_BYTES = 3 * 1024 * 1024
 """What one append may hold: it is one record batch, appended whole or not at all."""
+
+
+_STALE_MARK = b"\0stale:"
+"""In RocksDB, before a key: its last row in the changelog is an old one. It survives restarts, as the offset does."""
 
 
 class StragglerError(Exception):
@@ -87,7 +92,7 @@ class BatchTable(faust.Table[bytes, bytes]):
             value_type=bytes,
         )
         self._locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._stale: defaultdict[int, set[bytes]] = defaultdict(set)
+        self._stale: dict[int, set[bytes]] = {}
         self._next_offset: dict[int, int] = {}
 
     # What subclasses may say.
@@ -103,6 +108,7 @@ class BatchTable(faust.Table[bytes, bytes]):
     def forget(self, partition: int) -> None:
         """Drop what is remembered of a partition: somebody else may have written it."""
         self._next_offset.pop(partition, None)
+        self._stale.pop(partition, None)
 
     # What agents do.
 
@@ -130,9 +136,10 @@ class BatchTable(faust.Table[bytes, bytes]):
         Raises:
             StragglerError: somebody else appended since our last time.
         """
-        if not rows and not self._stale.get(partition):
+        marked = self._stale_keys(partition)
+        if not rows and not marked:
             return self._expected(partition) - 1
-        stale = self._stale.pop(partition, set()) - {key for key, _ in rows}
+        stale = marked - {key for key, _ in rows}
         repaired = list(zip(stale, self.read(partition, list(stale)), strict=True))
         records = [Record(key, value, None) for key, value in (*repaired, *rows)]
         producer = cast(Producer, self.app.producer)
@@ -143,6 +150,8 @@ class BatchTable(faust.Table[bytes, bytes]):
                 f"{self.changelog_topic_name} [{partition}]: appended at {first}, not {self._expected(partition)}."
             )
         self._next_offset[partition] = first + len(records)
+        if marked:
+            self._unmark(partition, marked)
         return first + len(records) - 1
 
     def write(self, partition: int, rows: Iterable[Row], offset: int) -> None:
@@ -173,22 +182,40 @@ class BatchTable(faust.Table[bytes, bytes]):
     def _recover(self, partition: int, records: Sequence[Any]) -> None:
         self.forget(partition)
         latest: dict[bytes, bytes | None] = {}
-        current = dict(
-            zip(
-                (record.key for record in records),
-                self.read(partition, [r.key for r in records]),
-                strict=True,
-            )
-        )
+        before = self._stale_keys(partition)
+        stale = set(before)
+        keys = [record.key for record in records]
+        current = dict(zip(keys, self.read(partition, keys), strict=True))
         for record in records:
             old = latest.get(record.key, current[record.key])
             if old is not None and record.value is not None and not self._may_replace(record, old):
-                self._stale[partition].add(record.key)
+                stale.add(record.key)
                 continue
-            self._stale[partition].discard(record.key)
+            stale.discard(record.key)
             latest[record.key] = record.value
         rows = [each for row in latest.items() for each in self.expand(partition, row)]
+        rows += [(_STALE_MARK + key, b"") for key in stale - before]
+        rows += [(_STALE_MARK + key, None) for key in before - stale]
         self._write(partition, rows, records[-1].offset)
+        self._stale[partition] = stale
+
+    def _stale_keys(self, partition: int) -> set[bytes]:
+        """Return the keys whose last row in the changelog is an old one; to be changed by nobody else."""
+        if partition not in self._stale:
+            marks = takewhile(
+                lambda key: key.startswith(_STALE_MARK),
+                cast(Iterable[bytes], self._database(partition).keys(from_key=_STALE_MARK)),
+            )
+            self._stale[partition] = {key.removeprefix(_STALE_MARK) for key in marks}
+        return self._stale[partition]
+
+    def _unmark(self, partition: int, keys: set[bytes]) -> None:
+        """Forget that keys were stale: they have just been appended."""
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for key in keys:
+            batch.delete(_STALE_MARK + key)
+        self._database(partition).write(batch, self._write_options())
+        self._stale[partition] = set()
 
     def _may_replace(self, record: Any, old: bytes) -> bool:
         return record.value == old or self.supersedes(record.key, record.value, old)
@@ -201,9 +228,12 @@ class BatchTable(faust.Table[bytes, bytes]):
             else:
                 batch.put(key, value)
         batch.put(BatchStore.offset_key, str(offset).encode())
+        self._database(partition).write(batch, self._write_options())
+
+    def _write_options(self) -> rocksdict.WriteOptions:
         options = rocksdict.WriteOptions()
         options.disable_wal = not self.keeps_wal  # type: ignore[assignment,method-assign]  # the stub says a method
-        self._database(partition).write(batch, options)
+        return options
 
     def _expected(self, partition: int) -> int:
         if partition not in self._next_offset:

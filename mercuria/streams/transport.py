@@ -11,6 +11,7 @@ Assignment, acknowledgement, commits, tables and recovery are Faust's. Different
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,6 +23,10 @@ from faust.transport.utils import DefaultSchedulingStrategy, TopicBuffer, TopicI
 from faust.types import TP, ConsumerMessage
 
 from mercuria.streams.schema import BatchSchema
+from mercuria.topics import max_batch_bytes
+
+BUFFERED_POLL_S = 0.02
+"""How long to wait for records while a partition is not read, because its queue is full."""
 
 MAX_BATCH_RECORDS = 1000
 """A longer fetch is cut, so that one batch keeps the event loop for some milliseconds at most."""
@@ -92,6 +97,23 @@ class Consumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.scheduler: BatchScheduler = BatchScheduler(self.app)
+        self._dropped = asyncio.Event()
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """Read a partition again whose queue has room, at once."""
+        super().on_buffer_drop(tp)
+        self._dropped.set()
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:  # noqa: ASYNC109  Faust's
+        if self._buffered_partitions:
+            # Faust sleeps for a second when the queues of all partitions are full, and does not look at one that has
+            # room again while it waits for records of another.
+            timeout = BUFFERED_POLL_S
+            if not self._get_active_partitions():
+                self._dropped.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._dropped.wait(), timeout)
+        return await super()._wait_next_records(timeout)
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         if not isinstance(record, list):
@@ -159,7 +181,7 @@ class Producer(driver.Producer):
         lane = self._lanes.get((topic, partition))
         if lane is None:
             lane = self._lanes[topic, partition] = _Lane(
-                self._ensure_producer(), self.max_batch_size, topic, partition
+                self._ensure_producer(), max_batch_bytes(topic), topic, partition
             )
         return lane.enqueue(records)
 
