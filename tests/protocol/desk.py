@@ -66,9 +66,7 @@ class Desk:
 
     async def wallet(self, balance: int = 0, currency: str = "EUR", partition: int | None = None) -> UUID:
         """Open a wallet with a balance, in a partition."""
-        wallet_id = uuid4()
-        while partition is not None and self.homes.of(wallet_id).partition != partition:
-            wallet_id = uuid4()
+        wallet_id = self.new_id(partition)
         opened = await self.send(
             OpenWallet(id=uuid4(), wallet_id=wallet_id, owner_id=uuid4(), currency=currency)
         )
@@ -76,6 +74,13 @@ class Desk:
         if balance:
             await self.deposit(wallet_id, balance, currency)
         return wallet_id
+
+    def new_id(self, partition: int | None = None) -> UUID:
+        """Return the id of a wallet that lives in a partition."""
+        while True:
+            wallet_id = uuid4()
+            if partition is None or self.homes.of(wallet_id).partition == partition:
+                return wallet_id
 
     async def deposit(self, wallet_id: UUID, amount: int, currency: str = "EUR") -> Any:
         """Bring money into a wallet, and return the event."""
