@@ -53,3 +53,9 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(BALANCES_CHANGELOG, _COMPACTED),
     TopicSpec(RECEIPTS_CHANGELOG, _COMPACTED),
 )
+
+
+def max_batch_bytes(topic: str) -> int:
+    """Return how large a record batch for a topic may be, a little below what Kafka takes."""
+    takes = MAX_COMMAND_RECORD_BYTES if topic == WALLET_COMMANDS else MAX_RECORD_BYTES
+    return takes - 64 * 1024
