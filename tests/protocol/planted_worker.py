@@ -1,0 +1,54 @@
+"""A worker with a planted bug: `python planted_worker.py BUG`. The kill test must find each.
+
+`position-first` keeps what was decided before it tells anybody; killed between the two, nobody ever hears of it.
+`no-receipts` knows no command id; a command that is sent twice counts twice.
+"""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from mercuria.agents import wallets
+from mercuria.cli import main
+
+WINDOW_S = 0.05
+"""How long the position is ahead of the outputs: long enough for a kill to hit it."""
+
+
+async def position_first(partition: int, records: Sequence[Any]) -> None:
+    """Do what `wallets.process` does, in the wrong order."""
+    async with wallets.balances.lock(partition):
+        decided = wallets.balances.position(partition).offset
+        waiting = [record for record in records if record.offset > decided]
+        while waiting:
+            batch = wallets.decide(partition, waiting)
+            rows = wallets.rows_of(batch.wallets.values(), batch.position)
+            offset = await wallets.balances.append(partition, rows)
+            wallets.balances.apply(partition, batch.wallets, batch.position, rows, offset)
+            await asyncio.sleep(WINDOW_S)
+            receipt_rows = wallets.receipt_rows_of(batch, waiting[0])
+            receipts_offset = await wallets.publish(batch, receipt_rows)
+            wallets.receipts.write(partition, receipt_rows, receipts_offset)
+            waiting = [record for record in waiting if record.offset > batch.offset]
+
+
+def no_receipts(_partition: int, _ids: list[Any]) -> dict[Any, Any]:
+    """Find nothing."""
+    return {}
+
+
+def plant(bug: str) -> None:
+    """Put a bug into this process's wallet agent."""
+    if bug == "position-first":
+        wallets.process = position_first
+    elif bug == "no-receipts":
+        wallets.receipts.find = no_receipts  # type: ignore[method-assign]
+    else:
+        sys.exit(f"There is no bug called {bug}.")
+
+
+if __name__ == "__main__":
+    plant(sys.argv.pop())
+    sys.argv.append("worker")
+    main()

@@ -1,0 +1,98 @@
+"""Workers are killed and frozen, Kafka is frozen and killed, all under load: nothing is lost, nothing is doubled.
+
+Each test prints its seed; `mercuria chaos kill-workers --seed N` repeats the commands and the moments.
+"""
+
+import asyncio
+import secrets
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from mercuria.cli.chaos import fresh_stack
+from mercuria.cli.chaos_trial import (
+    Faults,
+    Outcome,
+    Trial,
+    TrialError,
+    audit_stack,
+    freeze,
+    kill_workers,
+    stop_kafka,
+)
+from mercuria.embedded.stack import Stack
+from tests.embedded.conftest import eventually
+
+PLANTED_WORKER = Path(__file__).with_name("planted_worker.py")
+
+
+async def trial(stack: Stack, faults: Faults, *, commands: int = 10_000, still_s: float = 90) -> Outcome:
+    """Run a trial with a new seed, which is printed."""
+    seed = secrets.randbelow(2**32)
+    print(f"seed {seed}")
+    running = Trial(stack, seed=seed, commands=commands, rate_per_s=3000, tell=print, still_s=still_s)
+    outcome = await running.run(faults)
+    print(outcome)
+    return outcome
+
+
+@pytest.mark.timeout(300)
+async def test_killed_workers_lose_and_double_nothing(live_stack: Stack) -> None:
+    outcome = await trial(live_stack, kill_workers(5), commands=60_000)
+    assert outcome.audit.violations == []
+    assert outcome.faults == 5 and outcome.audit.commands >= 60_000
+    assert outcome.audit.transfers > 20_000 and outcome.audit.refunds > 0
+
+
+async def test_a_frozen_and_a_killed_kafka_lose_and_double_nothing(live_stack: Stack) -> None:
+    outcome = await trial(live_stack, stop_kafka(5))
+    assert outcome.audit.violations == []
+
+
+async def test_a_worker_that_wakes_up_when_others_have_its_partitions_does_no_harm(live_stack: Stack) -> None:
+    async def freeze_both_in_turn(trial: Trial) -> None:
+        for worker in trial.stack.workers:
+            await trial.answers(1000)
+            # Its session in the group lives for 10 seconds.
+            await freeze(trial, worker, 14)
+
+    outcome = await trial(live_stack, freeze_both_in_turn)
+    assert outcome.audit.violations == []
+
+
+@pytest.mark.parametrize("bug", ["position-first", "no-receipts"])
+async def test_a_planted_bug_is_found(tmp_path: Path, bug: str) -> None:
+    command = (sys.executable, str(PLANTED_WORKER), bug)
+    with fresh_stack(tmp_path, 1, print, worker_command=command) as stack:
+        # What the bug lost is never answered.
+        with suppress(TrialError):
+            await trial(stack, kill_workers(2), commands=5_000, still_s=15)
+        audit = await audit_stack(stack)
+    print(*audit.violations, sep="\n")
+    assert audit.violation_count > 0
+
+
+async def test_workers_that_are_killed_during_their_first_start_do_no_harm(tmp_path: Path) -> None:
+    seed = secrets.randbelow(2**32)
+    print(f"seed {seed}")
+    stack = fresh_stack(tmp_path, 2, print)
+    killing = asyncio.create_task(asyncio.to_thread(kill_young_workers, stack, Random(seed)))
+    await asyncio.to_thread(stack.start)
+    try:
+        await killing
+        outcome = await trial(stack, kill_workers(1), commands=3_000)
+    finally:
+        await asyncio.to_thread(stack.stop)
+    assert outcome.audit.violations == []
+
+
+def kill_young_workers(stack: Stack, random: Random) -> None:
+    """Kill workers four times while they start for the first time."""
+    eventually(lambda: len(stack.workers) == 2)
+    for _ in range(4):
+        time.sleep(random.uniform(0.3, 2.5))
+        random.choice(stack.workers).kill()
