@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from mercuria.app import app, settings
 from mercuria.domain.wallet import Wallet
-from mercuria.streams.batch_table import BatchTable, Row
+from mercuria.streams.batch_table import BatchStore, BatchTable, Row
 from mercuria.topics import WALLET_COMMANDS
 
 POSITION_KEY = b"position"
@@ -112,7 +112,7 @@ def read_rows(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[Wallet | AppliedP
     for key, value in rows:
         if key == POSITION_KEY:
             yield _decode_position(value)
-        elif len(key) == 16:
+        elif key != BatchStore.offset_key:
             yield _decode_wallet(value)
 
 

@@ -9,12 +9,18 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-Text = Annotated[str, Meta(max_length=255)]
+# PostgreSQL, where all texts end up, cannot hold the character NUL.
+_NO_NUL = r"^[^\x00]*$"
+Text = Annotated[str, Meta(max_length=255, pattern=_NO_NUL)]
+CurrencyCode = Annotated[str, Meta(min_length=3, max_length=3, pattern=_NO_NUL)]
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """What fits into 64 bits. Whether it is an amount is the wallet's to decide."""
 
 Metadata = Annotated[
-    dict[Annotated[str, Meta(min_length=1, max_length=40)], Annotated[str, Meta(max_length=500)]],
+    dict[
+        Annotated[str, Meta(min_length=1, max_length=40, pattern=_NO_NUL)],
+        Annotated[str, Meta(max_length=500, pattern=_NO_NUL)],
+    ],
     Meta(max_length=50),
 ]
 """What a client wants to find again: up to 50 texts of up to 500 characters under names of up to 40."""
@@ -22,11 +28,21 @@ Metadata = Annotated[
 Role = Literal["user", "operator"]
 
 
-class Command(Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
+class Command(
+    Struct,
+    frozen=True,
+    gc=False,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="type",
+    omit_defaults=True,
+):
     """What all commands have.
 
     `id` is the command's identity: sent twice, it counts once. `actor_id` says on whose behalf it is sent and
     `actor_role` what that person may do; without an actor the producer is trusted.
+
+    Receipts keep a hash of the fields that are not at their default: a new field needs a default.
     """
 
     id: UUID
@@ -39,7 +55,7 @@ class OpenWallet(Command, frozen=True, gc=False, kw_only=True, tag="open_wallet"
     """Open the wallet `wallet_id`, empty."""
 
     owner_id: UUID
-    currency: str
+    currency: CurrencyCode
     overdraft_limit: Integer = 0
     metadata: Metadata = {}
 
@@ -48,7 +64,7 @@ class Deposit(Command, frozen=True, gc=False, kw_only=True, tag="deposit"):
     """Bring `amount` minor units in from outside."""
 
     amount: Integer
-    currency: str
+    currency: CurrencyCode
     reference: Text | None = None
     metadata: Metadata = {}
 
@@ -57,7 +73,7 @@ class Withdraw(Command, frozen=True, gc=False, kw_only=True, tag="withdraw"):
     """Take `amount` minor units out."""
 
     amount: Integer
-    currency: str
+    currency: CurrencyCode
     reference: Text | None = None
     metadata: Metadata = {}
 
@@ -67,7 +83,7 @@ class Transfer(Command, frozen=True, gc=False, kw_only=True, tag="transfer"):
 
     to_wallet_id: UUID
     amount: Integer
-    currency: str
+    currency: CurrencyCode
     reference: Text | None = None
     metadata: Metadata = {}
 

@@ -1,6 +1,7 @@
 """Money: integers of a currency's minor unit, within signed 64 bits."""
 
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
 
 from iso4217 import Currency
 
@@ -11,6 +12,8 @@ MINOR_DIGITS: dict[str, int] = {
     currency.code: currency.exponent for currency in Currency if currency.exponent is not None
 }
 """ISO 4217: how many decimal digits the minor unit of each currency has. Gold, test codes and the like have none."""
+
+_AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 class MoneyError(ValueError):
@@ -30,11 +33,10 @@ def parse_amount(text: str, currency: str) -> int:
     """
     digits = MINOR_DIGITS[currency]
     unit = Decimal((0, (1,), -digits))
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        raise MoneyError(f"{text!r} is not an amount of money.") from None
-    if not number.is_finite() or number.copy_abs() > MAX_AMOUNT * unit:
+    if not _AMOUNT.fullmatch(text):
+        raise MoneyError(f"{text!r} is not an amount of money.")
+    number = Decimal(text)
+    if number.copy_abs() > MAX_AMOUNT * unit:
         raise MoneyError(
             f"{text!r} is out of range: at most {format_amount(MAX_AMOUNT, currency)} {currency}."
         )

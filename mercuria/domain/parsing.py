@@ -1,5 +1,6 @@
 """Reading commands: from the bytes of a record to a command, or to the reason why it is none."""
 
+import re
 from collections.abc import Callable
 from typing import Any, get_args
 from uuid import UUID
@@ -7,18 +8,29 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from mercuria.domain.commands import AnyCommand
-from mercuria.domain.money import MAX_AMOUNT
+from mercuria.domain.commands import AnyCommand, Leg
+from mercuria.domain.money import MAX_AMOUNT, is_currency
 from mercuria.domain.rejections import DETAILS, Code
 
 MAX_COMMAND_BYTES = 64 * 1024
-"""A larger value is refused unread. The largest allowed metadata takes less than half of it."""
+"""How large a client's command may be. Metadata within its limits fits, unless it is full and in a script of which
+each letter takes three bytes."""
+
+MAX_LEG_BYTES = 2 * MAX_COMMAND_BYTES
+"""How large a leg may be: it holds a client's command, or as much, with what Mercuria adds."""
+
+MAX_DEPTH = 32
+"""How deep values may be nested. Python's own limit depends on the caller, and decisions must not."""
 
 _decode: Callable[[bytes], AnyCommand] = msgspec.json.Decoder(AnyCommand).decode
 
 _STRUCTS: dict[str, type[Struct]] = {
     str(struct.__struct_config__.tag): struct for struct in get_args(AnyCommand)
 }
+_CLIENT_TYPES = [kind for kind, struct in _STRUCTS.items() if not issubclass(struct, Leg)]
+
+_TOO_DEEP = f"{DETAILS[Code.MALFORMED_JSON][:-1]} that a command could be: nested deeper than {MAX_DEPTH}."
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 
 class Unreadable(Struct, frozen=True, gc=False):
@@ -34,8 +46,12 @@ class Unreadable(Struct, frozen=True, gc=False):
 def read_command(value: bytes | None) -> AnyCommand | Unreadable:
     """Return the command that `value` holds."""
     try:
-        if value is not None and len(value) <= MAX_COMMAND_BYTES:
-            return _decode(value)
+        if value is not None and len(value) <= MAX_LEG_BYTES:
+            command = _decode(value)
+            # No client's command has room for deep values; legs have, in what they forward and in what nobody reads.
+            fits = not _is_too_deep(value) if isinstance(command, Leg) else len(value) <= MAX_COMMAND_BYTES
+            if fits:
+                return command
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         pass
     return _diagnose(value)
@@ -45,22 +61,24 @@ def _diagnose(value: bytes | None) -> Unreadable:
     """Find out what is wrong. Only bad records come here, so it may take its time."""
     if not value:
         return Unreadable(Code.EMPTY_RECORD, DETAILS[Code.EMPTY_RECORD])
-    if len(value) > MAX_COMMAND_BYTES:
-        detail = f"The record has {len(value)} bytes; a command may have {MAX_COMMAND_BYTES}."
-        return Unreadable(Code.RECORD_TOO_LARGE, detail)
+    too_large = f"The record has {len(value)} bytes; a command may have {MAX_COMMAND_BYTES}."
+    if len(value) > MAX_LEG_BYTES:
+        return Unreadable(Code.RECORD_TOO_LARGE, too_large)
+    if _is_too_deep(value):
+        return Unreadable(Code.MALFORMED_JSON, _TOO_DEEP)
     try:
         content = msgspec.json.decode(value)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         return Unreadable(Code.MALFORMED_JSON, f"{DETAILS[Code.MALFORMED_JSON][:-1]}: {error}.")
     if not isinstance(content, dict):
         return Unreadable(Code.MALFORMED_COMMAND, DETAILS[Code.MALFORMED_COMMAND])
-    code, detail = _fault(content)
+    code, detail = _fault(content) if len(value) <= MAX_COMMAND_BYTES else (Code.RECORD_TOO_LARGE, too_large)
     kind = content.get("type")
     return Unreadable(
         code,
-        detail,
+        _without_nul(detail),
         command_id=_uuid(content.get("id")),
-        command_type=kind[:64] if isinstance(kind, str) else None,
+        command_type=_without_nul(kind[:64]) if isinstance(kind, str) else None,
         wallet_id=_uuid(content.get("wallet_id")),
     )
 
@@ -70,7 +88,7 @@ def _fault(content: dict[str, Any]) -> tuple[Code, str]:
         return Code.MISSING_FIELD, "The field `type` is missing."
     struct = _STRUCTS.get(content["type"]) if isinstance(content["type"], str) else None
     if struct is None:
-        return Code.UNKNOWN_COMMAND_TYPE, f"`type` must be one of {', '.join(_STRUCTS)}."
+        return Code.UNKNOWN_COMMAND_TYPE, f"`type` must be one of {', '.join(_CLIENT_TYPES)}."
     for field in msgspec.structs.fields(struct):
         if field.required and field.encode_name not in content:
             return Code.MISSING_FIELD, f"The field `{field.encode_name}` is missing."
@@ -84,12 +102,19 @@ def _fault(content: dict[str, Any]) -> tuple[Code, str]:
     ):
         if type(content.get(name)) is int and abs(content[name]) > MAX_AMOUNT:
             return code, DETAILS[code]
+    if isinstance(content.get("currency"), str) and not is_currency(content["currency"]):
+        return Code.UNKNOWN_CURRENCY, DETAILS[Code.UNKNOWN_CURRENCY]
     try:
         msgspec.convert(content, struct)
     except msgspec.ValidationError as error:
         return Code.INVALID_FIELD, f"{error}."
-    # What the decoder refused and the converter did not, such as a number of thousands of digits.
+    # What the decoder refused and the converter did not: a field that stands there twice.
     return Code.INVALID_FIELD, DETAILS[Code.INVALID_FIELD]
+
+
+def _without_nul(text: str) -> str:
+    """Replace what no text of an event may hold; `text` repeats what the record says."""
+    return text.replace("\x00", "\ufffd")
 
 
 def _uuid(value: Any) -> UUID | None:
@@ -98,3 +123,15 @@ def _uuid(value: Any) -> UUID | None:
         return msgspec.convert(value, UUID)
     except msgspec.ValidationError:
         return None
+
+
+def _is_too_deep(value: bytes) -> bool:
+    """Tell whether a text, taken as JSON, is nested deeper than `MAX_DEPTH`."""
+    if value.count(b"[") + value.count(b"{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for bracket in re.findall(rb"[\[\]{}]", _STRINGS.sub(b"", value)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False

@@ -9,7 +9,10 @@ from mercuria.domain.events import BalanceUpdated, CommandRejected, Event, Posit
 
 
 def react(command: Decidable, event: Event, position: Position) -> Leg | None:
-    """Return the leg, still without its mac, that `command` and its `event` at `position` call for."""
+    """Return the leg, still without its mac, that `command` and its `event` at `position` call for.
+
+    Only for an event that is told for the first time: a second leg would move the money twice.
+    """
     if type(command) is Transfer and type(event) is BalanceUpdated:
         assert event.from_wallet is not None
         return Credit(

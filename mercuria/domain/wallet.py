@@ -50,7 +50,8 @@ class Wallet(Struct, frozen=True, gc=False, array_like=True):
     """One wallet, as the tables keep it: new fields go to the end, with a default.
 
     `sent` is the sum of all transfers that left and did not come back. What a wallet can get back is part of that,
-    so incoming money is refused when `balance + sent` would exceed 64 bits, and a refund always fits.
+    so incoming money is refused when `balance + sent` would exceed 64 bits, and a refund always fits. In all its life
+    a wallet can so send 2**63 - 1 minor units.
     """
 
     id: UUID
@@ -98,6 +99,7 @@ def evolve(wallet: Wallet | None, event: Event, time_ms: int) -> Wallet | None:
     """Return the wallet after `event`, which happened at `time_ms`."""
     if type(event) is BalanceUpdated:
         assert wallet is not None
+        assert event.version == wallet.version + 1, "an event happens once, and in its turn"
         sent = wallet.sent
         if event.transaction_status == "pending":
             sent += event.amount
@@ -138,11 +140,9 @@ def _why_not_open(command: OpenWallet, wallet: Wallet | None) -> Code | None:
         return Code.UNKNOWN_CURRENCY
     if not 0 <= command.overdraft_limit <= MAX_AMOUNT:
         return Code.OVERDRAFT_LIMIT_OUT_OF_RANGE
-    if command.actor_id is not None and command.actor_role != "operator":
-        if command.overdraft_limit > 0:
-            return Code.OPERATOR_REQUIRED
-        if command.actor_id != command.owner_id:
-            return Code.NOT_WALLET_OWNER
+    is_user = command.actor_id is not None and command.actor_role != "operator"
+    if is_user and (command.overdraft_limit > 0 or command.actor_id != command.owner_id):
+        return Code.OPERATOR_REQUIRED
     if wallet is not None:
         return Code.WALLET_ALREADY_EXISTS
     return None

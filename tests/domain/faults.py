@@ -96,7 +96,7 @@ FAULTS: dict[str, Faults] = {
             (Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, says(overdraft_limit=-1)),
             (Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, says(overdraft_limit=2**63)),
             (Code.OPERATOR_REQUIRED, says(overdraft_limit=1, actor_id=STRANGER, actor_role="user")),
-            (Code.NOT_WALLET_OWNER, says(actor_id=STRANGER)),
+            (Code.OPERATOR_REQUIRED, says(actor_id=STRANGER)),
             (Code.WALLET_ALREADY_EXISTS, there_is_one),
         ],
     ),

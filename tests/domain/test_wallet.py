@@ -314,8 +314,17 @@ BYTES: list[tuple[str, Given, Decidable, bytes]] = [
         b'{"offset":100,"code":"wallet_not_found","detail":"There is no such wallet.",'
         b'"command_id":"0190b7a4-0000-7000-8000-0000000000ff","command_type":"close_wallet",'
         b'"wallet_id":"0190b7a4-0000-7000-8000-000000000001","command":{"type":"close_wallet",'
+        b'"id":"0190b7a4-0000-7000-8000-0000000000ff","wallet_id":"0190b7a4-0000-7000-8000-000000000001"}}',
+    ),
+    (
+        "command rejected, with all that it says",
+        given(),
+        close(actor_id=OWNER, actor_role="operator", reason="moved"),
+        b'{"offset":100,"code":"wallet_not_found","detail":"There is no such wallet.",'
+        b'"command_id":"0190b7a4-0000-7000-8000-0000000000ff","command_type":"close_wallet",'
+        b'"wallet_id":"0190b7a4-0000-7000-8000-000000000001","command":{"type":"close_wallet",'
         b'"id":"0190b7a4-0000-7000-8000-0000000000ff","wallet_id":"0190b7a4-0000-7000-8000-000000000001",'
-        b'"actor_id":null,"actor_role":"user","reason":null}}',
+        b'"actor_id":"0190b7a4-0000-7000-8000-00000000000a","actor_role":"operator","reason":"moved"}}',
     ),
 ]
 
@@ -376,6 +385,21 @@ def test_evolve(command: Decidable, fields: dict[str, object], changes: dict[str
     passed = {"version": wallet.version + 1, "updated_at_ms": NOW.time_ms}
     assert after(wallet, command) == replace(wallet, **changes, **passed)
     assert wallet.created_at_ms == PAST_MS
+
+
+@pytest.mark.parametrize("missed", [-1, 1])
+def test_an_event_out_of_its_turn_is_a_bug_and_stops_the_worker(missed: int) -> None:
+    wallet = a_wallet()
+    event = decide(deposit(), wallet, NOW)
+    with pytest.raises(AssertionError):
+        evolve(replace(wallet, version=wallet.version + missed), event, NOW.time_ms)
+
+
+def test_an_event_that_happens_twice_is_a_bug_and_stops_the_worker() -> None:
+    event = decide(deposit(), a_wallet(), NOW)
+    wallet = evolve(a_wallet(), event, NOW.time_ms)
+    with pytest.raises(AssertionError):
+        evolve(wallet, event, NOW.time_ms)
 
 
 def test_a_rejection_leaves_even_the_time_of_the_last_change() -> None:
