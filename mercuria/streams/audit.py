@@ -309,6 +309,15 @@ class Answers:
             self._unanswered.add(place)
 
 
+class _Transfer(NamedTuple):
+    """What the events of one transfer have in common. Its id may be another one's when receipts have expired."""
+
+    id: UUID
+    sender: UUID
+    amount: int
+    currency: str
+
+
 class Money:
     """Versions, balances and transfers, as the events tell them."""
 
@@ -318,9 +327,8 @@ class Money:
         self.refunds = 0
         self._violations = violations
         self._flows: defaultdict[str, Totals] = defaultdict(Totals)
-        # By transaction and sender. The end of a transfer may be read before its debit: another partition has it.
-        self._debited: dict[tuple[UUID, UUID], tuple[int, str]] = {}
-        self._ended: dict[tuple[UUID, UUID], tuple[int, str]] = {}
+        # How many debits are without an end. Below 0 where an end was read first, since another partition has it.
+        self._open: dict[_Transfer, int] = {}
 
     def take(self, id_: str, event: WalletCreated | BalanceUpdated | StatusChanged) -> None:
         """Take an accepted event that was not there before; `id_` is its name."""
@@ -329,7 +337,7 @@ class Money:
             currency = "" if type(event) is StatusChanged else event.currency  # type: ignore[union-attr]
             wallet = self.wallets[event.wallet_id] = WalletState(currency, 0, 0, 0, "open")
         self._check_version(id_, wallet, event)
-        change = self._flow(id_, wallet, event) if type(event) is BalanceUpdated else 0
+        change = self._flow(wallet, event) if type(event) is BalanceUpdated else 0
         if event.balance != wallet.balance + change:
             self._violations.add(
                 f"Event {id_}: wallet {event.wallet_id} has {event.balance} after {wallet.balance} and {change:+}."
@@ -338,10 +346,9 @@ class Money:
 
     def close(self, violations: Violations) -> dict[str, Totals]:
         """Say what is open at the end of the logs, and return each currency's totals."""
-        for (transaction, _), (amount, currency) in self._debited.items():
-            violations.add(f"Transfer {transaction} of {amount} {currency} was debited and never ended.")
-        for (transaction, _), (amount, currency) in self._ended.items():
-            violations.add(f"Transfer {transaction} of {amount} {currency} ended twice, or undebited.")
+        for transfer, count in self._open.items():
+            what = "debited and never ended" if count > 0 else "ended twice, or undebited"
+            violations.add(f"Transfer {transfer.id} of {transfer.amount} {transfer.currency} is {what}.")
         totals = {currency: self._totals(currency) for currency in sorted(self._flows)}
         for currency, total in totals.items():
             if not total.is_conserved:
@@ -354,8 +361,9 @@ class Money:
     def _totals(self, currency: str) -> Totals:
         flows = self._flows[currency]
         balances = sum(wallet.balance for wallet in self.wallets.values() if wallet.currency == currency)
-        in_flight = sum(amount for amount, theirs in self._debited.values() if theirs == currency)
-        in_flight -= sum(amount for amount, theirs in self._ended.values() if theirs == currency)
+        in_flight = sum(
+            count * transfer.amount for transfer, count in self._open.items() if transfer.currency == currency
+        )
         return Totals(balances, in_flight, flows.deposits, flows.withdrawals)
 
     def _check_version(
@@ -368,7 +376,7 @@ class Money:
             f"Event {id_}: wallet {event.wallet_id} {what}: {event.version} comes after {wallet.version}."
         )
 
-    def _flow(self, id_: str, wallet: WalletState, event: BalanceUpdated) -> int:
+    def _flow(self, wallet: WalletState, event: BalanceUpdated) -> int:
         """Note where the money goes, and return what the event adds to the balance."""
         flows = self._flows[event.currency]
         if event.kind == "deposit":
@@ -378,32 +386,22 @@ class Money:
             flows.withdrawals += event.amount
             return -event.amount
         assert event.from_wallet is not None, "a transfer has a sender"
-        transfer = (event.transaction_id, event.from_wallet.wallet_id)
-        money = (event.amount, event.currency)
+        transfer = _Transfer(event.transaction_id, event.from_wallet.wallet_id, event.amount, event.currency)
         if event.transaction_status == "pending":
             self.transfers += 1
             wallet.sent += event.amount
-            self._match(id_, transfer, money, mine=self._debited, other=self._ended)
+            self._count(transfer, +1)
             return -event.amount
         if event.transaction_status == "failed":
             self.refunds += 1
             wallet.sent -= event.amount
-        self._match(id_, transfer, money, mine=self._ended, other=self._debited)
+        self._count(transfer, -1)
         return event.amount
 
-    def _match(
-        self,
-        id_: str,
-        transfer: tuple[UUID, UUID],
-        money: tuple[int, str],
-        *,
-        mine: dict[tuple[UUID, UUID], tuple[int, str]],
-        other: dict[tuple[UUID, UUID], tuple[int, str]],
-    ) -> None:
-        """Pair a debit with its end; what is paired is forgotten, so that only open transfers take memory."""
-        if transfer in mine:
-            self._violations.add(f"Event {id_}: transfer {transfer[0]} was debited twice, or ended twice.")
-        elif transfer not in other:
-            mine[transfer] = money
-        elif (counterpart := other.pop(transfer)) != money:
-            self._violations.add(f"Event {id_}: transfer {transfer[0]} of {counterpart} ended with {money}.")
+    def _count(self, transfer: _Transfer, change: int) -> None:
+        """Count a debit or an end; what is even is forgotten, so that only open transfers take memory."""
+        count = self._open.get(transfer, 0) + change
+        if count:
+            self._open[transfer] = count
+        else:
+            del self._open[transfer]

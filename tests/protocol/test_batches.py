@@ -81,12 +81,13 @@ class AllKnown(dict[int, Any]):
 class World:
     """All partitions with their logs, decided a record at a time: what must come out, whatever the batches are."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, pauses_ms: Sequence[int] = (0, 1, 5, 400)) -> None:
         self.logs: list[list[LogRecord]] = [[] for _ in range(PARTITIONS)]
         self.outputs: list[list[Output]] = [[] for _ in range(PARTITIONS)]
         self._partitions = [Partition(number) for number in range(PARTITIONS)]
         self._random = random
         self._time_ms = 10**12
+        self._pauses_ms = pauses_ms
 
     def run(self, commands: Iterator[tuple[ClientCommand, int]]) -> None:
         """Put commands on the log, with pauses, and decide them one by one."""
@@ -99,7 +100,7 @@ class World:
             pass
 
     def _append(self, partition: int, key: bytes | None, value: bytes | None) -> None:
-        self._time_ms += self._random.choice([0, 1, 5, 400])
+        self._time_ms += self._random.choice(self._pauses_ms)
         log = self.logs[partition]
         log.append(LogRecord(WALLET_COMMANDS, partition, len(log), self._time_ms, key, value))
 

@@ -1,0 +1,188 @@
+"""The auditor finds what it is there for: each way to spoil a log is told."""
+
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from mercuria.cli.chaos_load import Load
+from mercuria.domain.commands import ClientCommand
+from mercuria.streams.audit import MAX_VIOLATIONS, Audit, Auditor
+from mercuria.streams.seal import Seal
+from tests.protocol.test_batches import INSTALLATION, LIFETIME_MS, PARTITIONS, World
+
+Events = list[tuple[int, Any]]
+"""Partition and record, in the order in which they are read."""
+
+
+def log_of(seed: int) -> tuple[World, Events]:
+    """Return a world in which much has happened, and its events, of one partition after the other."""
+    random = Random(seed)
+    world = World(random, pauses_ms=(0, 1))
+    world.run(scattered(random))
+    events = [
+        (partition, record)
+        for outputs in world.outputs
+        for topic, partition, record in outputs
+        if topic == "events"
+    ]
+    return world, events
+
+
+def scattered(random: Random) -> Iterator[tuple[ClientCommand, int]]:
+    """Yield the commands of chaos, some of them to a wrong partition."""
+    load = Load(random, wallets=30)
+    for command in chain(load.opening(), islice(load.commands(), 600)):
+        home = INSTALLATION.homes.of(command.wallet_id).partition
+        yield command, home if random.random() < 0.95 else random.randrange(PARTITIONS)
+
+
+def audit(world: World, events: Events, *, with_commands: bool = True) -> Audit:
+    """Audit a world's commands and some events."""
+    auditor = Auditor(PARTITIONS, Seal(bytes(32)), LIFETIME_MS)
+    offsets = [0] * PARTITIONS
+    for partition, record in events:
+        auditor.take_event(partition, offsets[partition], record.value, key=record.key)
+        offsets[partition] += 1
+    for log in world.logs if with_commands else []:
+        for asked in log:
+            auditor.take_command(
+                asked.partition, asked.offset, asked.value, key=asked.key, time_ms=asked.timestamp
+            )
+    return auditor.report()
+
+
+def index_of(events: Events, words: bytes) -> int:
+    """Return the place of an event that holds some words, from some place on."""
+    some = len(events) // 4
+    places = [*range(some, len(events)), *range(some)]
+    return next(index for index in places if words in events[index][1].value)
+
+
+def changed(record: Any, **fields: Any) -> Any:
+    """Return the record of an event with other data."""
+    envelope = msgspec.json.decode(record.value)
+    envelope["data"] |= fields
+    return record._replace(value=msgspec.json.encode(envelope))
+
+
+def lose(words: bytes) -> Callable[[Events], None]:
+    """Return what loses an event."""
+    return lambda events: events.pop(index_of(events, words)) and None
+
+
+def spoil(words: bytes, **changes: Callable[[Any], Any]) -> Callable[[Events], None]:
+    """Return what changes an event's data."""
+
+    def do(events: Events) -> None:
+        index = index_of(events, words)
+        partition, record = events[index]
+        data = msgspec.json.decode(record.value)["data"]
+        events[index] = partition, changed(record, **{name: to(data[name]) for name, to in changes.items()})
+
+    return do
+
+
+def repeat_differently(events: Events) -> None:
+    partition, record = events[index_of(events, DEPOSIT)]
+    events.append((partition, changed(record, reference="another")))
+
+
+def invent(events: Events) -> None:
+    partition, record = events[index_of(events, DEPOSIT)]
+    envelope = msgspec.json.decode(record.value)
+    envelope["id"] = f"{partition}-100000"
+    envelope["data"]["offset"] = 100000
+    events.append((partition, record._replace(value=msgspec.json.encode(envelope))))
+
+
+def misname(events: Events) -> None:
+    index = index_of(events, DEPOSIT)
+    partition, record = events[index]
+    events[index] = partition, record._replace(value=record.value.replace(b'"id":"', b'"id":"9', 1))
+
+
+def rekey(events: Events) -> None:
+    index = index_of(events, DEPOSIT)
+    partition, record = events[index]
+    events[index] = partition, record._replace(key=b"another")
+
+
+DEPOSIT = b'"kind":"deposit"'
+DEBIT = b'"transaction_status":"pending"'
+CREDIT = b'"kind":"transfer","transaction_status":"completed"'
+REFUND = b'"transaction_status":"failed"'
+REJECTION = b"wallet.command_rejected"
+REUSED = b"command_id_reused"
+
+SPOILED = {
+    "a deposit is lost": (lose(DEPOSIT), "never answered"),
+    "a rejection is lost": (lose(REJECTION), "never answered"),
+    "a credit is lost": (lose(CREDIT), "debited and never ended"),
+    "a refund is lost": (lose(REFUND), "debited and never ended"),
+    "a debit is lost": (lose(DEBIT), "ended twice, or undebited"),
+    "an event is repeated and differs": (repeat_differently, "with another content"),
+    "an event answers nothing": (invent, "answers nothing"),
+    "a version is doubled": (spoil(DEPOSIT, version=lambda version: version - 1), "has a version twice"),
+    "a version is missing": (spoil(DEPOSIT, version=lambda version: version + 1), "misses versions"),
+    "a balance is wrong": (spoil(DEPOSIT, balance=lambda balance: balance + 1), "has "),
+    "a deposit brings more": (spoil(DEPOSIT, amount=lambda amount: amount + 1), "not conserved"),
+    "a credit brings more": (spoil(CREDIT, amount=lambda amount: amount + 1), "debited and never ended"),
+    "an id is not the event's": (misname, "is called"),
+    "a key is not the wallet's": (rekey, "has the key"),
+    "a reused id is refused for another reason": (
+        spoil(REUSED, code=lambda _: "wallet_frozen"),
+        "was told wrong",
+    ),
+}
+
+
+def seeds() -> Iterator[int]:
+    return iter(range(3))
+
+
+def test_a_log_as_it_should_be_is_clean() -> None:
+    for seed in seeds():
+        world, events = log_of(seed)
+        found = audit(world, events)
+        assert found.violations == [] and found.is_clean
+        assert (
+            found.transfers > 0 and found.refunds > 0 and found.rejections > 0 and found.duplicate_events > 0
+        )
+
+
+def test_events_alone_can_be_audited() -> None:
+    world, events = log_of(1)
+    assert audit(world, events, with_commands=False).violations == []
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_what_is_wrong_is_told(name: str) -> None:
+    do, words = SPOILED[name]
+    for seed in seeds():
+        world, events = log_of(seed)
+        do(events)
+        found = audit(world, events)
+        assert any(words in sentence for sentence in found.violations), found.violations
+
+
+def test_many_violations_are_counted_and_the_first_are_told() -> None:
+    world, events = log_of(1)
+    found = audit(world, events[: len(events) // 2])
+    assert found.violation_count > len(found.violations) == MAX_VIOLATIONS
+
+
+def test_a_command_that_was_forwarded_to_nowhere_is_told() -> None:
+    for seed in seeds():
+        world, events = log_of(seed)
+        home, forwarded = next(
+            (log, record)
+            for log in world.logs
+            for record in log
+            if b'"type":"forwarded"' in record.value  # type: ignore[operator]
+        )
+        home.remove(forwarded)
+        assert any("got lost" in sentence for sentence in audit(world, events).violations)

@@ -1,0 +1,10 @@
+"""Runs last: all that the tests of this folder did to the shared stack, from its first record on."""
+
+from mercuria.cli.chaos_trial import audit_stack
+from mercuria.embedded.stack import Stack
+
+
+async def test_the_whole_log_is_clean(live_stack: Stack) -> None:
+    audit = await audit_stack(live_stack)
+    print(audit)
+    assert audit.violations == []
