@@ -8,8 +8,10 @@ find what expires.
 
 from collections.abc import Iterable, Iterator
 from struct import Struct
-from typing import NamedTuple, cast
+from typing import cast
 from uuid import UUID
+
+import msgspec
 
 from mercuria.app import app, settings
 from mercuria.domain.events import Status
@@ -29,7 +31,7 @@ _STATUS_NUMBERS = {status: number for number, status in enumerate(_STATUSES)}
 _ROW_BYTES = 16 + _RECEIPT.size
 
 
-class Receipt(NamedTuple):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """What became of a command: where and when it was decided, a hash of its content, and the outcome."""
 
     offset: int
@@ -44,6 +46,18 @@ class Receipt(NamedTuple):
     def outcome(self) -> Outcome:
         """The outcome, from which the first answer can be told again."""
         return Outcome(self.balance, self.version, _STATUSES[self.status], CODES.get(self.code))
+
+    def pack(self) -> bytes:
+        """Return the receipt as the table keeps it."""
+        return _RECEIPT.pack(
+            self.offset,
+            self.time_ms,
+            self.fingerprint,
+            self.code,
+            self.status,
+            self.version,
+            self.balance,
+        )
 
 
 def receipt_of(outcome: Outcome, offset: int, time_ms: int, fingerprint: bytes) -> Receipt:
@@ -69,7 +83,7 @@ class ReceiptsTable(BatchTable):
         """Return the receipts of those command ids that have one, by the number of the id."""
         values = self.read(partition, [b"r" + each.int.to_bytes(16) for each in ids])
         return {
-            each.int: Receipt._make(_RECEIPT.unpack(value))
+            each.int: Receipt(*_RECEIPT.unpack(value))
             for each, value in zip(ids, values, strict=True)
             if value is not None
         }
@@ -120,7 +134,7 @@ class ReceiptsTable(BatchTable):
 
 def segment_row(first_offset: int, receipts: dict[int, Receipt]) -> Row:
     """Return the receipts of the batch that begins at `first_offset` as one row."""
-    parts = [number.to_bytes(16) + _RECEIPT.pack(*receipt) for number, receipt in receipts.items()]
+    parts = [number.to_bytes(16) + receipt.pack() for number, receipt in receipts.items()]
     return _SEGMENT_KEY.pack(b"s", first_offset), b"".join(parts)
 
 

@@ -222,12 +222,13 @@ class BatchTable(faust.Table[bytes, bytes]):
 
     def _write(self, partition: int, rows: Iterable[Row], offset: int) -> None:
         batch = rocksdict.WriteBatch(raw_mode=True)
+        put, delete = batch.put, batch.delete
         for key, value in rows:
             if value is None:
-                batch.delete(key)
+                delete(key)
             else:
-                batch.put(key, value)
-        batch.put(BatchStore.offset_key, str(offset).encode())
+                put(key, value)
+        put(BatchStore.offset_key, str(offset).encode())
         self._database(partition).write(batch, self._write_options())
 
     def _write_options(self) -> rocksdict.WriteOptions:

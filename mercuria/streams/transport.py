@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.consumer import fetcher
@@ -21,6 +21,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.transport.drivers import aiokafka as driver
 from faust.transport.utils import DefaultSchedulingStrategy, TopicBuffer, TopicIndexMap
 from faust.types import TP, ConsumerMessage
+from msgspec import Struct
 
 from mercuria.streams.schema import BatchSchema
 from mercuria.topics import max_batch_bytes
@@ -32,13 +33,13 @@ MAX_BATCH_RECORDS = 1000
 """A longer fetch is cut, so that one batch keeps the event loop for some milliseconds at most."""
 
 
-class Record(NamedTuple):
+class Record(Struct, frozen=True, gc=False):
     """A record to append. `time_ms` is its timestamp; `headers` are pairs of name and bytes."""
 
     key: bytes | None
     value: bytes | None
     time_ms: int | None
-    headers: list[tuple[str, bytes]] = []  # noqa: RUF012  never changed; aiokafka takes nothing but a list
+    headers: list[tuple[str, bytes]] = []
 
 
 class BatchScheduler(DefaultSchedulingStrategy):
@@ -256,8 +257,8 @@ class _RecordBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped
         """Take records from the index `start` on, as many as fit, and close; return the index of the next one."""
         append = self._builder.append
         count = 0
-        for key, value, time_ms, headers in islice(records, start, None):
-            if append(count, time_ms, key, value, headers) is None:
+        for record in islice(records, start, None):
+            if append(count, record.time_ms, record.key, record.value, record.headers) is None:
                 break
             count += 1
         assert count > 0, "an empty batch takes any record"
