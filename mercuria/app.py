@@ -11,6 +11,7 @@ from typing import Any, cast
 import faust
 from faust.types import TP
 
+from mercuria.adapters.http import Web
 from mercuria.config import Settings
 from mercuria.streams.declare import declare_topics
 from mercuria.streams.schema import BatchSchema
@@ -40,6 +41,14 @@ class App(faust.App):
     def batch_producer(self) -> Producer:
         """The producer, with its way to append whole batches."""
         return cast(Producer, self.producer)
+
+    @property
+    def shared_web_port(self) -> int:
+        """The port that all workers of this machine listen on."""
+        return settings.http_port
+
+    def _new_web(self) -> Web:
+        return Web(self)
 
     def _discovery_modules(self) -> list[str]:
         # Faust would scan the whole package as well, the command line included.

@@ -1,0 +1,1 @@
+"""How Mercuria speaks to what is not Kafka: one file a counterpart."""

@@ -25,6 +25,7 @@ from mercuria.embedded.directory import DataDirectory
 from mercuria.embedded.errors import StackError, StackStopped
 from mercuria.embedded.stack import WORKER_COMMAND, Stack
 from mercuria.embedded.status import PartStatus, State, look, shut_down
+from mercuria.streams.declare import TopicError, prepare
 
 EXIT_STOPPED = 3
 
@@ -105,10 +106,6 @@ def keep_up(
         screen.say("Stopped.")
 
 
-def prepare(env: Mapping[str, str]) -> None:
-    """Make what the workers need in the servers: topics, tables. `env` leads to the servers."""
-
-
 def _directory(data_dir: Path | None) -> Path:
     return data_dir or Path(os.environ.get("MERCURIA_DATA_DIR") or DEFAULT_DATA_DIR)
 
@@ -117,7 +114,7 @@ def _directory(data_dir: Path | None) -> Path:
 def _failures_as_sentences() -> Iterator[None]:
     try:
         yield
-    except (StackError, SettingError) as error:
+    except (StackError, SettingError, TopicError) as error:
         click.echo(f"mercuria: {error}", err=True)
         sys.exit(1)
 

@@ -1,10 +1,12 @@
 """Makes the topics before anything polls them: Faust does not notice a topic that comes later."""
 
 import asyncio
+from collections.abc import Mapping
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
+from mercuria.config import Settings
 from mercuria.topics import TOPICS
 
 _KNOWN_WITHIN_S = 30
@@ -34,6 +36,16 @@ async def declare_topics(servers: str, partitions: int, replication: int) -> Non
         await _await_partitions(admin, partitions)
     finally:
         await admin.close()
+
+
+def prepare(env: Mapping[str, str]) -> None:
+    """Make the topics of the stack that `env` (MERCURIA_* variables) leads to.
+
+    Raises:
+        TopicError: see `declare_topics`.
+    """
+    settings = Settings.from_env(env)
+    asyncio.run(declare_topics(settings.kafka, settings.partitions, settings.replication))
 
 
 def _raise_errors(response: object) -> None:

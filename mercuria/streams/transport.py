@@ -10,10 +10,11 @@ Assignment, acknowledgement, commits, tables and recovery are Faust's. Different
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.consumer import fetcher
@@ -67,13 +68,24 @@ class BatchScheduler(DefaultSchedulingStrategy):
         index: dict[str, TopicBuffer] = {}
         for tp, messages in records.items():
             buffer = index.setdefault(tp.topic, TopicBuffer())
-            buffer.add(tp, list(_cut(messages)) if self.wants_batches(tp.topic) else messages)
+            buffer.add(tp, list(_cut(cast(Fetched, messages))) if self.wants_batches(tp.topic) else messages)
         return index
 
 
-def _cut(records: list[Any]) -> Iterator[list[Any]]:
-    for start in range(0, len(records), MAX_BATCH_RECORDS):
-        yield records[start : start + MAX_BATCH_RECORDS]
+class Fetched(list[Any]):
+    """Records of one partition, one after the other: from the offset `start` up to the last, there are no others."""
+
+    def __init__(self, records: Iterable[Any], start: int) -> None:
+        super().__init__(records)
+        self.start = start
+
+
+def _cut(records: Fetched) -> Iterator[Fetched]:
+    start = records.start
+    for index in range(0, len(records), MAX_BATCH_RECORDS):
+        piece = Fetched(records[index : index + MAX_BATCH_RECORDS], start)
+        start = piece[-1].offset + 1
+        yield piece
 
 
 class _ParsedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
@@ -88,8 +100,46 @@ class _ParsedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafk
         return record if tp.topic in self.batched_topics else super()._consumer_record(tp, record)
 
 
+class _FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka is untyped
+    """What a fetch returned for a partition, which knows where it began.
+
+    Faust can lose a batch when a rebalance comes between two polls. An agent that compares where a batch begins with
+    where the one before it ended notices that. Offsets alone do not tell: transactions leave gaps in them.
+    """
+
+    # Where nothing but the marks of transactions was found: from, and up to where.
+    _empty: ClassVar[dict[TP, tuple[int, int]]] = {}
+
+    def getall(self, max_records: int | None = None) -> list[Any]:
+        parsed, tp = self._partition_records, self._topic_partition
+        if parsed is None:
+            return []
+        start = parsed.next_fetch_offset
+        since, until = self._empty.pop(tp, (start, start))
+        records = Fetched(super().getall(max_records), since if until == start else start)
+        if not records:
+            self._empty[tp] = (records.start, parsed.next_fetch_offset)
+        return records
+
+
 # aiokafka's fetcher has no other way to be given its own kind of records.
 fetcher.PartitionRecords = _ParsedRecords
+fetcher.FetchResult = _FetchResult
+
+
+class _ReadOffsets(defaultdict[TP, int | None]):
+    """Up to where Faust has read each partition, to drop what it reads again.
+
+    For batches, it must not: after a seek, it may set the offset of a batch that it gave up because of the seek, and
+    drop those before it. Who takes batches knows itself up to where it has processed them.
+    """
+
+    def __init__(self, wants_batches: Callable[[str], bool]) -> None:
+        super().__init__(lambda: None)
+        self._wants_batches = wants_batches
+
+    def __getitem__(self, tp: TP) -> int | None:
+        return None if self._wants_batches(tp.topic) else super().__getitem__(tp)
 
 
 class Consumer(driver.Consumer):
@@ -98,6 +148,7 @@ class Consumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.scheduler: BatchScheduler = BatchScheduler(self.app)
+        self._read_offset = _ReadOffsets(self.scheduler.wants_batches)
         self._dropped = asyncio.Event()
 
     def on_buffer_drop(self, tp: TP) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -36,7 +36,7 @@ from mercuria.domain.commands import ClientCommand, Deposit
 from mercuria.embedded.stack import Stack
 from mercuria.streams.client import CommandProducer, command_producer, event_reader
 from mercuria.streams.cloudevents import read_event
-from mercuria.streams.declare import declare_topics
+from mercuria.streams.declare import prepare
 from mercuria.topics import (
     BALANCES_CHANGELOG,
     RECEIPTS_CHANGELOG,
@@ -113,15 +113,11 @@ def wallets(
     """
     console = Console(stderr=True, highlight=False)
     with tempfile.TemporaryDirectory(prefix="mercuria-bench-") as directory:
-        stack = Stack(Path(directory) / "data", partitions=PARTITIONS, prepare=_prepare, supervise=False)
+        stack = Stack(Path(directory) / "data", partitions=PARTITIONS, prepare=prepare, supervise=False)
         with stack:
             measured = _Bench(stack, Workload(wallet_count, seed), console.print)
             report = asyncio.run(measured.report(command_count, runs, latency_s, seed))
     click.echo(json.dumps(asdict(report), indent=1)) if as_json else Console().print(_table(report))
-
-
-def _prepare(env: Mapping[str, str]) -> None:
-    asyncio.run(declare_topics(env["MERCURIA_KAFKA"], int(env["MERCURIA_PARTITIONS"]), 1))
 
 
 class _Bench:
