@@ -5,8 +5,8 @@ import time
 import pytest
 
 from mercuria.app import settings
-from mercuria.cli.feed import Answer, Decision, LoadError
-from mercuria.cli.load_commands import MS_PER_DAY, Openings, Terms
+from mercuria.cli.load.feed import Answer, Decision, LoadError
+from mercuria.cli.load.openings import MS_PER_DAY, Openings, Terms
 from mercuria.domain.rejections import Code
 
 TERMS = Terms("CZK", 1_000_000)

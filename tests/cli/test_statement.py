@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from mercuria.cli.firsts import Firsts
-from mercuria.cli.statement import COLUMNS, Fault, Findings, Operation, Statement, parse
+from mercuria.cli.load.firsts import Firsts
+from mercuria.cli.load.statement import COLUMNS, Fault, Findings, Operation, Statement, parse
 from mercuria.domain.money import MAX_AMOUNT
 
 HEADER = ",".join(COLUMNS)

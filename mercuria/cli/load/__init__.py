@@ -15,11 +15,11 @@ from typing import BinaryIO
 import click
 from faust.cli.base import cli
 
-from mercuria.cli.feed import LoadError, connected, progress_bar, require_topics
-from mercuria.cli.load_commands import Openings, Terms
-from mercuria.cli.load_report import Report
+from mercuria.cli.load.feed import LoadError, connected, progress_bar, require_topics
+from mercuria.cli.load.openings import Openings, Terms
+from mercuria.cli.load.report import Report
+from mercuria.cli.load.statement import Statement
 from mercuria.cli.options import data_dir_option
-from mercuria.cli.statement import Statement
 from mercuria.domain.money import MoneyError, is_currency, parse_amount
 
 EXIT_INTERRUPTED = 130

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from mercuria.app import settings
-from mercuria.cli.words import count
+from mercuria.cli.load.words import count
 from mercuria.domain.commands import ClientCommand
 from mercuria.domain.rejections import Code
 from mercuria.streams.client import CommandProducer, Sent, command_producer, event_reader

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import BinaryIO, Literal, NamedTuple
 
-from mercuria.cli.firsts import Firsts
+from mercuria.cli.load.firsts import Firsts
 from mercuria.domain.money import MAX_AMOUNT
 
 COLUMNS = ("transaction_id", "date", "account", "operation", "amount", "balance_after", "note")

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from uuid import UUID, uuid5
 
 from mercuria.app import settings
-from mercuria.cli.feed import Answer, LoadError
-from mercuria.cli.statement import Operation
-from mercuria.cli.words import count
+from mercuria.cli.load.feed import Answer, LoadError
+from mercuria.cli.load.statement import Operation
+from mercuria.cli.load.words import count
 from mercuria.domain.commands import Deposit, OpenWallet, Withdraw
 from mercuria.domain.money import format_amount
 from mercuria.domain.rejections import DETAILS, Code

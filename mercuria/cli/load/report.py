@@ -7,10 +7,10 @@ from typing import NamedTuple
 import click
 from rich.console import Console
 
-from mercuria.cli.feed import Answer
-from mercuria.cli.firsts import Firsts, T
-from mercuria.cli.statement import Operation
-from mercuria.cli.words import count
+from mercuria.cli.load.feed import Answer
+from mercuria.cli.load.firsts import Firsts, T
+from mercuria.cli.load.statement import Operation
+from mercuria.cli.load.words import count
 from mercuria.domain.rejections import Code
 
 
