@@ -17,6 +17,7 @@ from mercuria.streams.batch_table import Row
 from mercuria.streams.crash import crash_on_bug
 from mercuria.streams.routing import Homes
 from mercuria.streams.seal import Seal
+from mercuria.streams.transport import Fetched
 from mercuria.tables.balances import balances, rows_of
 from mercuria.tables.receipts import receipts, segment_row
 from mercuria.topics import WALLET_COMMANDS, WALLET_DEAD_LETTERS, WALLET_EVENTS
@@ -36,10 +37,22 @@ def installation() -> Installation:
     return Installation(Homes(settings.partitions), receipts.lifetime_ms, Seal(settings.leg_key()))
 
 
-async def process(partition: int, records: Sequence[Any]) -> None:
-    """Decide those of `records` that are not decided yet."""
+class GapError(Exception):
+    """Records are missing between those that are decided and those that came."""
+
+
+async def process(partition: int, records: Fetched) -> None:
+    """Decide those of `records` that are not decided yet.
+
+    Raises:
+        GapError: some before them did not come.
+    """
     async with balances.lock(partition):
         decided = balances.position(partition).offset
+        if records.start > decided + 1:
+            raise GapError(
+                f"Partition {partition} goes on at {records.start}, and is decided up to {decided}."
+            )
         waiting = [record for record in records if record.offset > decided]
         while waiting:
             batch = decide(partition, waiting)

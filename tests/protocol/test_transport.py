@@ -1,0 +1,68 @@
+"""Batches as they come from Kafka: none is missing, and a gap that is none is not taken for one."""
+
+import asyncio
+from types import SimpleNamespace
+from uuid import uuid4
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from mercuria.embedded.stack import Stack
+from mercuria.streams.transport import MAX_BATCH_RECORDS, Fetched, _cut
+
+
+async def new_topic(servers: str) -> str:
+    """Make a topic with one partition, and return its name."""
+    name = f"test-{uuid4()}"
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(name, 1, 1)])
+    finally:
+        await admin.close()
+    return name
+
+
+async def write_transactions(servers: str, topic: str, count: int) -> None:
+    """Write two records in each of some transactions; half of these are aborted. Each leaves a marker in the log."""
+    producer = AIOKafkaProducer(bootstrap_servers=servers, transactional_id=topic)
+    await producer.start()
+    try:
+        for number in range(count):
+            await producer.begin_transaction()
+            for _ in range(2):
+                await producer.send_and_wait(topic, b"x", partition=0)
+            await (producer.commit_transaction() if number % 2 else producer.abort_transaction())
+    finally:
+        await producer.stop()
+
+
+async def test_fetches_follow_each_other_across_the_markers_of_transactions(live_stack: Stack) -> None:
+    servers = live_stack.env["MERCURIA_KAFKA"]
+    topic = await new_topic(servers)
+    consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, fetch_max_wait_ms=50)
+    await consumer.start()
+    partition = TopicPartition(topic, 0)
+    consumer.assign([partition])
+    await consumer.seek_to_beginning(partition)
+    fetched: list[Fetched] = []
+    try:
+        # Written while it reads, so that some fetches end before a marker and some find nothing else.
+        writing = asyncio.create_task(write_transactions(servers, topic, 20))
+        while sum(map(len, fetched)) < 40:
+            fetched += (await consumer.getmany(timeout_ms=200)).values()
+        await writing
+    finally:
+        await consumer.stop()
+    assert all(isinstance(records, Fetched) for records in fetched)
+    ends = [0] + [records[-1].offset + 1 for records in fetched]
+    assert [records.start for records in fetched] == ends[:-1]
+    assert ends[-1] > 40, "the markers have offsets, too"
+
+
+def test_a_long_fetch_is_cut_into_batches_that_follow_each_other() -> None:
+    count = 2 * MAX_BATCH_RECORDS + 1
+    records = Fetched([SimpleNamespace(offset=10 + 2 * index) for index in range(count)], start=7)
+    pieces = list(_cut(records))
+    assert [len(piece) for piece in pieces] == [MAX_BATCH_RECORDS, MAX_BATCH_RECORDS, 1]
+    assert [piece.start for piece in pieces] == [7, *(piece[-1].offset + 1 for piece in pieces[:-1])]
