@@ -187,6 +187,12 @@ class Consumer(driver.Consumer):
             generation_id=self.app.consumer_generation_id,
         )
 
+    async def perform_seek(self) -> None:
+        """Go to where reading has to go on; the caller lets the flow go on afterwards."""
+        # What is delivered meanwhile is thrown away: Faust empties the queues after the seek, before the flow goes on.
+        self.stop_flow()
+        await super().perform_seek()
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Go to where reading has to go on, and return the offsets."""
         offsets = dict(await super().seek_to_committed())
