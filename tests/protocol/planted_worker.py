@@ -12,7 +12,7 @@ from typing import Any
 from mercuria.agents import wallets
 from mercuria.cli import main
 
-WINDOW_S = 0.05
+WINDOW_S = 0.2
 """How long the position is ahead of the outputs: long enough for a kill to hit it."""
 
 

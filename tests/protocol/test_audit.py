@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from mercuria.cli.chaos_load import Load
 from mercuria.domain.commands import ClientCommand
@@ -66,7 +67,7 @@ def changed(record: Any, **fields: Any) -> Any:
     """Return the record of an event with other data."""
     envelope = msgspec.json.decode(record.value)
     envelope["data"] |= fields
-    return record._replace(value=msgspec.json.encode(envelope))
+    return replace(record, value=msgspec.json.encode(envelope))
 
 
 def lose(words: bytes) -> Callable[[Events], None]:
@@ -96,19 +97,19 @@ def invent(events: Events) -> None:
     envelope = msgspec.json.decode(record.value)
     envelope["id"] = f"{partition}-100000"
     envelope["data"]["offset"] = 100000
-    events.append((partition, record._replace(value=msgspec.json.encode(envelope))))
+    events.append((partition, replace(record, value=msgspec.json.encode(envelope))))
 
 
 def misname(events: Events) -> None:
     index = index_of(events, DEPOSIT)
     partition, record = events[index]
-    events[index] = partition, record._replace(value=record.value.replace(b'"id":"', b'"id":"9', 1))
+    events[index] = partition, replace(record, value=record.value.replace(b'"id":"', b'"id":"9', 1))
 
 
 def rekey(events: Events) -> None:
     index = index_of(events, DEPOSIT)
     partition, record = events[index]
-    events[index] = partition, record._replace(key=b"another")
+    events[index] = partition, replace(record, key=b"another")
 
 
 DEPOSIT = b'"kind":"deposit"'
