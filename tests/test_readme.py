@@ -1,0 +1,289 @@
+"""The README and the docs say what is so: the tour runs as printed, nothing is missing, and nothing named is gone."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import click
+import msgspec
+import pytest
+from faust.cli.faust import cli
+
+from mercuria.cli import commands as _commands  # noqa: F401  registers Mercuria's with Faust's group
+from mercuria.config import Settings
+from mercuria.domain.commands import AnyCommand, ClientCommand, Leg, WalletSide
+from mercuria.domain.events import TYPES, Failure
+from mercuria.domain.rejections import DETAILS, Code
+from mercuria.topics import TOPICS, WALLET_COMMANDS, WALLET_DEAD_LETTERS, WALLET_EVENTS
+from tests.embedded.conftest import Command, CommandLine, clean_environ, survivors
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "tests" / "data" / "README.md"])
+
+NOT_SETTINGS = {"MERCURIA_PART", "MERCURIA_BENCH_DIR"}
+"""What Mercuria tells its own processes."""
+
+VOLATILE = (
+    (r"127\.0\.0\.1:\d+", "ADDRESS"),
+    (r"\d+ min \d+ s", "UPTIME"),
+    (r"\d+ MiB", "MEMORY"),
+    (r"\d+\.\d s \([\d,]+ commands/s\)", "SPEED"),
+    (r"process \d+", "process PID"),
+    (r"│ \d+ │", "│ PID │"),
+    # Which of the loaded wallets is the oldest is chance.
+    (r"[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "LOADED"),
+    (r"-?\d+\.\d\d CZK", "AMOUNT"),
+    (r" +", " "),
+)
+"""What differs from run to run."""
+
+
+class Step(NamedTuple):
+    """A block of commands in the README, and the output that is shown below it."""
+
+    commands: str
+    shown: list[str]
+
+
+class Row(NamedTuple):
+    """A row of a table of the README: what its first cell names, and the other cells."""
+
+    names: list[str]
+    cells: list[str]
+
+
+# The tour.
+
+
+def steps() -> list[Step]:
+    """Return the tour: the blocks marked `sh`, each with the block marked `text` that follows it."""
+    found = re.findall(r"^```sh\n(.*?)^```\n+```text\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    assert len(found) == len(re.findall(r"^```sh$", README, re.MULTILINE)), "every step shows its output"
+    return [Step(commands.strip(), shown.splitlines()) for commands, shown in found]
+
+
+def as_ever(line: str) -> str:
+    """Return a line without what differs from run to run."""
+    for pattern, word in VOLATILE:
+        line = re.sub(pattern, word, line)
+    return line.strip()
+
+
+def assert_shown(step: Step, output: list[str]) -> None:
+    """Assert that the output has the lines that the README shows, in that order; it may have others between them."""
+    lines = iter([as_ever(line) for line in output])
+    for line in step.shown:
+        assert as_ever(line) in lines, f"{step.commands}\ndoes not print {line!r}, but\n" + "\n".join(output)
+
+
+def follow(step: Step, clone: Path) -> None:
+    """Do a step in a shell, and compare what it prints."""
+    outcome = subprocess.run(
+        ["bash", "-e", "-c", step.commands],
+        cwd=clone,
+        env=clean_environ() | {"COLUMNS": "120"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    assert outcome.returncode == 0, f"{step.commands}\nended with {outcome.returncode}: {outcome.stdout}"
+    assert_shown(step, outcome.stdout.splitlines())
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """Return a directory that has what the tour needs of a clone after `make install`."""
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    return tmp_path
+
+
+@pytest.fixture
+def running(clone: Path) -> Iterator[Command]:
+    """Return what `make up` starts."""
+    command_line = CommandLine(clone)
+    yield command_line.start(".venv/bin/mercuria", "up")
+    command_line.clear()
+    for process in survivors(clone):
+        process.kill()
+
+
+@pytest.mark.timeout(360)
+def test_the_tour_runs_as_printed(clone: Path, running: Command) -> None:
+    first, *rest = steps()
+    assert first.commands == "make up", "the test does what `make up` does after `make install`"
+    running.wait_for("Mercuria is ready at ", timeout_s=120)
+    assert_shown(first, running.said)
+    for step in rest:
+        follow(step, clone)
+        if "<<'END'" in step.commands:
+            # It says that it can be run again, and changes nothing then.
+            follow(step, clone)
+    assert running.finish() == 0
+    assert (clone / "data" / "stack.env").exists(), "the data stays"
+
+
+def test_make_up_is_mercuria_up() -> None:
+    assert re.search(
+        r"^up: install .*\n\t@exec \$\(BIN\)/mercuria up$", (ROOT / "Makefile").read_text(), re.M
+    )
+
+
+# What the README lists.
+
+
+def rows(heading: str) -> list[Row]:
+    """Return the rows of all tables below a heading, up to the next one."""
+    _, _, below = README.partition(f"\n{heading}\n")
+    assert below, f"there is no {heading}"
+    section = re.split(r"^#", below, maxsplit=1, flags=re.MULTILINE)[0]
+    found = []
+    for line in section.splitlines():
+        first, *cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
+        if line.startswith("| `"):
+            found.append(Row(re.findall(r"`(.+?)`", first), cells))
+    return found
+
+
+def words(cell: str) -> list[str]:
+    """Return what a cell sets as code."""
+    return re.findall(r"`(.+?)`", cell)
+
+
+def fields_of(struct: Any) -> list[str]:
+    """Return the names of a struct's fields, as JSON has them."""
+    return [field.encode_name for field in msgspec.structs.fields(struct)]
+
+
+def tag(struct: Any) -> str:
+    """Return the `type` of a command."""
+    return str(struct.__struct_config__.tag)
+
+
+def test_every_rejection_is_listed_with_its_sentence() -> None:
+    listed = {row.names[0]: row.cells[0] for row in rows("### Why commands are refused")}
+    assert listed == {str(code): DETAILS[code] for code in Code}
+
+
+def test_every_command_is_listed_with_its_fields() -> None:
+    structs = {tag(struct): struct for struct in get_args(ClientCommand)}
+    listed = rows("## Commands")
+    types = [row.names[0] for row in listed if row.names[0] in structs]
+    assert types == list(structs)
+    fields = {row.names[0]: row.cells[0] for row in listed if row.names[0] not in structs}
+    assert fields.pop("type") == "all"
+    known = {name for struct in structs.values() for name in fields_of(struct)}
+    assert fields.keys() == known
+    for kind, struct in structs.items():
+        for field in msgspec.structs.fields(struct):
+            cell = fields[field.encode_name]
+            assert cell.startswith("all") or kind in words(cell), (kind, field.encode_name)
+            assert field.required != cell.endswith("optional"), (kind, field.encode_name)
+    for name, cell in fields.items():
+        for kind in words(cell):
+            assert name in fields_of(structs[kind]), (kind, name)
+
+
+def test_every_leg_is_named() -> None:
+    legs = {tag(struct) for struct in get_args(AnyCommand) if issubclass(struct, Leg)}
+    assert legs <= set(words(README))
+
+
+def test_every_event_is_listed_with_its_fields() -> None:
+    listed = {row.names[0]: words(row.cells[0]) for row in rows("## Events")}
+    assert listed == {name: fields_of(struct) for struct, name in TYPES.items()}
+    assert {*fields_of(WalletSide), *fields_of(Failure)} <= set(words(README))
+
+
+def test_every_header_of_a_dead_letter_is_listed() -> None:
+    # tests/protocol/test_bad_input.py sees them.
+    names = [name for row in rows("### Dead letters") for name in row.names]
+    assert names == ["code", "detail", "topic", "partition", "offset"]
+
+
+def test_every_topic_is_named() -> None:
+    architecture = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    assert {topic.name for topic in TOPICS} <= set(words(architecture))
+    assert all(topic in README for topic in (WALLET_COMMANDS, WALLET_EVENTS, WALLET_DEAD_LETTERS))
+
+
+def test_every_setting_is_listed_with_its_default() -> None:
+    sources = [
+        *(ROOT / "mercuria").rglob("*.py"),
+        *(ROOT / "agents").glob("*.py"),
+        *(ROOT / "web").glob("*.py"),
+    ]
+    known = {
+        name for file in sources for name in re.findall(r"MERCURIA_[A-Z_]*[A-Z]", file.read_text("utf-8"))
+    }
+    listed = {row.names[0]: row.cells[0] for row in rows("## Settings")}
+    assert listed.keys() == known - NOT_SETTINGS
+    settings = Settings.from_env({"MERCURIA_DATA_DIR": "nowhere"})
+    for name in (
+        "kafka",
+        "database",
+        "redis",
+        "partitions",
+        "replication",
+        "worker",
+        "http_host",
+        "http_port",
+    ):
+        assert words(listed[f"MERCURIA_{name.upper()}"])[0] == str(getattr(settings, name))
+    assert words(listed["MERCURIA_RECEIPTS_DAYS"]) == [str(settings.receipts_days)]
+    assert words(listed["MERCURIA_LOG_LEVEL"]) == [settings.log_level]
+
+
+def commands_of(group: click.Group, path: str) -> Iterator[str]:
+    """Yield the commands of Mercuria's own in a group, with the words that lead to them."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands_of(command, f"{path} {name}")
+        elif command.callback is not None and command.callback.__module__.startswith("mercuria."):
+            yield f"{path} {name}"
+
+
+def test_every_command_of_the_command_line_is_listed() -> None:
+    cells = [name for row in rows("## The command line") for name in row.names]
+    own = set(commands_of(cli, "mercuria"))
+    assert "mercuria wallet show" in own
+    assert [
+        name for name in sorted(own) if not any(f"{cell} ".startswith(f"{name} ") for cell in cells)
+    ] == []
+    foreign = {f"mercuria {name}" for name in cli.commands}
+    for cell in cells:
+        assert any(f"{cell} ".startswith(f"{name} ") for name in own | foreign), f"there is no {cell}"
+
+
+# What the pages lead to.
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named_are_there(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    tops = "|".join(("mercuria", "agents", "tables", "web", "migrations", "tests", "docs", r"\.ci"))
+    named = [word for word in words(text) if re.fullmatch(rf"({tops})/[\w./-]*|[\w-]+\.cfg|Makefile", word)]
+    assert [name for name in named if not (ROOT / name).exists()] == []
