@@ -33,6 +33,7 @@ from mercuria.cli.bench.measuring import (
 )
 from mercuria.cli.bench.workload import CURRENCY, Workload
 from mercuria.domain.commands import ClientCommand, Deposit
+from mercuria.embedded.ports import free_port
 from mercuria.embedded.stack import Stack
 from mercuria.streams.client import CommandProducer, command_producer, event_reader
 from mercuria.streams.cloudevents import read_event
@@ -113,8 +114,11 @@ def wallets(
     """
     console = Console(stderr=True, highlight=False)
     with tempfile.TemporaryDirectory(prefix="mercuria-bench-") as directory:
-        stack = Stack(Path(directory) / "data", partitions=PARTITIONS, prepare=prepare, supervise=False)
-        with stack:
+        # A port of its own: the default one may be wanted by a stack that serves people.
+        port = free_port()
+        with Stack(
+            Path(directory) / "data", partitions=PARTITIONS, http_port=port, prepare=prepare, supervise=False
+        ) as stack:
             measured = _Bench(stack, Workload(wallet_count, seed), console.print)
             report = asyncio.run(measured.report(command_count, runs, latency_s, seed))
     click.echo(json.dumps(asdict(report), indent=1)) if as_json else Console().print(_table(report))
