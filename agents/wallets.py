@@ -101,8 +101,8 @@ async def publish(batch: Batch, receipt_rows: list[Row]) -> int:
     enqueue = app.batch_producer.enqueue
     receipts_offset, *_ = await asyncio.gather(
         receipts.append(batch.partition, receipt_rows),
-        enqueue(WALLET_EVENTS, batch.partition, batch.events),
-        enqueue(WALLET_DEAD_LETTERS, batch.partition, batch.dead_letters),
-        *(enqueue(WALLET_COMMANDS, home, legs) for home, legs in batch.legs.items()),
+        enqueue(batch.partition, WALLET_EVENTS, batch.partition, batch.events),
+        enqueue(batch.partition, WALLET_DEAD_LETTERS, batch.partition, batch.dead_letters),
+        *(enqueue(batch.partition, WALLET_COMMANDS, home, legs) for home, legs in batch.legs.items()),
     )
     return receipts_offset

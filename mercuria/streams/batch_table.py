@@ -144,7 +144,7 @@ class BatchTable(faust.Table[bytes, bytes]):
         records = [Record(key, value, None) for key, value in (*repaired, *rows)]
         producer = cast(Producer, self.app.producer)
         assert _size_bytes(records) < MAX_ROWS_BYTES, "rows that belong together fit into one record batch"
-        first = await producer.enqueue(self.changelog_topic_name, partition, records)
+        first = await producer.enqueue(partition, self.changelog_topic_name, partition, records)
         if first != self._expected(partition):
             raise StragglerError(
                 f"{self.changelog_topic_name} [{partition}]: appended at {first}, not {self._expected(partition)}."

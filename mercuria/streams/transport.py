@@ -30,6 +30,9 @@ from mercuria.topics import max_batch_bytes
 BUFFERED_POLL_S = 0.02
 """How long to wait for records while a partition is not read, because its queue is full."""
 
+MAX_CONNECTIONS = 16
+"""How many connections a worker produces over, at the most."""
+
 MAX_BATCH_RECORDS = 1000
 """A longer fetch is cut, so that one batch keeps the event loop for some milliseconds at most."""
 
@@ -225,22 +228,29 @@ class Producer(driver.Producer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._lanes: dict[tuple[str, int], _Lane] = {}
+        self._connections: dict[int, _Connection] = {}
+        self._lanes: dict[tuple[int, str, int], _Lane] = {}
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {"acks": "all", "enable_idempotence": True}
 
-    def enqueue(self, topic: str, partition: int, records: Sequence[Record]) -> asyncio.Future[int]:
-        """Hand records over, to be appended in order and in as few record batches as they fit into.
+    def enqueue(
+        self, source: int, topic: str, partition: int, records: Sequence[Record]
+    ) -> asyncio.Future[int]:
+        """Hand over records that come from the partition `source`.
+
+        They are appended in order, and in as few record batches as they fit into.
 
         Returns:
             The offset of the first record, when Kafka has acknowledged all of them; -1 when there is none.
         """
-        lane = self._lanes.get((topic, partition))
+        number = source % MAX_CONNECTIONS
+        lane = self._lanes.get((number, topic, partition))
         if lane is None:
-            lane = self._lanes[topic, partition] = _Lane(
-                self._ensure_producer(), max_batch_bytes(topic), topic, partition
-            )
+            connection = self._connections.get(number)
+            if connection is None:
+                connection = self._connections[number] = _Connection(self._new_producer)
+            lane = self._lanes[number, topic, partition] = _Lane(connection, topic, partition)
         return lane.enqueue(records)
 
     async def on_stop(self) -> None:
@@ -248,20 +258,48 @@ class Producer(driver.Producer):
         for lane in self._lanes.values():
             lane.cancel()
         await super().on_stop()
+        for connection in self._connections.values():
+            await connection.stop()
+
+
+class _Connection:
+    """A producer of aiokafka's that starts when it is first wanted.
+
+    It has one request under way at a time. With one for all, the partitions of a worker would wait for each other:
+    all decide, then all are sent, and whoever is ready first waits for the last.
+    """
+
+    def __init__(self, new_producer: Callable[[], AIOKafkaProducer]) -> None:
+        self._new_producer = new_producer
+        self._starting: asyncio.Task[AIOKafkaProducer] | None = None
+
+    async def producer(self) -> AIOKafkaProducer:
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+        return await asyncio.shield(self._starting)
+
+    async def stop(self) -> None:
+        if self._starting is not None:
+            await (await self._starting).stop()
+
+    async def _start(self) -> AIOKafkaProducer:
+        producer = self._new_producer()
+        await producer.start()
+        return producer
 
 
 class _Lane:
-    """What is on its way to one partition.
+    """What is on its way to one partition, over one connection.
 
-    Several senders wait for the same partition: the legs that eight partitions send to a ninth. aiokafka takes one
-    batch of a partition at a time and lets all others poll for their turn, so here they join the next batch instead.
+    Several senders may wait for the same partition. aiokafka takes one batch of a partition at a time and lets all
+    others poll for their turn, so here they join the next batch instead.
     """
 
-    def __init__(self, producer: AIOKafkaProducer, max_batch_bytes: int, topic: str, partition: int) -> None:
-        self._producer = producer
-        self._max_batch_bytes = max_batch_bytes
+    def __init__(self, connection: _Connection, topic: str, partition: int) -> None:
+        self._connection = connection
         self._topic = topic
         self._partition = partition
+        self._max_batch_bytes = max_batch_bytes(topic)
         self._waiting: list[tuple[Sequence[Record], asyncio.Future[int]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -298,12 +336,13 @@ class _Lane:
 
     async def _append(self, records: list[Record]) -> list[tuple[int, int]]:
         """Append records; return for each record batch the index of its first record, and that one's offset."""
+        producer = await self._connection.producer()
         start, starts, futures = 0, [], []
         while start < len(records):
-            batch = _RecordBatch(self._max_batch_bytes, self._producer._message_accumulator._compression_type)
+            batch = _RecordBatch(self._max_batch_bytes, producer._message_accumulator._compression_type)
             starts.append(start)
             start = batch.extend(records, start)
-            futures.append(await self._producer.send_batch(batch, self._topic, partition=self._partition))
+            futures.append(await producer.send_batch(batch, self._topic, partition=self._partition))
         return [(start, (await future).offset) for start, future in zip(starts, futures, strict=True)]
 
 
