@@ -65,7 +65,7 @@ class BalancesTable(BatchTable):
         """
         known = self._wallets[partition]
         numbers = {each.int for each in ids}
-        unknown = numbers - known.keys()
+        unknown = {number for number in numbers if number not in known}
         if unknown and len(known) > REMEMBERED_WALLETS:
             known.clear()
             unknown = numbers

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, cast
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
 from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.transport.drivers import aiokafka as driver
 from faust.transport.utils import DefaultSchedulingStrategy, TopicBuffer, TopicIndexMap
@@ -92,15 +93,32 @@ def _cut(records: Fetched) -> Iterator[Fetched]:
 
 
 class _ParsedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
-    """What a fetch returned for a partition, without a `ConsumerRecord` for each record of a batched topic.
+    """What a fetch returned for a partition; for a batched topic, it can be taken all at once and as it was parsed.
 
-    Making that costs 2 µs: more than parsing the record, and a fifth of deciding the command in it.
+    aiokafka hands out one `ConsumerRecord` after the other. That costs 3 µs a record: more than parsing it.
     """
 
     batched_topics: ClassVar[set[str]] = set()
+    next_fetch_offset: int
 
-    def _consumer_record(self, tp: TP, record: Any) -> Any:
-        return record if tp.topic in self.batched_topics else super()._consumer_record(tp, record)
+    @property
+    def is_batched(self) -> bool:
+        return self._tp.topic in self.batched_topics
+
+    def take_all(self) -> list[Any]:
+        assert self._isolation_level == fetcher.READ_UNCOMMITTED, "aborted transactions are not left out here"
+        taken: list[Any] = []
+        while self._records.has_next():
+            batch = self._records.next_batch()
+            if self._check_crcs and not batch.validate_crc():
+                raise CorruptRecordException(f"Invalid CRC - {self._tp}")
+            if not batch.is_control_batch:
+                records = list(batch)
+                if batch.base_offset < self.next_fetch_offset:
+                    records = [record for record in records if record.offset >= self.next_fetch_offset]
+                taken += records
+            self.next_fetch_offset = batch.next_offset
+        return taken
 
 
 class _FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka is untyped
@@ -114,15 +132,26 @@ class _FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka is un
     _empty: ClassVar[dict[TP, tuple[int, int]]] = {}
 
     def getall(self, max_records: int | None = None) -> list[Any]:
-        parsed, tp = self._partition_records, self._topic_partition
-        if parsed is None:
+        parsed: _ParsedRecords | None = self._partition_records
+        tp = self._topic_partition
+        if parsed is None:  # It has been taken, or was given up because of a seek.
             return []
         start = parsed.next_fetch_offset
         since, until = self._empty.pop(tp, (start, start))
-        records = Fetched(super().getall(max_records), since if until == start else start)
+        records = Fetched(self._take(parsed, max_records), since if until == start else start)
         if not records:
             self._empty[tp] = (records.start, parsed.next_fetch_offset)
         return records
+
+    def _take(self, parsed: _ParsedRecords, max_records: int | None) -> list[Any]:
+        if not parsed.is_batched or max_records is not None:
+            return cast(list[Any], super().getall(max_records))
+        if not self.check_assignment(self._topic_partition):
+            return []
+        taken = parsed.take_all()
+        self._update_position()
+        self._partition_records = None
+        return taken
 
 
 # aiokafka's fetcher has no other way to be given its own kind of records.
