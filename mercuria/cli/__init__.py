@@ -6,19 +6,26 @@ imported.
 
 import os
 import sys
+from contextlib import suppress
 
 from mercuria.config import SettingError
+
+FAUST_LEVELS = {"debug": "debug", "info": "info", "warning": "warn", "error": "error"}
 
 
 def main() -> None:
     """Run the `mercuria` command with the process's arguments."""
     sys.argv[1:] = _take_data_dir(sys.argv[1:])
     try:
-        from mercuria.app import app
+        from mercuria.app import app, settings
         from mercuria.cli import commands  # noqa: F401  registers the commands with Faust's group
     except SettingError as error:
         sys.exit(f"mercuria: {error}")
-    app.main()
+    if "worker" in sys.argv:
+        # Faust's own default would hide what the setting asks for.
+        sys.argv[1:1] = ["--loglevel", FAUST_LEVELS[settings.log_level]]
+    with suppress(KeyboardInterrupt):
+        app.main()
 
 
 def _take_data_dir(arguments: list[str]) -> list[str]:

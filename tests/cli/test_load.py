@@ -54,8 +54,8 @@ def test_withdrawals_that_nothing_covers_are_listed(mercuria: CommandLine) -> No
     assert out[1] == (
         "line 3670, account 4034: insufficient_funds: The balance and the overdraft limit do not cover the amount."
     )
-    assert out[21] == "and 2 more"
-    assert out[22].startswith("35,920 operations on 927 wallets in ")
+    assert out[22].startswith("line ")
+    assert out[23].startswith("35,920 operations on 927 wallets in ")
 
 
 def test_balances_that_are_not_the_files_are_listed(mercuria: CommandLine) -> None:

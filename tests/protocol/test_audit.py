@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from mercuria.cli.chaos_load import Load
+from mercuria.cli.chaos.load import Load
 from mercuria.domain.commands import ClientCommand
 from mercuria.streams.audit import MAX_VIOLATIONS, Audit, Auditor
 from mercuria.streams.seal import Seal

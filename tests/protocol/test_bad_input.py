@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from mercuria.cli.chaos_trial import read_log
+from mercuria.cli.chaos.trial import read_log
 from mercuria.domain.commands import Credit, Deposit, Forwarded, Origin, Refund, Transfer, WalletSide
 from mercuria.domain.events import CommandRejected
 from mercuria.embedded.stack import Stack

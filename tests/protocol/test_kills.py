@@ -14,7 +14,7 @@ from random import Random
 import pytest
 
 from mercuria.cli.chaos import fresh_stack
-from mercuria.cli.chaos_trial import (
+from mercuria.cli.chaos.trial import (
     Faults,
     Outcome,
     Trial,

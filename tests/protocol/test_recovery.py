@@ -5,7 +5,7 @@ import shutil
 from typing import Any
 from uuid import UUID, uuid4
 
-from mercuria.cli.chaos_trial import audit_stack, read_log
+from mercuria.cli.chaos.trial import audit_stack, read_log
 from mercuria.domain.commands import Deposit
 from mercuria.embedded.stack import Stack
 from mercuria.embedded.worker import Worker

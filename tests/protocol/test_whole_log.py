@@ -1,6 +1,6 @@
 """Runs last: all that the tests of this folder did to the shared stack, from its first record on."""
 
-from mercuria.cli.chaos_trial import audit_stack
+from mercuria.cli.chaos.trial import audit_stack
 from mercuria.embedded.stack import Stack
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -112,6 +113,8 @@ def wallets(
     commands wait in Kafka when the worker starts. Beside it, in the same run, a plain Faust agent with one table write
     a message.
     """
+    # While topics are new, clients retry, and say so more loudly than a reader needs.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     console = Console(stderr=True, highlight=False)
     with tempfile.TemporaryDirectory(prefix="mercuria-bench-") as directory:
         # A port of its own: the default one may be wanted by a stack that serves people.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 
-SHOWN = 20
+SHOWN = 50
 
 
 class HasLine(Protocol):

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from mercuria.cli.chaos_load import Load, Waiting, listen, send
+from mercuria.cli.chaos.load import Load, Waiting, listen, send
 from mercuria.domain.wallet import Wallet
 from mercuria.embedded.part import Part
 from mercuria.embedded.stack import Stack

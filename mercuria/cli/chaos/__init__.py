@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mercuria.cli.chaos_trial import Faults, Outcome, Trial, TrialError, kill_workers, stop_kafka
+from mercuria.cli.chaos.trial import Faults, Outcome, Trial, TrialError, kill_workers, stop_kafka
 from mercuria.embedded.errors import StackError
 from mercuria.embedded.ports import free_port
 from mercuria.embedded.stack import Stack
