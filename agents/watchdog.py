@@ -1,0 +1,102 @@
+"""The watchdog: ends a worker whose partitions stand still although there is work. The supervisor starts it again.
+
+Consumers on Kafka are known to stop without a word after rebalances and broken connections (docs/architecture.md lists
+Faust's reports). Standing still is always worse than a restart, which loses nothing.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from faust.types import TP
+
+from mercuria.app import app, settings
+from mercuria.streams.crash import crash_on_bug
+from mercuria.tables.balances import balances
+from mercuria.topics import WALLET_COMMANDS
+
+LOOK_EVERY_S = 10.0
+STILL_AFTER_S = 60.0
+
+
+class StandstillError(Exception):
+    """Partitions stand still although there is work."""
+
+
+class Progress(NamedTuple):
+    """How far a partition is: what is decided, what is read, what there is, and whether a batch is being decided."""
+
+    decided: int
+    read: int
+    end: int
+    is_deciding: bool
+
+    @property
+    def has_work(self) -> bool:
+        """Whether it ought to move: there is something to read, or something being decided."""
+        return self.read < self.end or self.is_deciding
+
+
+class Watchdog:
+    """Remembers since when each partition has stood still."""
+
+    def __init__(self, still_after_s: float = STILL_AFTER_S) -> None:
+        self._still_after_s = still_after_s
+        self._seen: dict[int, tuple[tuple[int, int], float]] = {}
+        self._looked_s = 0.0
+
+    def look(self, progress: Mapping[int, Progress], now_s: float) -> list[int]:
+        """Return the partitions that have had work for too long without moving, as of `now_s`."""
+        if now_s - self._looked_s > 3 * LOOK_EVERY_S:
+            # The worker, or Kafka that it had to ask, was frozen: nobody could move.
+            self._seen = {}
+        self._looked_s = now_s
+        seen = {}
+        for partition, each in progress.items():
+            place = (each.decided, each.read)
+            before, since_s = self._seen.get(partition, (place, now_s))
+            seen[partition] = (place, since_s if each.has_work and before == place else now_s)
+        self._seen = seen
+        return [number for number, (_, since_s) in seen.items() if now_s - since_s > self._still_after_s]
+
+
+watchdog = Watchdog()
+
+
+@app.timer(interval=LOOK_EVERY_S)  # type: ignore[untyped-decorator]
+async def watch() -> None:
+    """Look, and end the process when partitions stand still."""
+    if app.rebalancing or app.in_recovery or not app.tables.actives_ready:
+        watchdog.look({}, time.monotonic())
+        return
+    with crash_on_bug():
+        still = watchdog.look(await progress(), time.monotonic())
+        if still:
+            raise StandstillError(
+                f"Partitions {still} have had work for {STILL_AFTER_S:.0f} s and stand still."
+            )
+
+
+async def progress() -> dict[int, Progress]:
+    """Return how far the partitions of this worker are; nothing while Kafka does not tell."""
+    mine = [
+        TP(WALLET_COMMANDS, number)
+        for number in range(settings.partitions)
+        if TP(WALLET_COMMANDS, number) in app.consumer.assignment() and balances.store.is_open(number)
+    ]
+    try:
+        ends = await app.consumer.highwaters(*mine)
+        read = {tp: await app.consumer.position(tp) for tp in mine}
+    except Exception:
+        # Kafka is away, or the partitions have just been taken: no standstill of ours.
+        return {}
+    return {
+        tp.partition: Progress(
+            balances.position(tp.partition).offset,
+            read[tp] or 0,
+            ends[tp],
+            balances.lock(tp.partition).locked(),
+        )
+        for tp in mine
+        if balances.store.is_open(tp.partition)
+    }
