@@ -282,6 +282,11 @@ class Producer(driver.Producer):
             lane = self._lanes[number, topic, partition] = _Lane(connection, topic, partition)
         return lane.enqueue(records)
 
+    async def flush(self) -> None:
+        """Wait until all that was handed over is acknowledged. Faust does so before it reads a changelog to its end."""
+        await super().flush()
+        await asyncio.gather(*(lane.flush() for lane in self._lanes.values()))
+
     async def on_stop(self) -> None:
         """Give up what is still waiting, and stop."""
         for lane in self._lanes.values():
@@ -342,6 +347,10 @@ class _Lane:
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._run())
         return appended
+
+    async def flush(self) -> None:
+        if self._task is not None:
+            await asyncio.wait([self._task])
 
     def cancel(self) -> None:
         if self._task is not None:

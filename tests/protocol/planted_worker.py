@@ -12,12 +12,16 @@ from typing import Any
 from mercuria.agents import wallets
 from mercuria.cli import main
 
-WINDOW_S = 0.2
+WINDOW_S = 0.5
 """How long the position is ahead of the outputs: long enough for a kill to hit it."""
+
+WINDOW = "window"
+"""The file in the data directory that is there while a position is ahead of its outputs."""
 
 
 async def position_first(partition: int, records: Sequence[Any]) -> None:
     """Do what `wallets.process` does, in the wrong order."""
+    window = wallets.settings.data_dir / WINDOW
     async with wallets.balances.lock(partition):
         decided = wallets.balances.position(partition).offset
         waiting = [record for record in records if record.offset > decided]
@@ -26,7 +30,9 @@ async def position_first(partition: int, records: Sequence[Any]) -> None:
             rows = wallets.rows_of(batch.wallets.values(), batch.position)
             offset = await wallets.balances.append(partition, rows)
             wallets.balances.apply(partition, batch.wallets, batch.position, rows, offset)
+            window.touch()
             await asyncio.sleep(WINDOW_S)
+            window.unlink(missing_ok=True)
             receipt_rows = wallets.receipt_rows_of(batch, waiting[0])
             receipts_offset = await wallets.publish(batch, receipt_rows)
             wallets.receipts.write(partition, receipt_rows, receipts_offset)

@@ -21,6 +21,7 @@ from mercuria.cli.chaos.trial import (
     TrialError,
     audit_stack,
     freeze,
+    kill,
     kill_workers,
     stop_kafka,
 )
@@ -67,13 +68,22 @@ async def test_a_worker_that_wakes_up_when_others_have_its_partitions_does_no_ha
     assert outcome.audit.violations == []
 
 
-@pytest.mark.parametrize(("bug", "kills"), [("position-first", 2), ("no-receipts", 1)])
-async def test_a_planted_bug_is_found(tmp_path: Path, bug: str, kills: int) -> None:
+async def kill_in_the_window(trial: Trial) -> None:
+    """Kill the worker while a position is ahead of its outputs, as a worker with the bug says."""
+    await trial.answers(500)
+    await asyncio.to_thread(eventually, (trial.stack.directory.path / "window").exists)
+    await kill(trial, trial.stack.workers[0])
+
+
+@pytest.mark.parametrize(
+    ("bug", "faults"), [("position-first", kill_in_the_window), ("no-receipts", kill_workers(1))]
+)
+async def test_a_planted_bug_is_found(tmp_path: Path, bug: str, faults: Faults) -> None:
     command = (sys.executable, str(PLANTED_WORKER), bug)
     with fresh_stack(tmp_path, 1, print, worker_command=command) as stack:
         # What the bug lost is never answered.
         with suppress(TrialError):
-            await trial(stack, kill_workers(kills), commands=5_000, still_s=15)
+            await trial(stack, faults, commands=5_000, still_s=15)
         await assert_nothing_waits(stack)
         audit = await audit_stack(stack)
     print(*audit.violations, sep="\n")
