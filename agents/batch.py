@@ -27,9 +27,9 @@ from mercuria.domain.rejections import DETAILS, Code
 from mercuria.domain.transfer import react
 from mercuria.domain.wallet import Outcome, Wallet, evolve, tell, weigh
 from mercuria.streams.cloudevents import envelop
+from mercuria.streams.producing import Record
 from mercuria.streams.routing import Home, Homes
 from mercuria.streams.seal import Seal
-from mercuria.streams.transport import Record
 from mercuria.tables.balances import AppliedPosition
 from mercuria.tables.receipts import FINGERPRINT_BYTES, Receipt, receipt_of
 from mercuria.topics import WALLET_COMMANDS

@@ -14,8 +14,8 @@ from faust.types import TP
 from mercuria.adapters.http import Web
 from mercuria.config import Settings
 from mercuria.streams.declare import declare_topics
+from mercuria.streams.producing import Producer
 from mercuria.streams.schema import BatchSchema
-from mercuria.streams.transport import Producer
 from mercuria.topics import MAX_RECORD_BYTES, WALLET_COMMANDS
 
 settings = Settings.from_env()

@@ -25,8 +25,8 @@ from faust.stores import rocksdb
 from faust.types import TP, EventT
 
 from mercuria.streams.crash import crash_on_bug
+from mercuria.streams.producing import Producer, Record
 from mercuria.streams.schema import BatchSchema
-from mercuria.streams.transport import Producer, Record
 
 Row = tuple[bytes, bytes | None]
 """A key and its value; None deletes."""

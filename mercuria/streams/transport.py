@@ -6,45 +6,29 @@ Assignment, acknowledgement, commits, tables and recovery are Faust's. Different
   made them: they have `offset`, `timestamp` (ms), `key`, `value` and `headers`.
 - Where a table knows its position in such a topic, reading resumes there, whatever was committed: Faust acknowledges
   a batch also when its agent is cancelled in the middle of it, and fills gaps between the offsets that it has seen.
-- The producer waits for all replicas, is idempotent, and appends whole batches.
+- The producer is our own (`streams.producing`).
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import islice
 from typing import Any, ClassVar, cast
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
-from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.transport.drivers import aiokafka as driver
 from faust.transport.utils import DefaultSchedulingStrategy, TopicBuffer, TopicIndexMap
 from faust.types import TP, ConsumerMessage
-from msgspec import Struct
 
+from mercuria.streams.producing import Producer
 from mercuria.streams.schema import BatchSchema
-from mercuria.topics import max_batch_bytes
 
 BUFFERED_POLL_S = 0.02
 """How long to wait for records while a partition is not read, because its queue is full."""
 
-MAX_CONNECTIONS = 16
-"""How many connections a worker produces over, at the most."""
-
 MAX_BATCH_RECORDS = 1000
 """A longer fetch is cut, so that one batch keeps the event loop for some milliseconds at most."""
-
-
-class Record(Struct, frozen=True, gc=False):
-    """A record to append. `time_ms` is its timestamp; `headers` are pairs of name and bytes."""
-
-    key: bytes | None
-    value: bytes | None
-    time_ms: int | None
-    headers: list[tuple[str, bytes]] = []
 
 
 class BatchScheduler(DefaultSchedulingStrategy):
@@ -250,161 +234,6 @@ class Consumer(driver.Consumer):
         acked.clear()
         self._acked_index[tp].clear()
         return last + 1
-
-
-class Producer(driver.Producer):
-    """Faust's producer, idempotent, and with a way to append whole batches."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._connections: dict[int, _Connection] = {}
-        self._lanes: dict[tuple[int, str, int], _Lane] = {}
-
-    def _settings_extra(self) -> Mapping[str, Any]:
-        return {"acks": "all", "enable_idempotence": True}
-
-    def enqueue(
-        self, source: int, topic: str, partition: int, records: Sequence[Record]
-    ) -> asyncio.Future[int]:
-        """Hand over records that come from the partition `source`.
-
-        They are appended in order, and in as few record batches as they fit into.
-
-        Returns:
-            The offset of the first record, when Kafka has acknowledged all of them; -1 when there is none.
-        """
-        number = source % MAX_CONNECTIONS
-        lane = self._lanes.get((number, topic, partition))
-        if lane is None:
-            connection = self._connections.get(number)
-            if connection is None:
-                connection = self._connections[number] = _Connection(self._new_producer)
-            lane = self._lanes[number, topic, partition] = _Lane(connection, topic, partition)
-        return lane.enqueue(records)
-
-    async def flush(self) -> None:
-        """Wait until all that was handed over is acknowledged. Faust does so before it reads a changelog to its end."""
-        await super().flush()
-        await asyncio.gather(*(lane.flush() for lane in self._lanes.values()))
-
-    async def on_stop(self) -> None:
-        """Give up what is still waiting, and stop."""
-        for lane in self._lanes.values():
-            lane.cancel()
-        await super().on_stop()
-        for connection in self._connections.values():
-            await connection.stop()
-
-
-class _Connection:
-    """A producer of aiokafka's that starts when it is first wanted.
-
-    It has one request under way at a time. With one for all, the partitions of a worker would wait for each other:
-    all decide, then all are sent, and whoever is ready first waits for the last.
-    """
-
-    def __init__(self, new_producer: Callable[[], AIOKafkaProducer]) -> None:
-        self._new_producer = new_producer
-        self._starting: asyncio.Task[AIOKafkaProducer] | None = None
-
-    async def producer(self) -> AIOKafkaProducer:
-        if self._starting is None:
-            self._starting = asyncio.create_task(self._start())
-        return await asyncio.shield(self._starting)
-
-    async def stop(self) -> None:
-        if self._starting is not None:
-            await (await self._starting).stop()
-
-    async def _start(self) -> AIOKafkaProducer:
-        producer = self._new_producer()
-        await producer.start()
-        return producer
-
-
-class _Lane:
-    """What is on its way to one partition, over one connection.
-
-    Several senders may wait for the same partition. aiokafka takes one batch of a partition at a time and lets all
-    others poll for their turn, so here they join the next batch instead.
-    """
-
-    def __init__(self, connection: _Connection, topic: str, partition: int) -> None:
-        self._connection = connection
-        self._topic = topic
-        self._partition = partition
-        self._max_batch_bytes = max_batch_bytes(topic)
-        self._waiting: list[tuple[Sequence[Record], asyncio.Future[int]]] = []
-        self._task: asyncio.Task[None] | None = None
-
-    def enqueue(self, records: Sequence[Record]) -> asyncio.Future[int]:
-        loop = asyncio.get_running_loop()
-        appended: asyncio.Future[int] = loop.create_future()
-        if not records:
-            appended.set_result(-1)
-            return appended
-        self._waiting.append((records, appended))
-        if self._task is None or self._task.done():
-            self._task = loop.create_task(self._run())
-        return appended
-
-    async def flush(self) -> None:
-        if self._task is not None:
-            await asyncio.wait([self._task])
-
-    def cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _run(self) -> None:
-        while self._waiting:
-            taken, self._waiting = self._waiting, []
-            try:
-                first_offsets = await self._append([record for records, _ in taken for record in records])
-            except Exception as error:
-                for _, appended in taken:
-                    if not appended.done():
-                        appended.set_exception(error)
-                continue
-            start = 0
-            for records, appended in taken:
-                if not appended.done():
-                    appended.set_result(_offset_at(first_offsets, start))
-                start += len(records)
-
-    async def _append(self, records: list[Record]) -> list[tuple[int, int]]:
-        """Append records; return for each record batch the index of its first record, and that one's offset."""
-        producer = await self._connection.producer()
-        start, starts, futures = 0, [], []
-        while start < len(records):
-            batch = _RecordBatch(self._max_batch_bytes, producer._message_accumulator._compression_type)
-            starts.append(start)
-            start = batch.extend(records, start)
-            futures.append(await producer.send_batch(batch, self._topic, partition=self._partition))
-        return [(start, (await future).offset) for start, future in zip(starts, futures, strict=True)]
-
-
-class _RecordBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped
-    """A record batch that takes many records at once, without aiokafka's checks and wrappers for each of them."""
-
-    def extend(self, records: list[Record], start: int) -> int:
-        """Take records from the index `start` on, as many as fit, and close; return the index of the next one."""
-        append = self._builder.append
-        count = 0
-        for record in islice(records, start, None):
-            if append(count, record.time_ms, record.key, record.value, record.headers) is None:
-                break
-            count += 1
-        assert count > 0, "an empty batch takes any record"
-        self._relative_offset = count
-        self.close()
-        return start + count
-
-
-def _offset_at(first_offsets: list[tuple[int, int]], index: int) -> int:
-    """Return the offset of the record `index`, from the record batches' first indices and offsets."""
-    start, offset = max(pair for pair in first_offsets if pair[0] <= index)
-    return offset + index - start
 
 
 class Transport(driver.Transport):
