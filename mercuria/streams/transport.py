@@ -112,7 +112,7 @@ class _FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka is un
     where the one before it ended notices that. Offsets alone do not tell: transactions leave gaps in them.
     """
 
-    # Where nothing but the marks of transactions was found: from, and up to where.
+    # Where nothing but the marks of transactions was found behind the last record: from, and up to where.
     _empty: ClassVar[dict[TP, tuple[int, int]]] = {}
 
     def getall(self, max_records: int | None = None) -> list[Any]:
@@ -123,8 +123,9 @@ class _FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka is un
         start = parsed.next_fetch_offset
         since, until = self._empty.pop(tp, (start, start))
         records = Fetched(self._take(parsed, max_records), since if until == start else start)
-        if not records:
-            self._empty[tp] = (records.start, parsed.next_fetch_offset)
+        end = records[-1].offset + 1 if records else records.start
+        if end < parsed.next_fetch_offset:
+            self._empty[tp] = (end, parsed.next_fetch_offset)
         return records
 
     def _take(self, parsed: _ParsedRecords, max_records: int | None) -> list[Any]:

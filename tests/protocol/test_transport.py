@@ -60,6 +60,28 @@ async def test_fetches_follow_each_other_across_the_markers_of_transactions(live
     assert ends[-1] > 40, "the markers have offsets, too"
 
 
+async def test_a_marker_behind_the_last_record_of_a_fetch_is_no_gap(live_stack: Stack) -> None:
+    servers = live_stack.env["MERCURIA_KAFKA"]
+    topic = await new_topic(servers)
+    consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, fetch_max_wait_ms=50)
+    await consumer.start()
+    partition = TopicPartition(topic, 0)
+    consumer.assign([partition])
+    await consumer.seek_to_beginning(partition)
+    fetched: list[Fetched] = []
+    try:
+        for _ in range(5):
+            # What is there when it reads ends in a marker each time.
+            await write_transactions(servers, topic, 1)
+            wanted = sum(map(len, fetched)) + 2
+            while sum(map(len, fetched)) < wanted:
+                fetched += (await consumer.getmany(timeout_ms=200)).values()
+    finally:
+        await consumer.stop()
+    ends = [0] + [records[-1].offset + 1 for records in fetched]
+    assert [records.start for records in fetched] == ends[:-1]
+
+
 def test_a_long_fetch_is_cut_into_batches_that_follow_each_other() -> None:
     count = 2 * MAX_BATCH_RECORDS + 1
     records = Fetched([SimpleNamespace(offset=10 + 2 * index) for index in range(count)], start=7)
