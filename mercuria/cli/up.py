@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from mercuria.cli.options import data_dir_option
 from mercuria.config import DEFAULT_DATA_DIR, SettingError
 from mercuria.embedded.directory import DataDirectory
 from mercuria.embedded.errors import StackError, StackStopped
@@ -28,12 +29,6 @@ from mercuria.embedded.status import PartStatus, State, look, shut_down
 from mercuria.streams.declare import TopicError, prepare
 
 EXIT_STOPPED = 3
-
-data_dir_option = click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    help="Where everything is kept. Default: MERCURIA_DATA_DIR, else ./data.",
-)
 
 
 @cli.command()
@@ -44,17 +39,17 @@ data_dir_option = click.option(
     help="The API's port. Default: the one of last time, else 6066, else a free one.",
 )
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="How many workers.")
-def up(data_dir: Path | None, http_port: int | None, workers: int) -> None:
+def up(http_port: int | None, workers: int) -> None:
     """Start Kafka, PostgreSQL, Redis and Mercuria, and keep them running until Ctrl-C."""
-    keep_up(_directory(data_dir), http_port=http_port, workers=workers, prepare=prepare)
+    keep_up(_directory(), http_port=http_port, workers=workers, prepare=prepare)
 
 
 @cli.command()
 @data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(data_dir: Path | None, as_json: bool) -> None:
+def status(as_json: bool) -> None:
     """Show what runs. The exit code is 0 when all is up, 1 when a part is not, 3 when the stack is stopped."""
-    directory = DataDirectory(_directory(data_dir))
+    directory = DataDirectory(_directory())
     with _failures_as_sentences():
         parts = look(directory)
     if as_json:
@@ -68,9 +63,9 @@ def status(data_dir: Path | None, as_json: bool) -> None:
 
 @cli.command()
 @data_dir_option
-def down(data_dir: Path | None) -> None:
+def down() -> None:
     """Stop what `mercuria up` started, and wait until it is gone."""
-    directory = DataDirectory(_directory(data_dir))
+    directory = DataDirectory(_directory())
     with _failures_as_sentences():
         ran = shut_down(directory, click.echo)
         click.echo("Stopped." if ran else f"Nothing runs in {directory.path}.")
@@ -106,8 +101,8 @@ def keep_up(
         screen.say("Stopped.")
 
 
-def _directory(data_dir: Path | None) -> Path:
-    return data_dir or Path(os.environ.get("MERCURIA_DATA_DIR") or DEFAULT_DATA_DIR)
+def _directory() -> Path:
+    return Path(os.environ.get("MERCURIA_DATA_DIR") or DEFAULT_DATA_DIR)
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Batches as they come from Kafka: none is missing, and a gap that is none is not taken for one."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -37,23 +39,35 @@ async def write_transactions(servers: str, topic: str, count: int) -> None:
         await producer.stop()
 
 
+@asynccontextmanager
+async def reader_of(servers: str, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """Connect a consumer of the topic's only partition, from its beginning."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, fetch_max_wait_ms=50)
+    await consumer.start()
+    try:
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        await consumer.seek_to_beginning(partition)
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def fetch(consumer: AIOKafkaConsumer, fetched: list[Fetched], count: int) -> None:
+    """Add fetches to `fetched` until they hold `count` records."""
+    while sum(map(len, fetched)) < count:
+        fetched += (await consumer.getmany(timeout_ms=200)).values()
+
+
 async def test_fetches_follow_each_other_across_the_markers_of_transactions(live_stack: Stack) -> None:
     servers = live_stack.env["MERCURIA_KAFKA"]
     topic = await new_topic(servers)
-    consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, fetch_max_wait_ms=50)
-    await consumer.start()
-    partition = TopicPartition(topic, 0)
-    consumer.assign([partition])
-    await consumer.seek_to_beginning(partition)
     fetched: list[Fetched] = []
-    try:
+    async with reader_of(servers, topic) as consumer:
         # Written while it reads, so that some fetches end before a marker and some find nothing else.
         writing = asyncio.create_task(write_transactions(servers, topic, 20))
-        while sum(map(len, fetched)) < 40:
-            fetched += (await consumer.getmany(timeout_ms=200)).values()
+        await fetch(consumer, fetched, 40)
         await writing
-    finally:
-        await consumer.stop()
     assert all(isinstance(records, Fetched) for records in fetched)
     ends = [0] + [records[-1].offset + 1 for records in fetched]
     assert [records.start for records in fetched] == ends[:-1]
@@ -63,21 +77,12 @@ async def test_fetches_follow_each_other_across_the_markers_of_transactions(live
 async def test_a_marker_behind_the_last_record_of_a_fetch_is_no_gap(live_stack: Stack) -> None:
     servers = live_stack.env["MERCURIA_KAFKA"]
     topic = await new_topic(servers)
-    consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, fetch_max_wait_ms=50)
-    await consumer.start()
-    partition = TopicPartition(topic, 0)
-    consumer.assign([partition])
-    await consumer.seek_to_beginning(partition)
     fetched: list[Fetched] = []
-    try:
+    async with reader_of(servers, topic) as consumer:
         for _ in range(5):
             # What is there when it reads ends in a marker each time.
             await write_transactions(servers, topic, 1)
-            wanted = sum(map(len, fetched)) + 2
-            while sum(map(len, fetched)) < wanted:
-                fetched += (await consumer.getmany(timeout_ms=200)).values()
-    finally:
-        await consumer.stop()
+            await fetch(consumer, fetched, sum(map(len, fetched)) + 2)
     ends = [0] + [records[-1].offset + 1 for records in fetched]
     assert [records.start for records in fetched] == ends[:-1]
 

@@ -34,7 +34,8 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
         click.option(
             "--data-dir",
-            type=click.Path(path_type=Path),
+            type=click.Path(),
+            expose_value=False,  # As `cli.options.data_dir_option`, for another purpose.
             help="A directory that is empty or does not exist, and is kept. Default: a temporary one.",
         ),
         click.option("--seed", type=int, help="Repeats the commands and moments of an earlier run."),
@@ -79,7 +80,6 @@ def _conduct(
     commands: int,
     rate: int,
     seed: int | None,
-    data_dir: Path | None,
     as_json: bool,
 ) -> None:
     console = Console(stderr=as_json, highlight=False, markup=False, soft_wrap=True)
@@ -91,7 +91,7 @@ def _conduct(
 
     tell(f"Seed {seed}.")
     try:
-        with _directory(data_dir) as directory, fresh_stack(directory, workers, tell) as stack:
+        with _directory() as directory, fresh_stack(directory, workers, tell) as stack:
             trial = Trial(stack, seed=seed, commands=commands, rate_per_s=rate, tell=tell)
             outcome = asyncio.run(_run(trial, faults, console))
     except (StackError, TrialError) as error:
@@ -134,10 +134,10 @@ async def _run(trial: Trial, faults: Faults, console: Console) -> Outcome:
 
 
 @contextmanager
-def _directory(wanted: Path | None) -> Iterator[Path]:
-    """Yield a fresh directory: the wanted one, or one that is removed afterwards."""
+def _directory() -> Iterator[Path]:
+    """Yield a fresh directory: the one that is named, or one that is removed afterwards."""
     # The `mercuria` command has put --data-dir into the environment before it came here.
-    named = wanted or os.environ.get("MERCURIA_DATA_DIR")
+    named = os.environ.get("MERCURIA_DATA_DIR")
     if named is None:
         with tempfile.TemporaryDirectory(prefix="mercuria-chaos-", ignore_cleanup_errors=True) as temporary:
             yield Path(temporary)
