@@ -19,9 +19,10 @@ from mercuria.domain.commands import (
     Forwarded,
     Leg,
     Origin,
+    Position,
     Refund,
 )
-from mercuria.domain.events import CommandRejected, Event, Position
+from mercuria.domain.events import CommandRejected, Event
 from mercuria.domain.parsing import Unreadable, read_command
 from mercuria.domain.rejections import DETAILS, Code
 from mercuria.domain.transfer import react

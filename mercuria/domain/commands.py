@@ -113,6 +113,14 @@ class Origin(Struct, frozen=True, gc=False, array_like=True):
     offset: Integer
 
 
+class Position(Struct, frozen=True, gc=False):
+    """Where and when a command was decided: its record on the command topic. `time_ms` is the broker's, in UTC."""
+
+    partition: Integer
+    offset: Integer
+    time_ms: Integer
+
+
 class WalletSide(Struct, frozen=True, gc=False):
     """One wallet of a movement, as it was right after its part; what is not known yet is None."""
 
@@ -123,7 +131,10 @@ class WalletSide(Struct, frozen=True, gc=False):
 
 
 class Leg(Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
-    """What all legs have. `id` is the transaction's; `mac` proves that Mercuria wrote the leg (`streams.seal`)."""
+    """What all legs have. `mac` proves that Mercuria wrote the leg (`streams.seal`).
+
+    In those that move money, `id` is the transaction's, and `initiated` is where its command was decided.
+    """
 
     origin: Origin
     wallet_id: UUID
@@ -134,6 +145,7 @@ class Credit(Leg, frozen=True, gc=False, kw_only=True, tag="credit"):
     """The second half of a transfer: the sender has paid, `wallet_id` receives."""
 
     id: UUID
+    initiated: Position
     amount: Integer
     currency: str
     sender: WalletSide
@@ -145,6 +157,7 @@ class Refund(Leg, frozen=True, gc=False, kw_only=True, tag="refund"):
     """The way back: the receiver has refused the credit for the reason `code`, and `wallet_id` gets its money back."""
 
     id: UUID
+    initiated: Position
     amount: Integer
     currency: str
     receiver: WalletSide

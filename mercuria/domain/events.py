@@ -10,7 +10,7 @@ from uuid import UUID
 
 from msgspec import Raw, Struct
 
-from mercuria.domain.commands import WalletSide
+from mercuria.domain.commands import Position, WalletSide
 from mercuria.domain.rejections import Code
 
 NO_COMMAND = Raw(b"null")
@@ -19,14 +19,6 @@ NO_COMMAND = Raw(b"null")
 Status = Literal["open", "frozen", "closed"]
 TransactionStatus = Literal["pending", "completed", "failed"]
 Kind = Literal["deposit", "withdrawal", "transfer"]
-
-
-class Position(Struct, frozen=True, gc=False):
-    """Where and when a command was decided: its record on the command topic. `time_ms` is the broker's, in UTC."""
-
-    partition: int
-    offset: int
-    time_ms: int
 
 
 class Failure(Struct, frozen=True, gc=False):
@@ -56,11 +48,12 @@ class BalanceUpdated(Struct, frozen=True, gc=False, kw_only=True):
 
     `transaction_status` is the whole transaction's after this event: the debit of a transfer leaves it `pending`, the
     credit makes it `completed`, a refund `failed`. The last event of a transaction carries all of it, both wallets
-    included.
+    included. `initiated` says which record began the transaction, and when: the one identity that nobody else can have.
     """
 
     offset: int
     transaction_id: UUID
+    initiated: Position
     kind: Kind
     transaction_status: TransactionStatus
     wallet_id: UUID

@@ -4,8 +4,8 @@ A debit sends a credit to the receiver; a credit that is refused sends a refund 
 refused. So every transfer ends, with the money in exactly one of the two wallets.
 """
 
-from mercuria.domain.commands import Credit, Decidable, Leg, Origin, Refund, Transfer, WalletSide
-from mercuria.domain.events import BalanceUpdated, CommandRejected, Event, Position
+from mercuria.domain.commands import Credit, Decidable, Leg, Origin, Position, Refund, Transfer, WalletSide
+from mercuria.domain.events import BalanceUpdated, CommandRejected, Event
 
 
 def react(command: Decidable, event: Event, position: Position) -> Leg | None:
@@ -19,6 +19,7 @@ def react(command: Decidable, event: Event, position: Position) -> Leg | None:
             origin=Origin(position.partition, position.offset),
             wallet_id=command.to_wallet_id,
             id=command.id,
+            initiated=position,
             amount=command.amount,
             currency=command.currency,
             sender=event.from_wallet,
@@ -30,6 +31,7 @@ def react(command: Decidable, event: Event, position: Position) -> Leg | None:
             origin=Origin(position.partition, position.offset),
             wallet_id=command.sender.wallet_id,
             id=command.id,
+            initiated=command.initiated,
             amount=command.amount,
             currency=command.currency,
             receiver=WalletSide(command.wallet_id),

@@ -23,6 +23,7 @@ from mercuria.domain.commands import (
     FreezeWallet,
     Movement,
     OpenWallet,
+    Position,
     Refund,
     StatusCommand,
     Transfer,
@@ -35,7 +36,6 @@ from mercuria.domain.events import (
     CommandRejected,
     Event,
     Failure,
-    Position,
     Status,
     StatusChanged,
     WalletCreated,
@@ -290,7 +290,7 @@ def _tell_balance(
     command: Movement | Credit | Refund, wallet: Wallet, outcome: Outcome, at: Position
 ) -> BalanceUpdated:
     side = WalletSide(wallet.id, wallet.owner_id, outcome.balance, outcome.version)
-    failure = None
+    initiated, failure = at, None
     kind = type(command)
     sender: WalletSide | None
     receiver: WalletSide | None
@@ -301,14 +301,16 @@ def _tell_balance(
     elif kind is Transfer:
         status, sender, receiver = "pending", side, WalletSide(cast(Transfer, command).to_wallet_id)
     elif kind is Credit:
-        status, sender, receiver = "completed", cast(Credit, command).sender, side
+        credit = cast(Credit, command)
+        initiated, status, sender, receiver = credit.initiated, "completed", credit.sender, side
     else:
         refund = cast(Refund, command)
-        status, sender, receiver = "failed", side, refund.receiver
+        initiated, status, sender, receiver = refund.initiated, "failed", side, refund.receiver
         failure = Failure(refund.code, DETAILS[Code(refund.code)])
     return BalanceUpdated(
         offset=at.offset,
         transaction_id=command.id,
+        initiated=initiated,
         kind=KINDS[kind],
         transaction_status=status,  # type: ignore[arg-type]  # mypy widens the literals of the tuples above
         wallet_id=wallet.id,

@@ -8,12 +8,11 @@ from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from mercuria.domain.commands import ClientCommand, Credit, Decidable, Leg, Refund, Transfer
+from mercuria.domain.commands import ClientCommand, Credit, Decidable, Leg, Position, Refund, Transfer
 from mercuria.domain.events import (
     BalanceUpdated,
     CommandRejected,
     Event,
-    Position,
     StatusChanged,
     WalletCreated,
 )

@@ -21,6 +21,7 @@ from mercuria.domain.commands import (
     Movement,
     OpenWallet,
     Origin,
+    Position,
     Refund,
     Transfer,
     UnfreezeWallet,
@@ -32,7 +33,6 @@ from mercuria.domain.events import (
     CommandRejected,
     Event,
     Failure,
-    Position,
     Status,
     TransactionStatus,
 )
@@ -48,6 +48,7 @@ ID = UUID("0190b7a4-0000-7000-8000-0000000000ff")
 
 PAST_MS = 1_700_000_000_000
 NOW = Position(partition=3, offset=100, time_ms=PAST_MS + 60_000)
+BEGUN = Position(partition=5, offset=17, time_ms=PAST_MS + 59_000)
 
 MAX = 2**63 - 1
 
@@ -89,6 +90,7 @@ def credit(amount: int = 100, **fields: Any) -> Credit:
         "origin": Origin(5, 17),
         "wallet_id": WALLET,
         "id": ID,
+        "initiated": BEGUN,
         "amount": amount,
         "currency": "EUR",
         "sender": WalletSide(OTHER, STRANGER, 900, 7),
@@ -104,6 +106,7 @@ def refund(amount: int = 100, **fields: Any) -> Refund:
         "origin": Origin(5, 18),
         "wallet_id": WALLET,
         "id": ID,
+        "initiated": BEGUN,
         "amount": amount,
         "currency": "EUR",
         "receiver": WalletSide(OTHER),
@@ -147,6 +150,7 @@ def changed(
     return BalanceUpdated(
         offset=NOW.offset,
         transaction_id=command.id,
+        initiated=getattr(command, "initiated", NOW),
         kind=KINDS[type(command)],
         transaction_status=transaction_status,
         wallet_id=WALLET,

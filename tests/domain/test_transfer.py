@@ -13,6 +13,7 @@ from mercuria.domain.wallet import Wallet, decide, evolve
 
 from .faults import Situation, acceptable, single_faults
 from .story import (
+    BEGUN,
     ID,
     MAX,
     NOW,
@@ -45,6 +46,7 @@ def test_a_debit_sends_a_credit_to_the_receiver() -> None:
         origin=HERE,
         wallet_id=OTHER,
         id=ID,
+        initiated=NOW,
         amount=40,
         currency="EUR",
         sender=WalletSide(WALLET, OWNER, balance=60, version=3),
@@ -59,6 +61,7 @@ def test_a_refused_credit_sends_a_refund_to_the_sender() -> None:
         origin=HERE,
         wallet_id=OTHER,
         id=ID,
+        initiated=BEGUN,
         amount=40,
         currency="EUR",
         receiver=WalletSide(WALLET),

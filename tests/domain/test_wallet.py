@@ -291,7 +291,8 @@ BYTES: list[tuple[str, Given, Decidable, bytes]] = [
         "balance updated",
         given(open_wallet(), deposit(100)),
         transfer(40, reference="rent"),
-        b'{"offset":100,"transaction_id":"0190b7a4-0000-7000-8000-0000000000ff","kind":"transfer",'
+        b'{"offset":100,"transaction_id":"0190b7a4-0000-7000-8000-0000000000ff",'
+        b'"initiated":{"partition":3,"offset":100,"time_ms":1700000060000},"kind":"transfer",'
         b'"transaction_status":"pending","wallet_id":"0190b7a4-0000-7000-8000-000000000001",'
         b'"owner_id":"0190b7a4-0000-7000-8000-00000000000a","amount":40,"currency":"EUR","balance":60,'
         b'"status":"open","version":3,"from_wallet":{"wallet_id":"0190b7a4-0000-7000-8000-000000000001",'

@@ -9,7 +9,16 @@ import msgspec
 import pytest
 
 from mercuria.cli.chaos.trial import read_log
-from mercuria.domain.commands import Credit, Deposit, Forwarded, Origin, Refund, Transfer, WalletSide
+from mercuria.domain.commands import (
+    Credit,
+    Deposit,
+    Forwarded,
+    Origin,
+    Position,
+    Refund,
+    Transfer,
+    WalletSide,
+)
 from mercuria.domain.events import CommandRejected
 from mercuria.embedded.stack import Stack
 from mercuria.streams.client import Sent
@@ -57,7 +66,15 @@ def leg(mac: str | None, kind: str = "credit") -> Callable[[Situation], bytes]:
 
     def make(situation: Situation) -> bytes:
         common = {"origin": Origin(0, 2**40), "wallet_id": situation.wallet}
-        money = {"id": uuid4(), "amount": 5, "currency": "EUR", "reference": None, "metadata": {}}
+        begun = Position(0, 2**40, 0)
+        money = {
+            "id": uuid4(),
+            "initiated": begun,
+            "amount": 5,
+            "currency": "EUR",
+            "reference": None,
+            "metadata": {},
+        }
         forged = {
             "credit": lambda: Credit(**common, **money, sender=WalletSide(situation.other)),
             "refund": lambda: Refund(

@@ -1,0 +1,115 @@
+"""Transactions: a movement of money as a whole, as people see it, told from the events of the wallets.
+
+A deposit or withdrawal is one event, a transfer two or three. The last one says all, so no event needs another one.
+"""
+
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from mercuria.domain.commands import KINDS, Deposit, Movement, Position, Transfer, Withdraw
+from mercuria.domain.events import (
+    NO_COMMAND,
+    BalanceUpdated,
+    CommandRejected,
+    Failure,
+    Kind,
+    TransactionStatus,
+)
+from mercuria.domain.rejections import Code
+
+_decode_command = msgspec.json.Decoder(Deposit | Withdraw | Transfer).decode
+_MOVEMENTS = ("deposit", "withdraw", "transfer")
+_OWNERS_REFUSALS = (
+    Code.WALLET_CLOSED,
+    Code.WALLET_FROZEN,
+    Code.CURRENCY_MISMATCH,
+    Code.INSUFFICIENT_FUNDS,
+    Code.BALANCE_WOULD_OVERFLOW,
+)
+"""Refusals that only the owner of a wallet gets: for anybody else, others come first."""
+
+
+class Transaction(Struct, frozen=True, kw_only=True):
+    """One movement of money.
+
+    `initiated` is the record that began it: its identity in the log, also where a careless client has used an id for
+    two. Owners are those of wallets that took part in it so far. `actor_id` is who tried one that was refused.
+    `completed_at_ms` is None unless it is completed.
+    """
+
+    id: UUID
+    initiated: Position
+    kind: Kind
+    status: TransactionStatus
+    from_wallet_id: UUID | None
+    to_wallet_id: UUID | None
+    from_owner_id: UUID | None = None
+    to_owner_id: UUID | None = None
+    actor_id: UUID | None = None
+    amount: int
+    currency: str
+    reference: str | None
+    metadata: dict[str, str]
+    failure: Failure | None = None
+    completed_at_ms: int | None = None
+
+    def is_visible_to(self, person_id: UUID) -> bool:
+        """Tell whether a person took part in it: owns one of its wallets, or tried it and was refused."""
+        return person_id in (self.from_owner_id, self.to_owner_id, self.actor_id)
+
+
+def transaction_of(event: BalanceUpdated, time_ms: int) -> Transaction:
+    """Return the transaction as it is after `event`, which happened at `time_ms`."""
+    sender, receiver = event.from_wallet, event.to_wallet
+    return Transaction(
+        id=event.transaction_id,
+        initiated=event.initiated,
+        kind=event.kind,
+        status=event.transaction_status,
+        from_wallet_id=sender.wallet_id if sender else None,
+        to_wallet_id=receiver.wallet_id if receiver else None,
+        from_owner_id=sender.owner_id if sender else None,
+        to_owner_id=receiver.owner_id if receiver else None,
+        amount=event.amount,
+        currency=event.currency,
+        reference=event.reference,
+        metadata=event.metadata,
+        failure=event.failure,
+        completed_at_ms=time_ms if event.transaction_status == "completed" else None,
+    )
+
+
+def refused_transaction(event: CommandRejected, position: Position) -> Transaction | None:
+    """Return the transaction that a wallet refused at `position`; None where something else was refused.
+
+    A client's command whose id was used before is no transaction: the one with that id is another one.
+    """
+    if event.command_type not in _MOVEMENTS or event.command == NO_COMMAND:
+        return None
+    command: Movement = _decode_command(event.command)
+    kind = type(command)
+    owner_id = command.actor_id if event.code in _OWNERS_REFUSALS else None
+    return Transaction(
+        id=command.id,
+        initiated=position,
+        kind=KINDS[kind],
+        status="failed",
+        from_wallet_id=None if kind is Deposit else command.wallet_id,
+        to_wallet_id=_receiver_id(command),
+        from_owner_id=None if kind is Deposit else owner_id,
+        to_owner_id=owner_id if kind is Deposit else None,
+        actor_id=command.actor_id,
+        amount=command.amount,
+        currency=command.currency,
+        reference=command.reference,
+        metadata=command.metadata,
+        failure=Failure(event.code, event.detail),
+    )
+
+
+def _receiver_id(command: Movement) -> UUID | None:
+    if type(command) is Transfer:
+        return command.to_wallet_id
+    return command.wallet_id if type(command) is Deposit else None
