@@ -1,0 +1,154 @@
+"""Problems: every answer that is an error, as RFC 9457 has it (`application/problem+json`), and every code there is.
+
+What wallets refuse keeps the code of `domain.rejections`; what HTTP itself refuses has codes of its own here.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from mercuria.domain.rejections import DETAILS, Code
+
+CONTENT_TYPE = "application/problem+json"
+
+
+class Meaning(NamedTuple):
+    """What a code stands for: the status of the answer, a title that is always the same, and the usual detail."""
+
+    status: int
+    title: str
+    detail: str
+
+
+def _title(code: str) -> str:
+    return code.replace("_", " ").capitalize()
+
+
+def _meanings(codes: dict[str, tuple[int, str]]) -> dict[str, Meaning]:
+    return {code: Meaning(status, _title(code), detail) for code, (status, detail) in codes.items()}
+
+
+_OF_RECORDS = (
+    Code.EMPTY_RECORD,
+    Code.RECORD_TOO_LARGE,
+    Code.MALFORMED_COMMAND,
+    Code.UNKNOWN_COMMAND_TYPE,
+    Code.MISSING_KEY,
+    Code.KEY_MISMATCH,
+    Code.LEG_NOT_AUTHENTIC,
+)
+"""Refusals of records on Kafka, which no HTTP request can cause."""
+
+_STATUSES = {
+    Code.MALFORMED_JSON: 400,
+    Code.MISSING_FIELD: 400,
+    Code.UNKNOWN_FIELD: 400,
+    Code.INVALID_FIELD: 400,
+    Code.OPERATOR_REQUIRED: 403,
+    Code.NOT_WALLET_OWNER: 403,
+    Code.WALLET_NOT_FOUND: 404,
+}
+
+REFUSALS: dict[str, Meaning] = {
+    str(code): Meaning(_STATUSES.get(code, 422), _title(code), detail)
+    for code, detail in DETAILS.items()
+    if code not in _OF_RECORDS
+}
+"""What commands are refused with."""
+
+OF_HTTP: dict[str, Meaning] = _meanings(
+    {
+        # What stands in the request.
+        "bad_request": (400, "The request is not HTTP as it should be."),
+        "malformed_body": (400, "The body must be a JSON object."),
+        "invalid_fields": (400, "Fields of the request have values that they cannot have."),
+        "invalid_header": (400, "A header has a value that it cannot have."),
+        "invalid_cursor": (400, "The cursor is none that a page of this list has given."),
+        # Who asks.
+        "missing_token": (401, "This needs an access token: `Authorization: Bearer …`."),
+        "invalid_token": (401, "The access token is not valid."),
+        "token_expired": (401, "The access token has expired: refresh it."),
+        "not_yours": (403, "This belongs to somebody else."),
+        # What is asked for.
+        "not_found": (404, "There is nothing at this address."),
+        "transaction_not_found": (404, "There is no such transaction."),
+        "method_not_allowed": (405, "This address does not take this method."),
+        "request_timeout": (408, "The request took too long to arrive."),
+        "idempotency_key_in_use": (409, "A request with this Idempotency-Key is being worked on: ask again."),
+        "body_too_large": (413, "The body is larger than it may be."),
+        "unsupported_media_type": (415, "The body must be `application/json`."),
+        "headers_too_large": (431, "The request's headers are larger than they may be."),
+        # What Mercuria cannot do now.
+        "too_many_requests": (429, "Too many requests: wait, and ask again."),
+        "internal_error": (500, "Something is wrong with Mercuria, and it is logged."),
+        "overloaded": (503, "There is more to do than can be done now: ask again."),
+        "shutting_down": (503, "This worker is stopping: ask again, another one will answer."),
+        "not_decided": (
+            503,
+            "Whether the command will be carried out is not known yet: ask again with the same Idempotency-Key.",
+        ),
+        "wallets_unavailable": (
+            503,
+            "The wallet's partition is not being worked on at the moment: ask again.",
+        ),
+        "database_unavailable": (503, "PostgreSQL cannot be reached at the moment: ask again."),
+        "not_known_yet": (503, "What was decided last is still being written down: ask again."),
+    }
+)
+
+MEANINGS: dict[str, Meaning] = REFUSALS | OF_HTTP
+"""All codes that an answer may have."""
+
+
+class FieldError(Struct, frozen=True):
+    """What is wrong with one field: its path in the body (`metadata.name`), query or header, a code, and a sentence."""
+
+    field: str
+    code: str
+    detail: str
+
+
+class ProblemDocument(Struct, frozen=True, omit_defaults=True):
+    """The body of an error (RFC 9457). `code` is stable; `instance` is the request's id, which the log has as well."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    instance: str
+    errors: list[FieldError] = []
+
+
+class Problem(Struct, frozen=True):
+    """A refusal, as a value. `detail` and `status` say otherwise than the code's meaning, where they are given."""
+
+    code: str
+    detail: str | None = None
+    errors: list[FieldError] = []
+    headers: dict[str, str] = {}
+    status: int | None = None
+
+    @property
+    def http_status(self) -> int:
+        """The status of the answer."""
+        return self.status or MEANINGS[self.code].status
+
+    def document(self, request_id: str) -> bytes:
+        """Return the body of the answer."""
+        meaning = MEANINGS[self.code]
+        return _encode(
+            ProblemDocument(
+                type=f"urn:mercuria:problem:{self.code}",
+                title=meaning.title,
+                status=self.http_status,
+                detail=self.detail or meaning.detail,
+                code=self.code,
+                instance=f"urn:mercuria:request:{request_id}",
+                errors=self.errors,
+            )
+        )
+
+
+_encode = msgspec.json.Encoder().encode
