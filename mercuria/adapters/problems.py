@@ -62,7 +62,6 @@ OF_HTTP: dict[str, Meaning] = _meanings(
         # What stands in the request.
         "bad_request": (400, "The request is not HTTP as it should be."),
         "malformed_body": (400, "The body must be a JSON object."),
-        "invalid_fields": (400, "Fields of the request have values that they cannot have."),
         "invalid_header": (400, "A header has a value that it cannot have."),
         "invalid_cursor": (400, "The cursor is none that a page of this list has given."),
         # Who asks.

@@ -1,0 +1,247 @@
+"""Endpoints: how a view of the HTTP API is declared, and what is done for each of them before it is called.
+
+    @endpoint("POST", "/api/v1/login", body=Credentials, answers={200: Session}, problems=("invalid_credentials",))
+    async def login(call: Call) -> Answer | Problem: ...
+
+The caller is authenticated, the path, query and body are read; then the view is called, and what it returns becomes
+the answer. The OpenAPI document is made from the same declarations (`web.openapi`). A refusal is a value, `Problem`.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from enum import Enum
+from typing import Any, ClassVar, Literal
+from uuid import UUID
+
+import msgspec
+from aiohttp.web import Request, Response
+from faust.web import View
+from msgspec import Struct
+
+from mercuria.adapters.problems import CONTENT_TYPE, Problem
+from mercuria.adapters.tokens import Caller
+from mercuria.domain.rejections import Code
+from mercuria.web.callers import caller_of
+from mercuria.web.parsing import parse_id, parse_query, read_body
+
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Access(Enum):
+    """Who may call an endpoint."""
+
+    ANYONE = "anyone"
+    SIGNED_IN = "signed in"
+    OPERATOR = "operator"
+
+
+ANYONE, SIGNED_IN, OPERATOR = Access.ANYONE, Access.SIGNED_IN, Access.OPERATOR
+
+
+class Answer(Struct, frozen=True):
+    """What a view answers: what is to be the JSON, the status, and headers."""
+
+    content: Any = None
+    status: int = 200
+    headers: dict[str, str] = {}
+
+
+class Call(Struct):
+    """One request, as a view sees it."""
+
+    request: Request
+    path: dict[str, UUID]
+    query: Any
+    body: Any
+    signed_in: Caller | None
+
+    @property
+    def caller(self) -> Caller:
+        """Who calls, where the endpoint is not for anyone."""
+        assert self.signed_in is not None, "an endpoint for anyone does not ask who calls"
+        return self.signed_in
+
+
+Handler = Callable[[Call], Awaitable[Answer | Problem]]
+
+ALWAYS = (
+    "bad_request",
+    "headers_too_large",
+    "request_timeout",
+    "internal_error",
+    "overloaded",
+    "shutting_down",
+)
+"""What every endpoint can answer."""
+_OF_ACCESS: dict[Access, tuple[str, ...]] = {
+    ANYONE: (),
+    SIGNED_IN: ("missing_token", "invalid_token", "token_expired"),
+    OPERATOR: ("missing_token", "invalid_token", "token_expired", Code.OPERATOR_REQUIRED),
+}
+_OF_QUERY = (Code.UNKNOWN_FIELD, Code.INVALID_FIELD)
+_OF_BODY = (
+    Code.MALFORMED_JSON,
+    "malformed_body",
+    Code.MISSING_FIELD,
+    Code.UNKNOWN_FIELD,
+    Code.INVALID_FIELD,
+    "body_too_large",
+    "unsupported_media_type",
+)
+_OF_COMMANDS = (
+    "invalid_header",
+    Code.COMMAND_ID_REUSED,
+    "idempotency_key_in_use",
+    "not_decided",
+    "wallets_unavailable",
+)
+
+
+class Endpoint(Struct, frozen=True):
+    """A declared view."""
+
+    method: Method
+    path: str
+    handler: Handler
+    access: Access
+    query: type[Struct] | None
+    body: type[Struct] | None
+    answers: Mapping[int, Any]
+    own_problems: tuple[str, ...]
+    is_command: bool
+
+    @property
+    def name(self) -> str:
+        """The view's name: the id of the operation in the OpenAPI document."""
+        return self.handler.__name__
+
+    @property
+    def tag(self) -> str:
+        """The part of the API that it belongs to: the name of its module."""
+        return self.handler.__module__.rpartition(".")[2]
+
+    @property
+    def path_names(self) -> list[str]:
+        """The names of the ids in its path."""
+        return [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
+
+    @property
+    def problems(self) -> list[str]:
+        """The codes of all problems that it can answer."""
+        codes = [*self.own_problems, *_OF_ACCESS[self.access], *ALWAYS]
+        if self.path_names:
+            codes.append(Code.INVALID_FIELD)
+        codes += (_OF_QUERY if self.query else ()) + (_OF_BODY if self.body else ())
+        codes += _OF_COMMANDS if self.is_command else ()
+        return sorted({str(code) for code in codes})
+
+    async def respond(self, request: Request) -> Response:
+        """Answer a request."""
+        call = await self._read(request)
+        outcome = call if isinstance(call, Problem) else await self.handler(call)
+        return problem_response(request, outcome) if type(outcome) is Problem else _response(outcome)
+
+    async def _read(self, request: Request) -> Call | Problem:
+        caller: Any = None
+        if self.access is not ANYONE:
+            caller = caller_of(request)
+            if type(caller) is Problem:
+                return caller
+            if self.access is OPERATOR and caller.role != "operator":
+                return Problem(Code.OPERATOR_REQUIRED)
+        path: dict[str, Any] = {}
+        for name, text in request.match_info.items():
+            path[name] = id_ = parse_id(name, text)
+            if type(id_) is Problem:
+                return id_
+        query: Any = None
+        if self.query is not None:
+            query = parse_query(request, self.query)
+            if type(query) is Problem:
+                return query
+        body: Any = None
+        if self.body is not None:
+            body = await read_body(request, self.body)
+            if type(body) is Problem:
+                return body
+        return Call(request, path, query, body, caller)
+
+
+def _response(answer: Any) -> Response:
+    if answer.content is None:
+        return Response(status=answer.status, headers=answer.headers)
+    return Response(
+        body=_encode(answer.content),
+        status=answer.status,
+        headers=answer.headers,
+        content_type="application/json",
+    )
+
+
+def problem_response(request: Request, problem: Problem) -> Response:
+    """Return a problem as the answer to `request`."""
+    return Response(
+        body=problem.document(request.get("request_id", "-")),
+        status=problem.http_status,
+        headers=problem.headers,
+        content_type=CONTENT_TYPE,
+    )
+
+
+ENDPOINTS: list[Endpoint] = []
+"""All that are declared, in the order of their declaration."""
+
+
+def endpoint(
+    method: Method,
+    path: str,
+    *,
+    answers: Mapping[int, Any],
+    access: Access = SIGNED_IN,
+    query: type[Struct] | None = None,
+    body: type[Struct] | None = None,
+    problems: tuple[str, ...] = (),
+    is_command: bool = False,
+) -> Callable[[Handler], Handler]:
+    """Declare the decorated function as the view of `method` and `path`, in which `{name}` stands for an id.
+
+    Args:
+        answers: by status, the type of the JSON; None for none.
+        query: what the query parameters are, as a struct with defaults.
+        body: what the JSON body is.
+        problems: the codes that it may return itself.
+        is_command: whether it sends a command, and so takes `Idempotency-Key` and `Prefer`.
+    """
+
+    def declare(handler: Handler) -> Handler:
+        ENDPOINTS.append(
+            Endpoint(method, path, handler, access, query, body, answers, tuple(problems), is_command)
+        )
+        return handler
+
+    return declare
+
+
+class EndpointView(View):
+    """The Faust view of one path: its endpoints by their method."""
+
+    endpoints: ClassVar[dict[str, Endpoint]] = {}
+
+    def get_methods(self) -> set[str]:
+        """Return the methods that the path takes."""
+        methods = set(self.endpoints)
+        return methods | {"HEAD"} if "GET" in methods else methods
+
+    async def __call__(self, request: Any) -> Any:
+        """Answer a request. Faust's own dispatch would ask its sensors first, and take the path as arguments."""
+        method = "GET" if request.method == "HEAD" else request.method
+        return await self.endpoints[method].respond(request)
+
+
+def views() -> dict[str, type[EndpointView]]:
+    """Return the views of all endpoints that are declared, by their path."""
+    by_path: dict[str, dict[str, Endpoint]] = {}
+    for each in ENDPOINTS:
+        by_path.setdefault(each.path, {})[each.method] = each
+    return {path: type("Resource", (EndpointView,), {"endpoints": found}) for path, found in by_path.items()}

@@ -1,0 +1,119 @@
+"""Reading requests: from path, query, headers and body to typed values, or to the problem with every wrong field."""
+
+import re
+from functools import cache
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+from aiohttp.web import Request
+from msgspec import Struct
+
+from mercuria.adapters.problems import FieldError, Problem
+from mercuria.domain.money import MAX_AMOUNT
+from mercuria.domain.rejections import DETAILS, Code
+
+S = TypeVar("S", bound=Struct)
+
+MAX_DEPTH = 32
+"""How deep a body may be nested before it is not even looked at."""
+
+_BRACKETS = re.compile(rb"[\[\]{}]")
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+
+
+async def read_body(request: Request, kind: type[S]) -> S | Problem:
+    """Return the request's JSON body as a struct. No body at all is taken for an empty object."""
+    if request.content_type != "application/json" and request.body_exists:
+        return Problem("unsupported_media_type")
+    return parse_body(await request.read(), kind)
+
+
+def parse_body(content: bytes, kind: type[S]) -> S | Problem:
+    """Return the JSON object `content` as a struct."""
+    try:
+        return _decoder(kind).decode(content or b"{}")
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return _diagnose(content or b"{}", kind)
+
+
+def parse_query(request: Request, kind: type[S]) -> S | Problem:
+    """Return the request's query parameters as a struct."""
+    query = request.query
+    for name in query:
+        if len(query.getall(name)) > 1:
+            return _invalid([_error(name, Code.INVALID_FIELD, "It may be given once.")])
+    return _convert(dict(query), kind, strict=False)
+
+
+def parse_id(name: str, text: str) -> UUID | Problem:
+    """Return the id that stands in a path."""
+    try:
+        return msgspec.convert(text, UUID)
+    except msgspec.ValidationError:
+        return _invalid([_error(name, Code.INVALID_FIELD, "It must be a UUID.")])
+
+
+def _diagnose(content: bytes, kind: type[S]) -> S | Problem:
+    """Find out what is wrong with a body. Only bad ones come here, so it may take its time."""
+    if _is_too_deep(content):
+        return Problem(Code.MALFORMED_JSON, f"The body is nested deeper than {MAX_DEPTH}.")
+    try:
+        values = msgspec.json.decode(content)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        return Problem(Code.MALFORMED_JSON, f"The body is not JSON: {error}.")
+    if not isinstance(values, dict):
+        return Problem("malformed_body")
+    found = _convert(values, kind, strict=True)
+    # What the decoder refused and the converter did not: a field that stands there twice.
+    return found if isinstance(found, Problem) else Problem("malformed_body", "A field stands there twice.")
+
+
+def _convert(values: dict[str, Any], kind: type[S], *, strict: bool) -> S | Problem:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    errors = [
+        _error(name[:64], Code.UNKNOWN_FIELD, "There is no such field.")
+        for name in values
+        if name not in fields
+    ]
+    for name, field in fields.items():
+        if name in values:
+            errors += _faults(name, values[name], field.type, strict)
+        elif field.required:
+            errors.append(_error(name, Code.MISSING_FIELD, "It is missing."))
+    return _invalid(errors) if errors else msgspec.convert(values, kind, strict=strict)
+
+
+def _faults(name: str, value: Any, kind: Any, strict: bool) -> list[FieldError]:
+    if type(value) is int and abs(value) > MAX_AMOUNT:
+        return [_error(name, Code.AMOUNT_TOO_LARGE, DETAILS[Code.AMOUNT_TOO_LARGE])]
+    try:
+        msgspec.convert(value, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        says, _, place = str(error).partition(" - at `$")
+        return [_error(name + place.rstrip("`"), Code.INVALID_FIELD, f"{says}.")]
+    return []
+
+
+def _error(field: str, code: Code, detail: str) -> FieldError:
+    return FieldError(field, code, detail)
+
+
+def _invalid(errors: list[FieldError]) -> Problem:
+    """Return the problem of wrong fields: under the code of the first one, and 422 where only a number is too large."""
+    first = errors[0]
+    return Problem(first.code, f"`{first.field}`: {first.detail}", errors)
+
+
+def _is_too_deep(content: bytes) -> bool:
+    depth = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", content)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False
+
+
+@cache
+def _decoder(kind: type[Any]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
