@@ -20,13 +20,15 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from mercuria.adapters.migrate import MigrationError
 from mercuria.cli.options import data_dir_option
+from mercuria.cli.preparing import prepare
 from mercuria.config import DEFAULT_DATA_DIR, SettingError
 from mercuria.embedded.directory import DataDirectory
 from mercuria.embedded.errors import StackError, StackStopped
 from mercuria.embedded.stack import WORKER_COMMAND, Stack
 from mercuria.embedded.status import PartStatus, State, look, shut_down
-from mercuria.streams.declare import TopicError, prepare
+from mercuria.streams.declare import TopicError
 
 EXIT_STOPPED = 3
 
@@ -109,7 +111,7 @@ def _directory() -> Path:
 def _failures_as_sentences() -> Iterator[None]:
     try:
         yield
-    except (StackError, SettingError, TopicError) as error:
+    except (StackError, SettingError, TopicError, MigrationError) as error:
         click.echo(f"mercuria: {error}", err=True)
         sys.exit(1)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mercuria.cli.preparing import prepare
 from mercuria.embedded.ports import free_port
 from mercuria.embedded.stack import Stack
 
@@ -92,7 +93,8 @@ class CommandLine:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Return a started stack with one worker; each test loads into a currency or an account of its own."""
     data_dir = tmp_path_factory.mktemp("cli") / "data"
-    with Stack(data_dir, workers=1, http_port=free_port(set()), environ=clean_environ()) as started:
+    port = free_port(set())
+    with Stack(data_dir, workers=1, http_port=port, prepare=prepare, environ=clean_environ()) as started:
         yield started
 
 

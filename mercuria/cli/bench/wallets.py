@@ -33,12 +33,12 @@ from mercuria.cli.bench.measuring import (
     time_until,
 )
 from mercuria.cli.bench.workload import CURRENCY, Workload
+from mercuria.cli.preparing import prepare
 from mercuria.domain.commands import ClientCommand, Deposit
 from mercuria.embedded.ports import free_port
 from mercuria.embedded.stack import Stack
 from mercuria.streams.client import CommandProducer, command_producer, event_reader
 from mercuria.streams.cloudevents import read_event
-from mercuria.streams.declare import prepare
 from mercuria.topics import (
     BALANCES_CHANGELOG,
     RECEIPTS_CHANGELOG,

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mercuria.cli.chaos.trial import Faults, Outcome, Trial, TrialError, kill_workers, stop_kafka
+from mercuria.cli.preparing import prepare
 from mercuria.embedded.errors import StackError
 from mercuria.embedded.ports import free_port
 from mercuria.embedded.stack import Stack
@@ -113,6 +114,7 @@ def fresh_stack(directory: Path, workers: int, tell: Callable[[str], None], **mo
         workers=workers,
         http_port=free_port(),
         partitions=PARTITIONS,
+        prepare=prepare,
         on_progress=tell,
         environ=environ,
         **more,

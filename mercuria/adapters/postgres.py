@@ -1,0 +1,275 @@
+"""PostgreSQL for the event loop: a bounded pool of aiopg's connections, and named queries out of .sql files.
+
+What the driver raises when PostgreSQL is away becomes `DatabaseUnavailable` here and nowhere else. Bulk writes do not
+go through here: they use psycopg2 in a thread.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Any
+
+import aiopg
+import psycopg2
+from psycopg2.errors import QueryCanceled
+from psycopg2.errors import UniqueViolation as UniqueViolation
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+from psycopg2.extras import NamedTupleCursor
+
+CONNECT_TIMEOUT_S = 5.0
+"""How long a new connection, or a free one, is waited for."""
+STATEMENT_TIMEOUT_S = 10.0
+"""After it, the server gives a statement up."""
+ANSWER_TIMEOUT_S = STATEMENT_TIMEOUT_S + 2.0
+"""After it, the connection is given up: the server would have answered that it gave up."""
+IDLE_TRANSACTION_TIMEOUT_S = 30.0
+"""After it, the server ends the transaction of a client that stands still, and frees its locks."""
+PING_TIMEOUT_S = 2.0
+PING_EVERY_S = 1.0
+POOL_SIZE = 10
+
+UNAVAILABLE = ("08", "53", "57", "58")
+"""Classes of SQLSTATE: connection exception, insufficient resources, operator intervention, system error."""
+
+_NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+
+Parameters = Mapping[str, Any] | Sequence[Any] | None
+
+
+class DatabaseUnavailable(Exception):
+    """PostgreSQL cannot be reached, or does not answer in time. The next call tries again by itself.
+
+    Where a COMMIT fails so, nobody knows whether the transaction was committed.
+    """
+
+
+class Statements:
+    """Statements that share a way to be run. Parameters are bound: `%(name)s` in the text, and a mapping.
+
+    Raises (all methods):
+        DatabaseUnavailable: PostgreSQL is away.
+        psycopg2.Error: the statement is wrong; `UniqueViolation` is one that callers may expect.
+    """
+
+    async def rows(self, sql: str, parameters: Parameters = None) -> list[Any]:
+        """Run a statement, and return its rows as named tuples."""
+        return (await self._run(sql, parameters))[0]
+
+    async def row(self, sql: str, parameters: Parameters = None) -> Any | None:
+        """Run a statement that gives at most one row, and return it."""
+        rows = await self.rows(sql, parameters)
+        assert len(rows) <= 1, f"{len(rows)} rows where one was expected: {sql}"
+        return rows[0] if rows else None
+
+    async def execute(self, sql: str, parameters: Parameters = None) -> int:
+        """Run a statement, and return how many rows it changed."""
+        return (await self._run(sql, parameters))[1]
+
+    async def _run(self, sql: str, parameters: Parameters) -> tuple[list[Any], int]:
+        raise NotImplementedError
+
+
+class Transaction(Statements):
+    """Statements that have their effect together or not at all."""
+
+    def __init__(self, connection: aiopg.Connection) -> None:
+        self._connection = connection
+
+    async def _run(self, sql: str, parameters: Parameters) -> tuple[list[Any], int]:
+        return await _run(self._connection, sql, parameters)
+
+
+class Database(Statements):
+    """A database with a pool of connections, which are made when they are needed.
+
+    Each statement commits by itself. It belongs to the event loop that uses it first.
+
+    Args:
+        url: as libpq reads it.
+        size: how many connections there are at most; who finds none free waits `CONNECT_TIMEOUT_S`.
+        statement_timeout_s: how long a statement may take.
+    """
+
+    def __init__(
+        self, url: str, *, size: int = POOL_SIZE, statement_timeout_s: float = STATEMENT_TIMEOUT_S
+    ) -> None:
+        self._url = url
+        self._size = size
+        self._statement_timeout_s = statement_timeout_s
+        self._pool: aiopg.Pool | None = None
+        # aiopg's pool has a queue of its own, but does not tell it when a broken connection leaves room for a new one.
+        self._room = asyncio.Semaphore(size)
+        self._pinging = asyncio.Lock()
+        self._answered_s = -PING_EVERY_S
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Begin a transaction; commit it at the end of the block, or roll it back when the block raises."""
+        async with self._connection() as connection:
+            await _run(connection, "BEGIN", None)
+            try:
+                yield Transaction(connection)
+            except Exception:
+                if not connection.closed:
+                    await _run(connection, "ROLLBACK", None)
+                raise
+            # A cancelled block gets no further word in: its connection is dropped, which rolls back as well.
+            await _commit(connection)
+
+    async def ping(self) -> bool:
+        """Tell whether PostgreSQL answers; asks it at most once a second, and never for longer than two."""
+        async with self._pinging:
+            if time.monotonic() - self._answered_s < PING_EVERY_S:
+                return True
+            try:
+                async with asyncio.timeout(PING_TIMEOUT_S):
+                    await self.row("SELECT 1")
+            except (DatabaseUnavailable, TimeoutError):
+                return False
+            return True
+
+    async def close(self) -> None:
+        """Close all connections; a later use opens new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.terminate()
+            await pool.wait_closed()
+
+    async def _run(self, sql: str, parameters: Parameters) -> tuple[list[Any], int]:
+        try:
+            async with self._connection() as connection:
+                outcome = await _run(connection, sql, parameters)
+        except DatabaseUnavailable:
+            self._answered_s = -PING_EVERY_S
+            raise
+        self._answered_s = time.monotonic()
+        return outcome
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[aiopg.Connection]:
+        """Lend a connection. It goes back only when it is in order: a broken or a busy one is dropped."""
+        async with self._place():
+            if self._pool is None:
+                # With no connection to make at once, this does not wait, so that no two tasks make a pool each.
+                self._pool = await self._make_pool()
+            pool = self._pool
+            with _driver_errors():
+                connection = await pool.acquire()
+            try:
+                yield connection
+            finally:
+                if (
+                    not connection.closed
+                    and connection.raw.get_transaction_status() != TRANSACTION_STATUS_IDLE
+                ):
+                    connection.close()
+                # Nobody waits for what this returns: a cancelled task has to give its connection back, too.
+                pool.release(connection)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """Wait until fewer connections than there may be are lent."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._room.acquire()
+        except TimeoutError:
+            raise DatabaseUnavailable(f"No connection was free for {CONNECT_TIMEOUT_S:.0f} s.") from None
+        try:
+            yield
+        finally:
+            self._room.release()
+
+    async def _make_pool(self) -> aiopg.Pool:
+        return await aiopg.create_pool(
+            self._url,
+            minsize=0,
+            maxsize=self._size,
+            timeout=CONNECT_TIMEOUT_S,
+            enable_hstore=False,  # It would cost a query for each connection.
+            on_connect=self._set_up,
+            fallback_application_name="mercuria",
+        )
+
+    async def _set_up(self, connection: aiopg.Connection) -> None:
+        settings = {
+            "statement_timeout": f"{self._statement_timeout_s * 1000:.0f}",
+            "idle_in_transaction_session_timeout": f"{IDLE_TRANSACTION_TIMEOUT_S * 1000:.0f}",
+            "timezone": "UTC",
+        }
+        try:
+            for name, value in settings.items():
+                await _run(connection, "SELECT set_config(%s, %s, false)", (name, value))
+        except BaseException:
+            # The pool does not know it yet.
+            connection.close()
+            raise
+
+
+@cache
+def shared_database(url: str) -> Database:
+    """Return the process's database at a URL, whose connections all modules share."""
+    return Database(url)
+
+
+@cache
+def queries(package: str, file: str) -> Mapping[str, str]:
+    """Return the named statements of a .sql file: each stands below a line `-- name: insert_user`."""
+    text = files(package).joinpath(file).read_text("utf-8")
+    head, *parts = _NAME.split(text)
+    assert not re.sub(r"^--.*$", "", head, flags=re.MULTILINE).strip(), (
+        f"{file} has a statement without a name"
+    )
+    named = dict(zip(parts[::2], (sql.strip().rstrip(";") for sql in parts[1::2]), strict=True))
+    assert len(named) == len(parts) // 2, f"{file} has two statements of one name"
+    return MappingProxyType(named)
+
+
+async def _run(connection: aiopg.Connection, sql: str, parameters: Parameters) -> tuple[list[Any], int]:
+    """Run a statement on a connection; return its rows, and how many it gave or changed."""
+    with _driver_errors(connection):
+        async with connection.cursor(cursor_factory=NamedTupleCursor, timeout=ANSWER_TIMEOUT_S) as cursor:
+            await cursor.execute(sql, parameters)
+            rows = await cursor.fetchall() if cursor.description else []
+            return rows, cursor.rowcount
+
+
+async def _commit(connection: aiopg.Connection) -> None:
+    with _driver_errors(connection):
+        async with connection.cursor(timeout=ANSWER_TIMEOUT_S) as cursor:
+            await cursor.execute("COMMIT")
+            # The server answers so after a failed statement, and nobody would notice that nothing was committed.
+            assert cursor.statusmessage == "COMMIT", "a statement failed, and the block went on"
+
+
+@contextmanager
+def _driver_errors(connection: aiopg.Connection | None = None) -> Iterator[None]:
+    """Turn what the driver raises when PostgreSQL is away into `DatabaseUnavailable`; bugs stay what they are."""
+    try:
+        yield
+    except psycopg2.Error as error:
+        if _is_unavailable(error) or (connection is not None and connection.closed):
+            raise DatabaseUnavailable(_sentence(error)) from error
+        raise
+    except TimeoutError as error:
+        raise DatabaseUnavailable("PostgreSQL does not answer in time.") from error
+    except asyncio.CancelledError as error:
+        # When the server gives a statement up, aiopg cancels the task that waits for it. Nobody asked for that.
+        if isinstance(error.__context__, QueryCanceled):
+            raise DatabaseUnavailable("PostgreSQL gave a statement up.") from error.__context__
+        raise
+
+
+def _is_unavailable(error: psycopg2.Error) -> bool:
+    if error.pgcode is None:
+        return isinstance(error, psycopg2.OperationalError)
+    return str(error.pgcode).startswith(UNAVAILABLE)
+
+
+def _sentence(error: psycopg2.Error) -> str:
+    first, *_ = str(error).strip().splitlines() or ["it gives no reason"]
+    return f"PostgreSQL is away: {first}"

@@ -1,0 +1,25 @@
+"""`mercuria migrate`: brings the database to the schema that this code needs, as `mercuria up` does by itself."""
+
+import sys
+
+import click
+from faust.cli.base import cli
+
+from mercuria.adapters.migrate import MigrationError
+from mercuria.adapters.migrate import migrate as apply_migrations
+from mercuria.app import settings
+from mercuria.cli.options import data_dir_option
+
+
+@cli.command()
+@data_dir_option
+def migrate() -> None:
+    """Apply the migrations that the database does not have yet."""
+    try:
+        applied = apply_migrations(settings.database)
+    except MigrationError as error:
+        sys.exit(f"mercuria: {error}")
+    for name in applied:
+        click.echo(f"Applied {name}.")
+    if not applied:
+        click.echo("The database has all migrations.")
