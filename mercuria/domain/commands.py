@@ -61,10 +61,13 @@ class OpenWallet(Command, frozen=True, gc=False, kw_only=True, tag="open_wallet"
 
 
 class Deposit(Command, frozen=True, gc=False, kw_only=True, tag="deposit"):
-    """Bring `amount` minor units in from outside."""
+    """Bring `amount` minor units in from outside.
+
+    What moves money moves it in the wallet's own currency; whoever names another one is refused.
+    """
 
     amount: Integer
-    currency: CurrencyCode
+    currency: CurrencyCode | None = None
     reference: Text | None = None
     metadata: Metadata = {}
 
@@ -73,7 +76,7 @@ class Withdraw(Command, frozen=True, gc=False, kw_only=True, tag="withdraw"):
     """Take `amount` minor units out."""
 
     amount: Integer
-    currency: CurrencyCode
+    currency: CurrencyCode | None = None
     reference: Text | None = None
     metadata: Metadata = {}
 
@@ -83,7 +86,7 @@ class Transfer(Command, frozen=True, gc=False, kw_only=True, tag="transfer"):
 
     to_wallet_id: UUID
     amount: Integer
-    currency: CurrencyCode
+    currency: CurrencyCode | None = None
     reference: Text | None = None
     metadata: Metadata = {}
 

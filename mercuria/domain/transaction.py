@@ -35,8 +35,8 @@ class Transaction(Struct, frozen=True, kw_only=True):
     """One movement of money.
 
     `initiated` is the record that began it: its identity in the log, also where a careless client has used an id for
-    two. Owners are those of wallets that took part in it so far. `actor_id` is who tried one that was refused.
-    `completed_at_ms` is None unless it is completed.
+    two. Owners are those of wallets that took part in it so far. `actor_id` is who tried one that was refused; its
+    `currency` is None where the command named none. `completed_at_ms` is None unless it is completed.
     """
 
     id: UUID
@@ -49,7 +49,7 @@ class Transaction(Struct, frozen=True, kw_only=True):
     to_owner_id: UUID | None = None
     actor_id: UUID | None = None
     amount: int
-    currency: str
+    currency: str | None
     reference: str | None
     metadata: dict[str, str]
     failure: Failure | None = None

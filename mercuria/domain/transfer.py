@@ -21,7 +21,7 @@ def react(command: Decidable, event: Event, position: Position) -> Leg | None:
             id=command.id,
             initiated=position,
             amount=command.amount,
-            currency=command.currency,
+            currency=event.currency,
             sender=event.from_wallet,
             reference=command.reference,
             metadata=command.metadata,

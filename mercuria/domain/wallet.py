@@ -183,7 +183,7 @@ def _why_not_move(command: Movement, wallet: Wallet | None) -> Code | None:
         return Code.AMOUNT_MUST_BE_POSITIVE
     if command.amount > MAX_AMOUNT:
         return Code.AMOUNT_TOO_LARGE
-    if (wallet is None or command.currency != wallet.currency) and not is_currency(command.currency):
+    if command.currency not in (None, wallet and wallet.currency) and not is_currency(command.currency):
         return Code.UNKNOWN_CURRENCY
     if type(command) is Transfer and command.to_wallet_id == command.wallet_id:
         return Code.SOURCE_AND_TARGET_MUST_DIFFER
@@ -194,12 +194,12 @@ def _why_not_move(command: Movement, wallet: Wallet | None) -> Code | None:
     return _why_not_receive(command.currency, wallet)
 
 
-def _why_not_receive(currency: str, wallet: Wallet) -> Code | None:
+def _why_not_receive(currency: str | None, wallet: Wallet) -> Code | None:
     if wallet.status == "closed":
         return Code.WALLET_CLOSED
     if wallet.status == "frozen":
         return Code.WALLET_FROZEN
-    if currency != wallet.currency:
+    if currency not in (None, wallet.currency):
         return Code.CURRENCY_MISMATCH
     return None
 

@@ -1,7 +1,7 @@
 """From bytes to a command, or to the reason why it is none, and what could be read all the same."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from mercuria.domain.commands import (
     Forwarded,
     FreezeWallet,
     Leg,
+    Movement,
     OpenWallet,
     Origin,
     Position,
@@ -53,8 +54,8 @@ def but(fields: dict[str, Any], **changes: Any) -> bytes:
     return json.dumps(fields | changes).encode()
 
 
-def without(name: str) -> bytes:
-    return json.dumps({key: value for key, value in DEPOSIT.items() if key != name}).encode()
+def without(name: str, fields: Mapping[str, Any] = DEPOSIT) -> bytes:
+    return json.dumps({key: value for key, value in fields.items() if key != name}).encode()
 
 
 def with_amount(literal: str) -> bytes:
@@ -155,7 +156,7 @@ FAULTY: list[tuple[str, bytes, Code, str]] = [
     ("no id", without("id"), Code.MISSING_FIELD, "`id`"),
     ("no wallet", without("wallet_id"), Code.MISSING_FIELD, "`wallet_id`"),
     ("no amount", without("amount"), Code.MISSING_FIELD, "`amount`"),
-    ("no currency", without("currency"), Code.MISSING_FIELD, "`currency`"),
+    ("no currency to open", without("currency", OPEN), Code.MISSING_FIELD, "`currency`"),
     ("another type", but(DEPOSIT, type="steal"), Code.UNKNOWN_COMMAND_TYPE, "open_wallet, deposit"),
     ("a type in capitals", but(DEPOSIT, type="DEPOSIT"), Code.UNKNOWN_COMMAND_TYPE, "must be one of"),
     ("an endless type", but(DEPOSIT, type="x" * 9999), Code.UNKNOWN_COMMAND_TYPE, "must be one of"),
@@ -188,7 +189,7 @@ FAULTY: list[tuple[str, bytes, Code, str]] = [
     ("a currency of four to open", but(OPEN, currency="EURO"), Code.UNKNOWN_CURRENCY, "ISO 4217"),
     ("a currency of four to send", but(TRANSFER, currency="EURO"), Code.UNKNOWN_CURRENCY, "ISO 4217"),
     ("a currency of four to take", but(DEPOSIT, type="withdraw", currency="EURO"), Code.UNKNOWN_CURRENCY, "ISO 4217"),
-    ("null as currency", but(DEPOSIT, currency=None), Code.INVALID_FIELD, "$.currency"),
+    ("null as currency to open", but(OPEN, currency=None), Code.INVALID_FIELD, "$.currency"),
     ("a reference of 256", but(DEPOSIT, reference="r" * 256), Code.INVALID_FIELD, "$.reference"),
     ("a reason of 256", but({"type": "freeze_wallet", "id": str(ID), "wallet_id": str(WALLET)}, reason="r" * 256),
      Code.INVALID_FIELD, "$.reason"),
@@ -348,6 +349,8 @@ READ: list[tuple[str, bytes, AnyCommand]] = [
     ("a negative amount", but(DEPOSIT, amount=-1), deposit(-1)),
     ("the largest amount", but(DEPOSIT, amount=MAX), deposit(MAX)),
     ("the smallest amount", but(DEPOSIT, amount=-(2**63)), deposit(-(2**63))),
+    ("no currency, for the wallet to know", without("currency"), deposit(currency=None)),
+    ("null as currency, for the wallet to know", but(DEPOSIT, currency=None), deposit(currency=None)),
     ("a currency that there is not, for the wallet to refuse", but(DEPOSIT, currency="ABC"), deposit(currency="ABC")),
     ("a currency in small letters, for the wallet to refuse", but(OPEN, currency="eur"), open_wallet(currency="eur")),
     ("a reference of several lines", but(DEPOSIT, reference="a\nb\n"), deposit(reference="a\nb\n")),
@@ -395,6 +398,8 @@ def test_a_command_is_written_without_what_goes_without_saying(kind: str) -> Non
     command, _ = acceptable()[kind]
     struct = type(command)
     said = {field.encode_name for field in msgspec.structs.fields(struct) if field.required}
+    if isinstance(command, Movement):
+        said.add("currency")  # which these name
     assert json.loads(encoded(command)).keys() == said | {"type"}
     assert struct.__struct_config__.omit_defaults == issubclass(struct, Command)
 

@@ -55,6 +55,11 @@ def test_a_debit_sends_a_credit_to_the_receiver() -> None:
     )
 
 
+def test_a_debit_without_currency_sends_a_credit_in_that_of_the_wallet() -> None:
+    leg = reaction(transfer(40, currency=None), a_wallet(currency="CZK"))
+    assert isinstance(leg, Credit) and leg.currency == "CZK"
+
+
 def test_a_refused_credit_sends_a_refund_to_the_sender() -> None:
     command = credit(40, reference="rent", metadata={"month": "May"}, mac="seal of the credit")
     assert reaction(command, a_wallet(status="frozen")) == Refund(

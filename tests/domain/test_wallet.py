@@ -95,6 +95,12 @@ ACCEPTED: list[tuple[str, Given, Decidable, Event]] = [
         changed(deposit(100), "completed", balance=100, version=2, to_wallet=mine(100, 2)),
     ),
     (
+        "money moves in the wallet's own currency where the command names none",
+        given(open_wallet(), deposit(100, currency=None)),
+        withdraw(30, currency=None),
+        changed(withdraw(30), "completed", balance=70, version=3, from_wallet=mine(70, 3)),
+    ),
+    (
         "a deposit carries its notes",
         given(open_wallet(), deposit(1)),
         deposit(2, **NOTES),
