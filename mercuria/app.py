@@ -11,7 +11,7 @@ from typing import Any, cast
 import faust
 from faust.types import TP
 
-from mercuria.adapters.http import Web
+from mercuria.adapters.http import Limits, Web
 from mercuria.config import Settings
 from mercuria.streams.declare import declare_topics
 from mercuria.streams.producing import Producer
@@ -42,13 +42,13 @@ class App(faust.App):
         """The producer, with its way to append whole batches."""
         return cast(Producer, self.producer)
 
-    @property
-    def shared_web_port(self) -> int:
-        """The port that all workers of this machine listen on."""
-        return settings.http_port
-
     def _new_web(self) -> Web:
-        return Web(self)
+        limits = Limits(
+            body_bytes=settings.max_body_bytes,
+            connections=settings.max_connections,
+            in_flight=settings.max_in_flight,
+        )
+        return Web(self, limits, settings.http_port, settings.cors_origins)
 
     def _discovery_modules(self) -> list[str]:
         # Faust would scan the whole package as well, the command line included.
@@ -64,6 +64,12 @@ class App(faust.App):
         tune_garbage_collection()
         quiet_loggers()
         await super().on_first_start()
+
+    async def stop(self) -> None:
+        """Stop. Requests in flight end first, as their answers come through what is stopped then."""
+        if not self.should_stop:
+            await cast(Web, self.web).drain()
+        await super().stop()
 
 
 def tune_garbage_collection() -> None:
@@ -106,7 +112,6 @@ app = App(
     stream_wait_empty=False,
     web_bind=settings.http_host,
     web_port=settings.worker_port,
-    web_cors_options={},
 )
 
 wallet_commands = app.topic(

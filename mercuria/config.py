@@ -6,6 +6,7 @@ the variable and says what it may be.
 """
 
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,6 +49,14 @@ class Settings:
     """The port that all workers of one machine share."""
     worker_port: int
     """The port that is this worker's own."""
+    max_body_bytes: int
+    """The largest body of an HTTP request."""
+    max_connections: int
+    """How many HTTP connections a worker has open."""
+    max_in_flight: int
+    """How many HTTP requests a worker works on at once."""
+    cors_origins: tuple[str, ...]
+    """Whose pages may call the HTTP API from a browser."""
     leg_key_file: Path
     """Holds the key that authenticates legs: 32 bytes, as 64 hexadecimal digits."""
     receipts_days: int
@@ -79,6 +88,10 @@ class Settings:
             http_host=env.get("MERCURIA_HTTP_HOST") or "127.0.0.1",
             http_port=http_port,
             worker_port=_port(env, "MERCURIA_WORKER_PORT", http_port),
+            max_body_bytes=_integer(env, "MERCURIA_MAX_BODY_BYTES", 64 * 1024, 1024, 16 * 1024 * 1024),
+            max_connections=_integer(env, "MERCURIA_MAX_CONNECTIONS", 2000, 1, 100_000),
+            max_in_flight=_integer(env, "MERCURIA_MAX_IN_FLIGHT", 1000, 1, 100_000),
+            cors_origins=_origins(env, "MERCURIA_CORS_ORIGINS"),
             leg_key_file=Path(env.get("MERCURIA_LEG_KEY_FILE") or data_dir / "leg.key"),
             receipts_days=_integer(env, "MERCURIA_RECEIPTS_DAYS", 7, 1, 3650),
             log_level=_choice(env, "MERCURIA_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
@@ -159,6 +172,16 @@ def _url(env: Mapping[str, str], name: str, default: str, schemes: tuple[str, ..
             name, f"{scheme[:20] if separator else ''}…", f"a URL that starts with {schemes[0]}://"
         )
     return text
+
+
+def _origins(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    text = env.get(name, "")
+    origins = tuple(origin.strip() for origin in text.split(",") if origin.strip())
+    for origin in origins:
+        # Exactly as a browser sends it: in small letters, and without a path.
+        if not re.fullmatch(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", origin):
+            raise SettingError(name, text, "origins such as https://app.example.com, separated by commas")
+    return origins
 
 
 def _choice(env: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:

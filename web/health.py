@@ -5,6 +5,7 @@ from typing import Any, cast
 from faust.tables.manager import TableManager
 from faust.web import Request, Response, View
 
+from mercuria.adapters.http import Web
 from mercuria.app import app
 
 
@@ -24,6 +25,8 @@ async def ready(self: View, _request: Request) -> Response:
 def unready_reasons() -> list[str]:
     """Return why this worker does not decide commands at the moment; nothing when it does."""
     reasons: list[Any] = []
+    if cast(Web, app.web).server.draining:
+        reasons.append("the worker is stopping")
     if not cast(TableManager, app.tables).recovery.completed.is_set():
         reasons.append("the tables are being read from the log")
     if app.rebalancing:
