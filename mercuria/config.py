@@ -10,11 +10,15 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 DEFAULT_DATA_DIR = Path("data")
 STACK_ENV = "stack.env"
 LEG_KEY_BYTES = 32
+WINDOWS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+
+Network = IPv4Network | IPv6Network
 
 
 class SettingError(Exception):
@@ -23,6 +27,14 @@ class SettingError(Exception):
     def __init__(self, name: str, value: str, may_be: str) -> None:
         super().__init__(f"{name}={value!r} cannot be used: it must be {may_be}.")
         self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How often something may be done: `count` times within any `window_s` seconds."""
+
+    count: int
+    window_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +69,30 @@ class Settings:
     """How many HTTP requests a worker works on at once."""
     cors_origins: tuple[str, ...]
     """Whose pages may call the HTTP API from a browser."""
+    token_keys_file: Path
+    """Holds the keys that sign access tokens, as private JWKs."""
+    token_issuer: str
+    """What access tokens name as `iss`."""
+    token_audience: str
+    """What access tokens name as `aud`."""
+    access_token_minutes: int
+    """How long an access token is good."""
+    refresh_idle_days: int
+    """How long a refresh token is good."""
+    refresh_family_days: int
+    """How long a login can be refreshed in all."""
+    bcrypt_cost: int
+    """The binary logarithm of bcrypt's rounds."""
+    login_limit_address: Rate
+    """How often one address may try to log in."""
+    login_limit_account: Rate
+    """How often a login to one account may be tried."""
+    register_limit_address: Rate
+    """How often one address may register."""
+    register_limit_account: Rate
+    """How often one e-mail address may be registered."""
+    trusted_proxies: tuple[Network, ...]
+    """Whose `X-Forwarded-For` is believed."""
     leg_key_file: Path
     """Holds the key that authenticates legs: 32 bytes, as 64 hexadecimal digits."""
     receipts_days: int
@@ -92,6 +128,18 @@ class Settings:
             max_connections=_integer(env, "MERCURIA_MAX_CONNECTIONS", 2000, 1, 100_000),
             max_in_flight=_integer(env, "MERCURIA_MAX_IN_FLIGHT", 1000, 1, 100_000),
             cors_origins=_origins(env, "MERCURIA_CORS_ORIGINS"),
+            token_keys_file=Path(env.get("MERCURIA_TOKEN_KEYS_FILE") or data_dir / "token-keys.json"),
+            token_issuer=env.get("MERCURIA_TOKEN_ISSUER") or "mercuria",
+            token_audience=env.get("MERCURIA_TOKEN_AUDIENCE") or "mercuria",
+            access_token_minutes=_integer(env, "MERCURIA_ACCESS_TOKEN_MINUTES", 15, 1, 24 * 60),
+            refresh_idle_days=_integer(env, "MERCURIA_REFRESH_IDLE_DAYS", 30, 1, 3650),
+            refresh_family_days=_integer(env, "MERCURIA_REFRESH_FAMILY_DAYS", 90, 1, 3650),
+            bcrypt_cost=_integer(env, "MERCURIA_BCRYPT_COST", 12, 4, 16),
+            login_limit_address=_rate(env, "MERCURIA_LOGIN_LIMIT_ADDRESS", "30/minute"),
+            login_limit_account=_rate(env, "MERCURIA_LOGIN_LIMIT_ACCOUNT", "10/minute"),
+            register_limit_address=_rate(env, "MERCURIA_REGISTER_LIMIT_ADDRESS", "30/hour"),
+            register_limit_account=_rate(env, "MERCURIA_REGISTER_LIMIT_ACCOUNT", "5/hour"),
+            trusted_proxies=_networks(env, "MERCURIA_TRUSTED_PROXIES"),
             leg_key_file=Path(env.get("MERCURIA_LEG_KEY_FILE") or data_dir / "leg.key"),
             receipts_days=_integer(env, "MERCURIA_RECEIPTS_DAYS", 7, 1, 3650),
             log_level=_choice(env, "MERCURIA_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
@@ -182,6 +230,27 @@ def _origins(env: Mapping[str, str], name: str) -> tuple[str, ...]:
         if not re.fullmatch(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", origin):
             raise SettingError(name, text, "origins such as https://app.example.com, separated by commas")
     return origins
+
+
+def _rate(env: Mapping[str, str], name: str, default: str) -> Rate:
+    text = env.get(name) or default
+    count, _, window = text.replace(" ", "").partition("/")
+    if (
+        not count.isascii()
+        or not count.isdecimal()
+        or not 1 <= int(count) <= 1_000_000
+        or window not in WINDOWS_S
+    ):
+        raise SettingError(name, text, "so many times in a window, as in 30/minute: " + ", ".join(WINDOWS_S))
+    return Rate(int(count), WINDOWS_S[window])
+
+
+def _networks(env: Mapping[str, str], name: str) -> tuple[Network, ...]:
+    text = env.get(name) or ""
+    try:
+        return tuple(ip_network(network.strip()) for network in text.split(",") if network.strip())
+    except ValueError:
+        raise SettingError(name, text, "networks as in 10.0.0.0/8, separated by commas") from None
 
 
 def _choice(env: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:

@@ -2,11 +2,14 @@
 
 import shlex
 import stat
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
 
-from mercuria.config import SettingError, Settings, read_stack_env
+from mercuria.config import Rate, SettingError, Settings, read_stack_env
+
+RATE = "so many times in a window, as in 30/minute: second, minute, hour, day"
 
 
 def settings(data_dir: Path, **environ: str) -> Settings:
@@ -30,6 +33,18 @@ def test_defaults_lead_to_this_machine(tmp_path: Path) -> None:
         max_connections=2000,
         max_in_flight=1000,
         cors_origins=(),
+        token_keys_file=tmp_path / "token-keys.json",
+        token_issuer="mercuria",
+        token_audience="mercuria",
+        access_token_minutes=15,
+        refresh_idle_days=30,
+        refresh_family_days=90,
+        bcrypt_cost=12,
+        login_limit_address=Rate(30, 60),
+        login_limit_account=Rate(10, 60),
+        register_limit_address=Rate(30, 3600),
+        register_limit_account=Rate(5, 3600),
+        trusted_proxies=(),
         leg_key_file=tmp_path / "leg.key",
         receipts_days=7,
         log_level="info",
@@ -80,6 +95,16 @@ def test_the_workers_port_is_the_shared_one_unless_it_is_said(tmp_path: Path) ->
             "cors_origins",
             ("https://a.example", "http://localhost:3000"),
         ),
+        ("MERCURIA_TOKEN_KEYS_FILE", "/keys/token", "token_keys_file", Path("/keys/token")),
+        ("MERCURIA_BCRYPT_COST", "4", "bcrypt_cost", 4),
+        ("MERCURIA_LOGIN_LIMIT_ADDRESS", "1/second", "login_limit_address", Rate(1, 1)),
+        ("MERCURIA_LOGIN_LIMIT_ACCOUNT", "1000000/day", "login_limit_account", Rate(1_000_000, 86_400)),
+        (
+            "MERCURIA_TRUSTED_PROXIES",
+            "10.0.0.0/8, ::1",
+            "trusted_proxies",
+            (IPv4Network("10.0.0.0/8"), IPv6Network("::1/128")),
+        ),
         ("MERCURIA_RECEIPTS_DAYS", "3650", "receipts_days", 3650),
         ("MERCURIA_LOG_LEVEL", "DEBUG", "log_level", "debug"),
         ("MERCURIA_LEG_KEY_FILE", "/keys/leg", "leg_key_file", Path("/keys/leg")),
@@ -109,6 +134,16 @@ def test_what_can_be_used(tmp_path: Path, name: str, value: str, attribute: str,
         ("MERCURIA_KAFKA", ":9092", "host:port, or several separated by commas"),
         ("MERCURIA_KAFKA", "a:1,", "host:port, or several separated by commas"),
         ("MERCURIA_KAFKA", "a:99999", "host:port, or several separated by commas"),
+        ("MERCURIA_BCRYPT_COST", "3", "a whole number from 4 to 16"),
+        ("MERCURIA_BCRYPT_COST", "17", "a whole number from 4 to 16"),
+        ("MERCURIA_ACCESS_TOKEN_MINUTES", "0", "a whole number from 1 to 1440"),
+        ("MERCURIA_LOGIN_LIMIT_ADDRESS", "30", RATE),
+        ("MERCURIA_LOGIN_LIMIT_ADDRESS", "0/minute", RATE),
+        ("MERCURIA_LOGIN_LIMIT_ACCOUNT", "30/week", RATE),
+        ("MERCURIA_REGISTER_LIMIT_ADDRESS", "-1/minute", RATE),
+        ("MERCURIA_REGISTER_LIMIT_ACCOUNT", "٣/minute", RATE),
+        ("MERCURIA_TRUSTED_PROXIES", "proxy", "networks as in 10.0.0.0/8, separated by commas"),
+        ("MERCURIA_TRUSTED_PROXIES", "10.0.0.1/8", "networks as in 10.0.0.0/8, separated by commas"),
         ("MERCURIA_LOG_LEVEL", "loud", "one of debug, info, warning, error"),
     ],
 )

@@ -1,9 +1,13 @@
-"""What has to be there before the first worker starts: topics, and the database's schema."""
+"""What has to be there before the first worker starts: topics, the database's schema, and keys for access tokens."""
 
+import time
 from collections.abc import Mapping
 
 from mercuria.adapters.migrate import migrate
+from mercuria.adapters.token_keys import JwkSet, new_key
 from mercuria.config import Settings
+from mercuria.embedded.directory import PRIVATE
+from mercuria.embedded.files import write_atomically
 from mercuria.streams import declare
 
 
@@ -15,4 +19,7 @@ def prepare(env: Mapping[str, str]) -> None:
         MigrationError: see `migrate`.
     """
     declare.prepare(env)
-    migrate(Settings.from_env(env).database)
+    settings = Settings.from_env(env)
+    migrate(settings.database)
+    if not settings.token_keys_file.exists():
+        write_atomically(settings.token_keys_file, JwkSet((new_key(int(time.time())),)).as_text(), PRIVATE)
