@@ -177,12 +177,12 @@ async def _continue(request: Request) -> bool:
     return True
 
 
-def _translate(request: Request, exception: HTTPException) -> StreamResponse:
+def _translate(request: Request, exception: HTTPException) -> Response:
     """Give what aiohttp raises the shape of a problem."""
     if isinstance(exception, HTTPMethodNotAllowed):
         return _other_method(request, exception)
     if exception.status < 400:
-        return exception
+        return Response(status=exception.status, headers=exception.headers)
     if exception.status >= 500:
         return _fail(request, exception)
     return respond(request, Problem(_OF_AIOHTTP.get(exception.status, "bad_request")))

@@ -61,6 +61,17 @@ class Server:
         """Whether it refuses requests because it is about to stop."""
         return self._gate.draining
 
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being worked on."""
+        return self._gate.in_flight
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        server = self._runner.server
+        return len(server.connections) if server is not None else 0
+
     async def start(self) -> None:
         """Get ready to listen."""
         await self._runner.setup()
