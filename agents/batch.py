@@ -26,9 +26,10 @@ from mercuria.domain.events import CommandRejected, Event
 from mercuria.domain.parsing import Unreadable, read_command
 from mercuria.domain.rejections import DETAILS, Code
 from mercuria.domain.transfer import react
-from mercuria.domain.wallet import Outcome, Wallet, evolve, tell, weigh
+from mercuria.domain.wallet import Outcome, Wallet, as_of, evolve, tell, weigh
 from mercuria.streams.cloudevents import envelop
 from mercuria.streams.producing import Record
+from mercuria.streams.replies import Address, Reply, address_in, is_final, reply_of
 from mercuria.streams.routing import Home, Homes
 from mercuria.streams.seal import Seal
 from mercuria.tables.balances import AppliedPosition
@@ -73,6 +74,7 @@ class Batch:
         self.legs: defaultdict[int, list[Record]] = defaultdict(list)
         self.dead_letters: list[Record] = []
         self.receipts: dict[int, Receipt] = {}
+        self.replies: list[tuple[str, Reply]] = []
         self.wallets: dict[int, Wallet] = {}
         self.offset = position.offset
         self.time_ms = 0
@@ -84,6 +86,7 @@ class Batch:
         self._known_wallets = wallets
         self._known_receipts = receipts
         self._touched_bytes = 0
+        self._reply_to: Address | None = None
 
     @property
     def position(self) -> AppliedPosition:
@@ -102,6 +105,7 @@ class Batch:
         elif self._may_replace_receipt(record.timestamp) and self._replaces_receipt(record, command):
             return False
         self.offset, self.time_ms = record.offset, record.timestamp
+        self._reply_to = address_in(record.headers) if record.headers else None
         kind = type(command)
         if kind is Unreadable:
             self._refuse(record, cast(Unreadable, command))
@@ -170,7 +174,11 @@ class Batch:
             self.receipts[number] = receipt_of(outcome, offset, time_ms, fingerprint)
         elif receipt.fingerprint == fingerprint:
             first = Position(self.partition, receipt.offset, receipt.time_ms)
-            self._emit(tell(command, wallet, receipt.outcome, first), first, home)
+            event = tell(command, wallet, receipt.outcome, first)
+            self._emit(event, first, home)
+            if self._reply_to is not None:
+                after = as_of(wallet, event, first.time_ms) if wallet is not None else None
+                self._reply(reply_of(event, after, first.time_ms, self._reply_to.number, is_replayed=True))
         else:
             self._refuse_readable(record, command, Code.COMMAND_ID_REUSED, dead_letter=False)
 
@@ -183,9 +191,12 @@ class Batch:
     ) -> Outcome:
         outcome = weigh(command, wallet)
         event = tell(command, wallet, outcome, at)
+        after = evolve(wallet, event, at.time_ms)
         if outcome.code is None:
-            self._touch(evolve(wallet, event, at.time_ms))
+            self._touch(after)
         self._emit(event, at, home)
+        if self._reply_to is not None and is_final(command, event):
+            self._reply(reply_of(event, after, at.time_ms, self._reply_to.number))
         leg = react(command, event, at)
         if leg is not None:
             self._send(leg, at.time_ms, self._homes.of(leg.wallet_id))
@@ -197,7 +208,10 @@ class Batch:
         self._send(leg, record.timestamp, home)
 
     def _send(self, leg: Leg, time_ms: int, home: Home) -> None:
-        self.legs[home.partition].append(Record(home.key, self._seal.close(_encode_json(leg)), time_ms))
+        # Who waits for an answer waits for the last leg's.
+        headers = [self._reply_to.header()] if self._reply_to is not None else []
+        value = self._seal.close(_encode_json(leg))
+        self.legs[home.partition].append(Record(home.key, value, time_ms, headers))
 
     def _emit(self, event: Event, at: Position, home: Home) -> None:
         self.events.append(Record(home.key, envelop(event, self.partition, at.time_ms), at.time_ms))
@@ -223,8 +237,14 @@ class Batch:
         key = self._homes.of(fault.wallet_id).key if fault.wallet_id else None
         value = envelop(event, self.partition, record.timestamp)
         self.events.append(Record(key, value, record.timestamp))
+        if self._reply_to is not None:
+            self._reply(Reply(self._reply_to.number, code=fault.code, detail=fault.detail))
         if dead_letter:
             self.dead_letters.append(_dead_letter(self.partition, record, fault))
+
+    def _reply(self, reply: Reply) -> None:
+        assert self._reply_to is not None
+        self.replies.append((self._reply_to.node, reply))
 
     def _wallet(self, wallet_id: UUID) -> Wallet | None:
         number = wallet_id.int

@@ -13,6 +13,7 @@ from mercuria.agents.batch import Batch, Installation, command_ids, wallet_ids
 from mercuria.app import app, settings, wallet_commands
 from mercuria.domain.commands import AnyCommand
 from mercuria.domain.parsing import Unreadable, read_command
+from mercuria.streams.announcer import Announcement
 from mercuria.streams.batch_table import Row
 from mercuria.streams.crash import crash_on_bug
 from mercuria.streams.routing import Homes
@@ -55,6 +56,7 @@ async def process(partition: int, records: Fetched) -> None:
             )
         waiting = [record for record in records if record.offset > decided]
         while waiting:
+            await app.locks.prove(partition)
             batch = decide(partition, waiting)
             receipt_rows = receipt_rows_of(batch, waiting[0])
             receipts_offset = await publish(batch, receipt_rows)
@@ -62,6 +64,7 @@ async def process(partition: int, records: Fetched) -> None:
             wallets_offset = await balances.append(partition, wallet_rows)
             receipts.write(partition, receipt_rows, receipts_offset)
             balances.apply(partition, batch.wallets, batch.position, wallet_rows, wallets_offset)
+            app.announcer.announce(Announcement(partition, list(batch.wallets.values()), batch.replies))
             waiting = [record for record in waiting if record.offset > batch.offset]
 
 

@@ -66,7 +66,8 @@ watchdog = Watchdog()
 @app.timer(interval=LOOK_EVERY_S)  # type: ignore[untyped-decorator]
 async def watch() -> None:
     """Look, and end the process when partitions stand still."""
-    if app.rebalancing or app.in_recovery or not app.tables.actives_ready:
+    # Without Redis, deciding pauses on purpose.
+    if app.rebalancing or app.in_recovery or not app.tables.actives_ready or app.locks.is_redis_lost:
         watchdog.look({}, time.monotonic())
         return
     with crash_on_bug():

@@ -5,20 +5,31 @@
 
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import faust
+from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
+from mode import ServiceT
 
+from mercuria.adapters.cache import Cache
 from mercuria.adapters.http import Limits, Web
+from mercuria.adapters.postgres import Database
+from mercuria.adapters.redis import connect
 from mercuria.config import Settings
+from mercuria.streams.announcer import Announcer
 from mercuria.streams.declare import declare_topics
+from mercuria.streams.locks import PartitionLocks
 from mercuria.streams.producing import Producer
+from mercuria.streams.replies import Replies
 from mercuria.streams.schema import BatchSchema
 from mercuria.topics import MAX_RECORD_BYTES, WALLET_COMMANDS
 
 settings = Settings.from_env()
+redis = connect(settings.redis)
+cache = Cache(redis)
+database = Database(settings.database)
 
 PARTS = ("mercuria.agents", "mercuria.tables", "mercuria.web")
 """Where agents, tables and views are found."""
@@ -31,6 +42,14 @@ class App(faust.App):
         self.positions: dict[str, Callable[[int], int | None]] = {}
         """For a topic, what tells the offset at which reading a partition goes on."""
         super().__init__(*args, **kwargs)
+        self.replies = Replies(settings.redis)
+        self.locks = PartitionLocks(redis, settings.worker, self._generation, self._own_partitions)
+        self.announcer = Announcer(cache, self.locks, self.replies)
+
+    def on_init_dependencies(self) -> Iterable[ServiceT]:
+        """Start what goes through Redis with the app, before its agents."""
+        services = cast(list[ServiceT], [self.replies, self.locks, self.announcer])
+        return [*services, *super().on_init_dependencies()]
 
     def resume_at(self, tp: TP) -> int | None:
         """Return where reading of a partition goes on, or None where the committed offset says it."""
@@ -41,6 +60,16 @@ class App(faust.App):
     def batch_producer(self) -> Producer:
         """The producer, with its way to append whole batches."""
         return cast(Producer, self.producer)
+
+    def _generation(self) -> int:
+        return self.consumer_generation_id
+
+    def _own_partitions(self) -> list[int]:
+        try:
+            assignment = self.consumer.assignment()
+        except ConsumerNotStarted:
+            return []
+        return [tp.partition for tp in assignment if tp.topic == WALLET_COMMANDS]
 
     def _new_web(self) -> Web:
         limits = Limits(

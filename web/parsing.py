@@ -2,7 +2,7 @@
 
 import re
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -32,7 +32,7 @@ async def read_body(request: Request, kind: type[S]) -> S | Problem:
 def parse_body(content: bytes, kind: type[S]) -> S | Problem:
     """Return the JSON object `content` as a struct."""
     try:
-        return _decoder(kind).decode(content or b"{}")
+        return cast(S, _decoder(kind).decode(content or b"{}"))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return _diagnose(content or b"{}", kind)
 

@@ -32,6 +32,7 @@ from mercuria.domain.commands import (
     Withdraw,
 )
 from mercuria.domain.events import (
+    Accepted,
     BalanceUpdated,
     CommandRejected,
     Event,
@@ -124,6 +125,17 @@ def evolve(wallet: Wallet | None, event: Event, time_ms: int) -> Wallet | None:
             time_ms,
         )
     return wallet
+
+
+def as_of(wallet: Wallet, event: Event, time_ms: int) -> Wallet:
+    """Return the wallet as it was right after an accepted `event` of its past, which happened at `time_ms`.
+
+    What the event does not say stays as it is: `sent` is no part of an answer.
+    """
+    if type(event) is CommandRejected:
+        return wallet
+    accepted = cast(Accepted, event)
+    return _with(wallet, accepted.balance, wallet.sent, accepted.status, accepted.version, time_ms)
 
 
 # Refusals, in their order of precedence: what the command says, whether the wallet is there, whether the actor may,

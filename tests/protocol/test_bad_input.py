@@ -114,7 +114,10 @@ UNREADABLE = {
     "a type that is no text": (deposit(type=["deposit"]), "unknown_command_type"),
     "an event's type": (deposit(type="wallet.balance_updated"), "unknown_command_type"),
     "no amount": (deposit(amount=None), "missing_field"),
-    "no currency": (deposit(currency=None), "missing_field"),
+    "no currency to open in": (
+        deposit(type="open_wallet", amount=None, currency=None, owner_id=str(uuid4())),
+        "missing_field",
+    ),
     "no id": (deposit(id=None), "missing_field"),
     "no wallet": (deposit(wallet_id=None), "missing_field"),
     "a field too many": (deposit(fee=1), "unknown_field"),

@@ -22,6 +22,7 @@ from mercuria.domain.commands import (
 )
 from mercuria.domain.parsing import read_command
 from mercuria.streams.cloudevents import read_event
+from mercuria.streams.replies import Address
 from mercuria.streams.routing import Homes
 from mercuria.streams.seal import Seal
 from mercuria.tables.balances import AppliedPosition
@@ -44,6 +45,7 @@ class LogRecord(NamedTuple):
     timestamp: int
     key: bytes | None
     value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 class Partition:
@@ -93,16 +95,21 @@ class World:
         """Put commands on the log, with pauses, and decide them one by one."""
         for command, partition in commands:
             key = INSTALLATION.homes.of(command.wallet_id).key
-            self._append(partition, key, msgspec.json.encode(command))
+            # Some are waited for, over HTTP.
+            number = len(self.logs[partition])
+            headers = [Address("a-node", number).header()] if self._random.random() < 0.5 else []
+            self._append(partition, key, msgspec.json.encode(command), headers)
             if self._random.random() < 0.6:
                 self._step(self._random.choice(self._partitions))
         while any(self._step(partition) for partition in self._partitions):
             pass
 
-    def _append(self, partition: int, key: bytes | None, value: bytes | None) -> None:
+    def _append(
+        self, partition: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+    ) -> None:
         self._time_ms += self._random.choice(self._pauses_ms)
         log = self.logs[partition]
-        log.append(LogRecord(WALLET_COMMANDS, partition, len(log), self._time_ms, key, value))
+        log.append(LogRecord(WALLET_COMMANDS, partition, len(log), self._time_ms, key, value, headers))
 
     def _step(self, partition: Partition) -> bool:
         waiting = self.logs[partition.number][partition.position.offset + 1 :]
@@ -113,7 +120,7 @@ class World:
         self.outputs[partition.number] += outputs_of(batch)
         for home, legs in batch.legs.items():
             for leg in legs:
-                self._append(home, leg.key, leg.value)
+                self._append(home, leg.key, leg.value, leg.headers)
         return True
 
 

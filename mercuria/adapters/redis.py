@@ -1,0 +1,24 @@
+"""Redis: a client that gives up soon, since nothing may wait long for what can be made again."""
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+TIMEOUT_S = 1.0
+POOL_SIZE = 16
+
+UNAVAILABLE = (RedisError, OSError, TimeoutError)
+"""What a call raises when Redis is away, loads its data, or refuses to write."""
+
+
+def connect(url: str, *, timeout_s: float | None = TIMEOUT_S) -> Redis:
+    """Return a client, which connects when it is used; `timeout_s` is for each answer, None for one that listens."""
+    return Redis.from_url(
+        url,
+        max_connections=POOL_SIZE,
+        socket_connect_timeout=TIMEOUT_S,
+        socket_timeout=timeout_s,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+    )

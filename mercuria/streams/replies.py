@@ -1,0 +1,159 @@
+"""Replies: how a node that has sent a command hears what the wallet decided, whichever worker decided it.
+
+The command's record carries a header `reply-to`, which names the node and the request that waits, and the legs that
+follow from it carry it on. Who decides the last of them publishes a `Reply` on the node's channel in Redis; where the
+node is itself the one that decides, nothing leaves the process. A reply may be lost: what counts is in the log.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import msgspec
+from mode import Service
+from msgspec import Struct
+
+from mercuria.adapters.redis import UNAVAILABLE, connect
+from mercuria.domain.commands import Credit, Decidable
+from mercuria.domain.events import BalanceUpdated, CommandRejected, Event
+from mercuria.domain.rejections import Code
+from mercuria.domain.transaction import Transaction, transaction_of
+from mercuria.domain.wallet import Wallet
+
+REPLY_TO = "reply-to"
+CHANNEL = "mercuria:replies:{}"
+RECONNECT_S = 0.2
+LISTEN_S = 5.0
+
+Headers = list[tuple[str, bytes]]
+
+
+class Reply(Struct, frozen=True, array_like=True):
+    """What a command came to.
+
+    `number` is the request that waits. A refusal has a code, and a detail. Else there is the wallet that decided, as
+    it was right afterwards, and, where money was moved, the transaction. `is_replayed`: the command had been decided
+    before, and this is the first answer again; of a transfer, that is the one of its sender, whatever came after.
+    """
+
+    number: int
+    is_replayed: bool = False
+    code: Code | None = None
+    detail: str | None = None
+    wallet: Wallet | None = None
+    transaction: Transaction | None = None
+
+
+class Address(NamedTuple):
+    """Where a reply goes: a node, and the number of a request there."""
+
+    node: str
+    number: int
+
+    def header(self) -> tuple[str, bytes]:
+        """Return the header of a record that says so."""
+        return REPLY_TO, f"{self.node}:{self.number}".encode()
+
+
+def address_in(headers: Sequence[tuple[str, bytes]]) -> Address | None:
+    """Return the address that a record's headers say; None where they say none."""
+    for name, value in headers:
+        if name == REPLY_TO:
+            with suppress(ValueError):  # A stranger's header, perhaps.
+                node, _, number = value.decode("ascii").partition(":")
+                return Address(node, int(number))
+    return None
+
+
+class Waiting(NamedTuple):
+    """A request that waits: where its reply goes to, and the reply to come."""
+
+    address: Address
+    reply: asyncio.Future[Reply]
+
+
+class Replies(Service):
+    """The requests of this node that wait, and what listens for their replies."""
+
+    def __init__(self, redis_url: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.node = uuid4().hex
+        self.heard_since_s: float | None = None
+        """Since when nothing that was published can have been missed, by the loop's clock; None: not now."""
+        self._redis_url = redis_url
+        self._numbers = count()
+        self._waiting: dict[int, asyncio.Future[Reply]] = {}
+
+    def expect(self) -> Waiting:
+        """Begin to wait for a reply; `give_up` ends it."""
+        number = next(self._numbers)
+        reply = self._waiting[number] = asyncio.get_running_loop().create_future()
+        return Waiting(Address(self.node, number), reply)
+
+    def give_up(self, waiting: Waiting) -> None:
+        """End waiting, whether there was a reply or not."""
+        self._waiting.pop(waiting.address.number, None)
+
+    def resolve(self, replies: Sequence[Reply]) -> None:
+        """Hand replies to the requests that wait for them; nobody may wait any more."""
+        for each in replies:
+            future = self._waiting.get(each.number)
+            if future is not None and not future.done():
+                future.set_result(each)
+
+    @Service.task
+    async def _listen(self) -> None:
+        while not self.should_stop:
+            try:
+                await self._listen_while_connected()
+            except UNAVAILABLE:
+                self.heard_since_s = None
+                await self.sleep(RECONNECT_S)
+
+    async def _listen_while_connected(self) -> None:
+        client = connect(self._redis_url, timeout_s=None)
+        try:
+            async with client.pubsub() as channel:
+                await channel.subscribe(CHANNEL.format(self.node))
+                while not self.should_stop:
+                    message = await channel.get_message(timeout=LISTEN_S)
+                    if message is None:
+                        # Redis may be gone without a word.
+                        async with asyncio.timeout(LISTEN_S):
+                            await channel.ping()
+                    elif message["type"] == "subscribe":
+                        self.heard_since_s = asyncio.get_running_loop().time()
+                    elif message["type"] == "message":
+                        self.resolve(_decode(message["data"]))
+        finally:
+            self.heard_since_s = None
+            await client.aclose()
+
+
+def is_final(command: Decidable, event: Event) -> bool:
+    """Tell whether `event` answers the request behind `command`: no leg follows that would."""
+    if type(event) is BalanceUpdated:
+        return event.transaction_status != "pending"
+    return type(command) is not Credit
+
+
+def reply_of(
+    event: Event, wallet: Wallet | None, time_ms: int, number: int, *, is_replayed: bool = False
+) -> Reply:
+    """Return the reply to request `number`: what `event` says, which happened at `time_ms` and left `wallet`."""
+    if type(event) is CommandRejected:
+        return Reply(number, is_replayed, event.code, event.detail)
+    transaction = transaction_of(event, time_ms) if type(event) is BalanceUpdated else None
+    return Reply(number, is_replayed, None, None, wallet, transaction)
+
+
+def encode_replies(replies: Sequence[Reply]) -> bytes:
+    """Return replies to one node as one message."""
+    return _encode(replies)
+
+
+_encode = msgspec.msgpack.Encoder(uuid_format="bytes").encode
+_decode = msgspec.msgpack.Decoder(list[Reply]).decode

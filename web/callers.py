@@ -1,0 +1,17 @@
+"""Callers: whose access token a request bears."""
+
+from aiohttp.web import Request
+
+from mercuria.adapters.problems import Problem
+from mercuria.adapters.tokens import Caller, Tokens
+from mercuria.app import settings
+
+tokens = Tokens(settings)
+
+
+def caller_of(request: Request) -> Caller | Problem:
+    """Return who calls, or why nobody knows."""
+    outcome = tokens.verify_header(request.headers.get("Authorization"))
+    if isinstance(outcome, Caller):
+        return outcome
+    return Problem(outcome, headers={"WWW-Authenticate": outcome.challenge})
