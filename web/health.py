@@ -25,7 +25,7 @@ async def ready(self: View, _request: Request) -> Response:
 def unready_reasons() -> list[str]:
     """Return why this worker does not decide commands at the moment; nothing when it does."""
     reasons: list[Any] = []
-    if cast(Web, app.web).server.draining:
+    if cast(Web, app.web).server.leaving:
         reasons.append("the worker is stopping")
     if not cast(TableManager, app.tables).recovery.completed.is_set():
         reasons.append("the tables are being read from the log")

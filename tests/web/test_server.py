@@ -431,7 +431,8 @@ async def test_requests_beyond_the_limit_are_refused_and_health_is_not() -> None
 
 
 async def test_a_server_that_stops_ends_what_it_has_begun_and_begins_nothing() -> None:
-    async with serve() as served, connect(served.port) as begun, connect(served.shared_port) as later:
+    limits = Limits(leaving_s=0)
+    async with serve(limits) as served, connect(served.port) as begun, connect(served.shared_port) as later:
         await served.start_waiting(begun)
         await later.ask("GET", "/wallet")
         draining = asyncio.create_task(served.server.drain())
@@ -450,8 +451,20 @@ async def test_a_server_that_stops_ends_what_it_has_begun_and_begins_nothing() -
         await draining
 
 
+async def test_a_server_about_to_stop_still_answers_who_has_just_come() -> None:
+    async with serve(Limits(leaving_s=60)) as served, connect(served.shared_port) as come:
+        draining = asyncio.create_task(served.server.drain())
+        await served.until(lambda: served.server.leaving)
+        with pytest.raises(PORT_IS_CLOSED):
+            await ask(served.shared_port, "GET", "/wallet")
+        reply = await come.ask("GET", "/wallet")
+        assert (reply.document, reply.headers["Connection"]) == ({"balance": 1050}, "close")
+        assert await come.is_closed()
+        draining.cancel()
+
+
 async def test_a_server_does_not_wait_for_ever_to_stop(caplog: pytest.LogCaptureFixture) -> None:
-    async with serve(Limits(drain_timeout_s=0.1)) as served, connect(served.port) as wire:
+    async with serve(Limits(leaving_s=0, drain_timeout_s=0.1)) as served, connect(served.port) as wire:
         await served.start_waiting(wire)
         async with asyncio.timeout(PATIENCE_S):
             await served.server.drain()

@@ -63,6 +63,8 @@ class Gate:
         self._all_answered = asyncio.Event()
         self.in_flight = 0
         """How many requests are being worked on."""
+        self.leaving = False
+        """Whether the worker is about to stop: each answer is the last one of its connection."""
         self.draining = False
         """Whether requests are refused because the worker stops."""
 
@@ -90,7 +92,7 @@ class Gate:
 
     async def drain(self) -> None:
         """Refuse new requests, and wait until those in flight have ended or their time is over."""
-        self.draining = True
+        self.leaving = self.draining = True
         if not self.in_flight:
             return
         try:
@@ -157,7 +159,7 @@ class Gate:
         complete(response, request[REQUEST_ID])
         if self._cors:
             self._cors.complete(request, response)
-        if self.draining:
+        if self.leaving:
             response.force_close()
         return response
 

@@ -33,6 +33,8 @@ class Limits:
     """How long a connection may be open without a request."""
     lingering_s: float = 2
     """How long what still comes of a refused request is read and thrown away, so that the client sees the answer."""
+    leaving_s: float = 0.25
+    """How long a worker that stops still answers, so that connections end with an answer, and are opened elsewhere."""
     drain_timeout_s: float = 10
     """How long requests in flight may take to end when the worker stops."""
 

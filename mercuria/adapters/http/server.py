@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Collection
+from contextlib import suppress
+from socket import socket as Socket  # noqa: N812  it is a class
 
 from aiohttp.web import Application, AppRunner, TCPSite
 from aiohttp.web import Server as AiohttpServer
@@ -52,13 +54,19 @@ class Server:
         own_port: int | None = None,
         origins: Collection[str] = (),
     ) -> None:
+        self._limits = limits
         self._gate = Gate(limits, Cors(origins))
         self._runner = _Runner(views, limits, self._gate, own_port)
-        self._shared: TCPSite | None = None
+        self._shared: asyncio.Server | None = None
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it is about to stop."""
+        return self._gate.leaving
 
     @property
     def draining(self) -> bool:
-        """Whether it refuses requests because it is about to stop."""
+        """Whether it refuses requests because it stops."""
         return self._gate.draining
 
     @property
@@ -82,19 +90,44 @@ class Server:
 
     async def share(self, host: str, port: int) -> None:
         """Listen on a port on which other workers listen as well: the kernel gives each its part."""
-        self._shared = TCPSite(self._runner, host, port, backlog=BACKLOG, reuse_port=True)
-        await self._shared.start()
+        loop = asyncio.get_running_loop()
+        self._shared = await loop.create_server(self._factory, host, port, backlog=BACKLOG, reuse_port=True)
 
     async def drain(self) -> None:
-        """Leave new connections to other workers, refuse new requests, and wait for those in flight."""
-        if self._shared is not None:
-            # Take what the kernel has for this worker already: it would be reset.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            await self._shared.stop()
-            self._shared = None
+        """Leave new connections to other workers; then refuse new requests, and wait for those in flight."""
+        self._gate.leaving = True
+        await self._leave()
+        await asyncio.sleep(self._limits.leaving_s)
         await self._gate.drain()
 
     async def stop(self) -> None:
         """Close all ports and connections."""
+        if self._shared is not None:
+            self._shared.close()
         await self._runner.cleanup()
+
+    async def _leave(self) -> None:
+        """Stop listening on the shared port."""
+        if self._shared is None:
+            return
+        listening = [each.dup() for each in self._shared.sockets]
+        self._shared.close()
+        self._shared = None
+        loop = asyncio.get_running_loop()
+        for connection in [each for socket in listening for each in _accept_all(socket)]:
+            await loop.connect_accepted_socket(self._factory, connection)
+
+    def _factory(self) -> asyncio.Protocol:
+        assert self._runner.server is not None, "started before it listens"
+        return self._runner.server()
+
+
+def _accept_all(listening: Socket) -> list[Socket]:
+    """Take the connections that the kernel holds ready for this process, and would reset; close the socket."""
+    taken = []
+    with listening, suppress(BlockingIOError):
+        while True:
+            connection, _ = listening.accept()
+            connection.setblocking(False)
+            taken.append(connection)
+    return taken
