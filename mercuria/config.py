@@ -81,6 +81,8 @@ class Settings:
     """How long a refresh token is good."""
     refresh_family_days: int
     """How long a login can be refreshed in all."""
+    password_min_characters: int
+    """How long a new password is at least."""
     bcrypt_cost: int
     """The binary logarithm of bcrypt's rounds."""
     login_limit_address: Rate
@@ -134,6 +136,7 @@ class Settings:
             access_token_minutes=_integer(env, "MERCURIA_ACCESS_TOKEN_MINUTES", 15, 1, 24 * 60),
             refresh_idle_days=_integer(env, "MERCURIA_REFRESH_IDLE_DAYS", 30, 1, 3650),
             refresh_family_days=_integer(env, "MERCURIA_REFRESH_FAMILY_DAYS", 90, 1, 3650),
+            password_min_characters=_integer(env, "MERCURIA_PASSWORD_MIN_CHARACTERS", 8, 8, 64),
             bcrypt_cost=_integer(env, "MERCURIA_BCRYPT_COST", 12, 4, 16),
             login_limit_address=_rate(env, "MERCURIA_LOGIN_LIMIT_ADDRESS", "30/minute"),
             login_limit_account=_rate(env, "MERCURIA_LOGIN_LIMIT_ACCOUNT", "10/minute"),

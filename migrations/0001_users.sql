@@ -5,16 +5,17 @@ CREATE TABLE users (
     -- Normalised, as it is shown.
     email text NOT NULL CHECK (length(email) BETWEEN 3 AND 254),
     -- What tells accounts apart: the address without its case.
-    email_key text NOT NULL UNIQUE,
+    email_key text NOT NULL CONSTRAINT users_email_taken UNIQUE,
     password_hash text NOT NULL,
+    -- Another hash of the same password is no change.
+    password_changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     role text NOT NULL CHECK (role IN ('user', 'operator')),
-    created_at timestamptz NOT NULL DEFAULT now(),
-    password_changed_at timestamptz NOT NULL DEFAULT now()
+    created_at timestamptz NOT NULL DEFAULT now()
 );
 
 CREATE INDEX users_by_age ON users (created_at, id);
 
--- A family begins with a login and ends with a logout, its age, or the reuse of a spent token.
+-- A family begins with a login. It ends with a logout, with its age, or when a spent token is used again.
 CREATE TABLE refresh_families (
     id uuid PRIMARY KEY,
     user_id uuid NOT NULL REFERENCES users (id) ON DELETE CASCADE,
@@ -32,7 +33,10 @@ CREATE TABLE refresh_tokens (
     family_id uuid NOT NULL REFERENCES refresh_families (id) ON DELETE CASCADE,
     created_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz NOT NULL,
-    spent_at timestamptz
+    spent_at timestamptz,
+    -- The end of its family: until then, a spent token is known.
+    kept_until timestamptz NOT NULL
 );
 
 CREATE INDEX refresh_tokens_by_family ON refresh_tokens (family_id);
+CREATE INDEX refresh_tokens_by_end ON refresh_tokens (kept_until);

@@ -39,6 +39,7 @@ def test_defaults_lead_to_this_machine(tmp_path: Path) -> None:
         access_token_minutes=15,
         refresh_idle_days=30,
         refresh_family_days=90,
+        password_min_characters=8,
         bcrypt_cost=12,
         login_limit_address=Rate(30, 60),
         login_limit_account=Rate(10, 60),

@@ -8,7 +8,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from enum import StrEnum
-from functools import cache
 from typing import Any, Literal, NamedTuple, cast
 from uuid import UUID, uuid4
 
@@ -171,12 +170,6 @@ class Tokens:
         """Forget what keys have signed that are gone."""
         kept = ((token, each) for token, each in self._remembered.items() if each.kid in kids)
         self._remembered = OrderedDict(kept)
-
-
-@cache
-def shared_tokens(settings: Settings) -> Tokens:
-    """Return the process's tokens, whose memory all modules share."""
-    return Tokens(settings)
 
 
 def _caller(claims: Mapping[str, Any]) -> Caller:

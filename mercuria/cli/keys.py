@@ -1,0 +1,83 @@
+"""`mercuria keys`: the keys that sign access tokens."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import click
+from faust.cli.base import cli
+from filelock import FileLock
+from msgspec import UNSET
+from rich.console import Console
+from rich.table import Table
+
+from mercuria.adapters.token_keys import Jwk, JwkSet, KeysError, new_key, parse_keys
+from mercuria.app import settings
+from mercuria.cli.options import data_dir_option
+from mercuria.embedded.directory import PRIVATE
+from mercuria.embedded.files import write_atomically
+
+
+@cli.group()
+def keys() -> None:
+    """Look after the keys that sign access tokens."""
+
+
+@keys.command("list")
+@data_dir_option
+@click.option("--json", "as_json", is_flag=True, help="Print the public keys as a JWK set.")
+def list_(as_json: bool) -> None:
+    """List the keys; the last one signs."""
+    found = _read()
+    if as_json:
+        click.echo(json.dumps({"keys": [key.public() for key in found.keys]}, indent=1))
+        return
+    table = Table("key", "made", "state")
+    for key in found.keys:
+        table.add_row(key.kid, _time(key.iat), _state(key))
+    Console().print(table)
+
+
+@keys.command()
+@data_dir_option
+@click.option(
+    "--drop-old", is_flag=True, help="Make all access tokens of before invalid at once; refresh tokens stay."
+)
+def rotate(drop_old: bool) -> None:
+    """Sign with a new key from now on. The old ones stay until the last token they have signed has expired."""
+    now_s = int(time.time())
+
+    def changed(old: JwkSet) -> JwkSet:
+        return (
+            JwkSet((new_key(now_s),)) if drop_old else old.rotated(now_s, settings.access_token_minutes * 60)
+        )
+
+    new = _change(changed)
+    click.echo(f"The key {new.keys[-1].kid} signs from now on.")
+
+
+def _change(changed: Callable[[JwkSet], JwkSet]) -> JwkSet:
+    """Replace the file, while nobody else does."""
+    path = settings.token_keys_file
+    with FileLock(f"{path}.lock", mode=PRIVATE):
+        new = changed(_read())
+        write_atomically(path, new.as_text(), PRIVATE)
+    return new
+
+
+def _read() -> JwkSet:
+    try:
+        return parse_keys(settings.token_keys_file.read_bytes())
+    except (OSError, KeysError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        sys.exit(f"mercuria: the keys in {settings.token_keys_file} cannot be read: {reason}.")
+
+
+def _state(key: Jwk) -> str:
+    return "signs" if key.exp is UNSET else f"retired, good until {_time(key.exp)}"
+
+
+def _time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

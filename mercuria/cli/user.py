@@ -1,0 +1,143 @@
+"""`mercuria user`: accounts of people. This is how the first operator comes into being."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from typing import NoReturn, TypeVar, cast
+
+import click
+import msgspec
+from faust.cli.base import cli
+from psycopg2.errors import UndefinedTable
+from rich.console import Console
+from rich.table import Table
+
+from mercuria.adapters.accounts import Accounts, User
+from mercuria.adapters.emails import Email, parse_email
+from mercuria.adapters.passwords import Passwords
+from mercuria.adapters.postgres import Database, DatabaseUnavailable
+from mercuria.adapters.problems import MEANINGS, Problem
+from mercuria.adapters.tokens import ROLES, Role, Tokens
+from mercuria.app import settings
+from mercuria.cli.options import data_dir_option
+
+T = TypeVar("T")
+
+PIPE_CHARACTERS = 200
+
+
+@cli.group()
+def user() -> None:
+    """Look after the accounts of people."""
+
+
+@user.command()
+@click.argument("email")
+@data_dir_option
+@click.option("--role", type=click.Choice(ROLES), default="user", show_default=True)
+def create(email: str, role: str) -> None:
+    """Make an account. The password is asked for; where nobody can be asked, it is the first line of the input."""
+    parsed, password = _email(email), _password()
+    made = _done(lambda accounts: accounts.create(parsed, password, cast(Role, role)))
+    click.echo(f"Made the {made.role} {made.email} with the id {made.id}.")
+
+
+@user.command("list")
+@data_dir_option
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(limit: int, as_json: bool) -> None:
+    """List accounts, the oldest first."""
+    total, users = _done(lambda accounts: accounts.first(limit))
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(users), indent=1, ensure_ascii=False))
+        return
+    if not users:
+        click.echo("There are no accounts.")
+        return
+    # In a pipe, every line stays whole.
+    Console(width=None if sys.stdout.isatty() else PIPE_CHARACTERS).print(_table(users))
+    if total > len(users):
+        click.echo(f"{len(users):,} of {total:,} accounts; --limit shows more.")
+
+
+@user.command("set-role")
+@click.argument("email")
+@click.argument("role", type=click.Choice(ROLES))
+@data_dir_option
+def set_role(email: str, role: str) -> None:
+    """Give a person another role. It counts from their next access token on."""
+    parsed = _email(email)
+    changed = _done(lambda accounts: accounts.set_role(parsed, cast(Role, role)))
+    if changed is None:
+        _fail(f"there is no account {parsed.shown}")
+    click.echo(f"{changed.email} is {changed.role} now.")
+
+
+@user.command("set-password")
+@click.argument("email")
+@data_dir_option
+def set_password(email: str) -> None:
+    """Give a person another password, and end all their sessions."""
+    parsed, password = _email(email), _password()
+    changed = _done(lambda accounts: accounts.set_password(parsed, password))
+    if changed is None:
+        _fail(f"there is no account {parsed.shown}")
+    click.echo(f"{changed.email} has a new password, and has to log in again.")
+
+
+def _done(work: Callable[[Accounts], Awaitable[T | Problem]]) -> T:
+    """Return what comes of `work`; a refusal or a failure is a sentence and exit code 1."""
+    try:
+        outcome = asyncio.run(_with_accounts(work))
+    except DatabaseUnavailable as error:
+        _fail(str(error).rstrip("."))
+    except UndefinedTable:
+        _fail("the database has no accounts yet: run `mercuria migrate`")
+    if isinstance(outcome, Problem):
+        _fail(_sentence(outcome))
+    return outcome
+
+
+async def _with_accounts(work: Callable[[Accounts], Awaitable[T]]) -> T:
+    database = Database(settings.database)
+    passwords = Passwords(settings.bcrypt_cost, settings.password_min_characters)
+    try:
+        return await work(Accounts(database, passwords, Tokens(settings), settings))
+    finally:
+        passwords.close()
+        await database.close()
+
+
+def _email(text: str) -> Email:
+    email = parse_email(text)
+    if isinstance(email, Problem):
+        _fail(f"{text!r} is no e-mail address: {_sentence(email)}")
+    return email
+
+
+def _password() -> str:
+    """Ask for a password, hidden; it never stands on a command line, which all users of the machine can read."""
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+def _sentence(problem: Problem) -> str:
+    return (problem.detail or MEANINGS[problem.code].detail).rstrip(".")
+
+
+def _fail(sentence: str) -> NoReturn:
+    sys.exit(f"mercuria: {sentence}.")
+
+
+def _table(users: list[User]) -> Table:
+    table = Table()
+    table.add_column("account", no_wrap=True)
+    table.add_column("e-mail", overflow="fold")
+    table.add_column("role", no_wrap=True)
+    table.add_column("since", no_wrap=True)
+    for each in users:
+        table.add_row(str(each.id), each.email, each.role, each.created_at.strftime("%Y-%m-%d %H:%M:%SZ"))
+    return table
