@@ -34,7 +34,7 @@ def parse_email(text: str) -> Email | Problem:
     if len(text) > MAX_CHARACTERS:
         return _problem(f"It must have at most {MAX_CHARACTERS} characters.")
     try:
-        shown = validate_email(text.strip(), check_deliverability=False).normalized
+        shown = validate_email(text.strip(), check_deliverability=False, strict=True).normalized
     except EmailNotValidError as error:
         return _problem(str(error))
     return Email(shown, unicodedata.normalize("NFC", shown.casefold()))

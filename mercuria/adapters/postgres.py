@@ -22,7 +22,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from psycopg2.extras import NamedTupleCursor
 
 CONNECT_TIMEOUT_S = 5.0
-"""How long a new connection, or a free one, is waited for."""
+"""How long a connection that is being made, or a free one, is waited for."""
 STATEMENT_TIMEOUT_S = 10.0
 """After it, the server gives a statement up."""
 ANSWER_TIMEOUT_S = STATEMENT_TIMEOUT_S + 2.0
@@ -91,15 +91,22 @@ class Database(Statements):
 
     Args:
         url: as libpq reads it.
-        size: how many connections there are at most; who finds none free waits `CONNECT_TIMEOUT_S`.
+        size: how many connections there are at most.
+        patience_s: how long a free connection is waited for.
         statement_timeout_s: how long a statement may take.
     """
 
     def __init__(
-        self, url: str, *, size: int = POOL_SIZE, statement_timeout_s: float = STATEMENT_TIMEOUT_S
+        self,
+        url: str,
+        *,
+        size: int = POOL_SIZE,
+        patience_s: float = CONNECT_TIMEOUT_S,
+        statement_timeout_s: float = STATEMENT_TIMEOUT_S,
     ) -> None:
         self._url = url
         self._size = size
+        self._patience_s = patience_s
         self._statement_timeout_s = statement_timeout_s
         self._pool: aiopg.Pool | None = None
         # aiopg's pool has a queue of its own, but does not tell it when a broken connection leaves room for a new one.
@@ -175,10 +182,10 @@ class Database(Statements):
     async def _place(self) -> AsyncIterator[None]:
         """Wait until fewer connections than there may be are lent."""
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(self._patience_s):
                 await self._room.acquire()
         except TimeoutError:
-            raise DatabaseUnavailable(f"No connection was free for {CONNECT_TIMEOUT_S:.0f} s.") from None
+            raise DatabaseUnavailable(f"No connection was free for {self._patience_s:g} s.") from None
         try:
             yield
         finally:

@@ -73,9 +73,11 @@ class Tokens:
 
     Args:
         settings: where the keys are, how long a token is good, and what `iss` and `aud` say.
+        memory: how many tokens are remembered.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, memory: int = REMEMBERED) -> None:
+        self._memory = memory
         self.lifetime_s = settings.access_token_minutes * 60
         self._issuer = settings.token_issuer
         self._audience = settings.token_audience
@@ -163,7 +165,7 @@ class Tokens:
 
     def _remember(self, token: str, remembered: _Remembered) -> None:
         self._remembered[token] = remembered
-        if len(self._remembered) > REMEMBERED:
+        if len(self._remembered) > self._memory:
             self._remembered.popitem(last=False)
 
     def _forget_others(self, kids: frozenset[str]) -> None:

@@ -1,0 +1,168 @@
+"""Migrations: once each, whoever starts them, how many do so at once, and whenever one of them is killed."""
+
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg2
+import pytest
+
+from mercuria.adapters.migrate import MigrationError, migrate
+from mercuria.embedded.stack import Stack
+
+MIGRATIONS = Path(__file__).parents[2] / "migrations"
+NAMES = sorted(file.stem for file in MIGRATIONS.glob("*.sql"))
+PROGRAM = "import sys; from mercuria.adapters.migrate import migrate; print(*migrate(sys.argv[1]))"
+PATIENCE_S = 30
+
+
+@pytest.fixture
+def url(servers: Stack) -> Iterator[str]:
+    """Return the URL of an empty database."""
+    name = f"empty_{secrets.token_hex(4)}"
+    own = servers.env["MERCURIA_DATABASE"]
+    execute(own, f"CREATE DATABASE {name}")
+    yield urlunsplit(urlsplit(own)._replace(path=f"/{name}"))
+    execute(own, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def execute(url: str, sql: str) -> None:
+    """Run a statement that cannot be in a transaction."""
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    connection.cursor().execute(sql)
+    connection.close()
+
+
+def scalar(url: str, sql: str) -> object:
+    """Return the one value that a query gives."""
+    connection = psycopg2.connect(url)
+    try:
+        cursor = connection.cursor()
+        cursor.execute(sql)
+        return cursor.fetchone()[0]
+    finally:
+        connection.close()
+
+
+def tables(url: str) -> object:
+    """Return the names of Mercuria's own tables, in their order."""
+    return scalar(
+        url,
+        "SELECT coalesce(array_agg(tablename::text ORDER BY tablename), '{}') FROM pg_tables"
+        " WHERE schemaname = 'public' AND tablename NOT LIKE '%yoyo%'",
+    )
+
+
+def start(url: str) -> subprocess.Popen[str]:
+    """Migrate in a process of its own."""
+    command = [sys.executable, "-c", PROGRAM, url]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> list[str]:
+    """Wait for a process, and return what it has applied."""
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, err
+    return out.split()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "this did not come true"
+        time.sleep(0.02)
+
+
+def waiting(url: str) -> object:
+    """Return how many connections wait for a lock in a database."""
+    return scalar(
+        url,
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    )
+
+
+def test_an_empty_database_gets_everything_once(url: str) -> None:
+    assert migrate(url) == NAMES
+    made = tables(url)
+    assert migrate(url) == []
+    assert tables(url) == made
+    assert {"users", "refresh_families", "refresh_tokens"} <= set(made)  # type: ignore[call-overload]
+
+
+def test_files_are_numbered_without_a_gap() -> None:
+    assert all(re.fullmatch(r"\d{4}_[a-z_]+", name) for name in NAMES)
+    assert [int(name[:4]) for name in NAMES] == list(range(1, len(NAMES) + 1))
+
+
+def test_four_processes_at_once_apply_each_migration_once(url: str) -> None:
+    processes = [start(url) for _ in range(4)]
+    applied = [finish(process) for process in processes]
+    assert sorted(applied) == [[], [], [], NAMES], "one does all, and the others wait for it"
+
+
+def test_one_that_is_killed_in_the_middle_leaves_nothing_behind(url: str) -> None:
+    blocker = psycopg2.connect(url)
+    # While another transaction is about to make a table of this name, the migration waits in its middle.
+    blocker.cursor().execute("CREATE TABLE refresh_tokens ()")
+    killed = start(url)
+    wait_until(lambda: waiting(url) == 1)
+    others = [start(url) for _ in range(3)]
+    wait_until(lambda: waiting(url) == 4)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=PATIENCE_S)
+    blocker.rollback()
+    blocker.close()
+    assert sorted(finish(process) for process in others) == [[], [], NAMES]
+    assert migrate(url) == []
+
+
+def test_one_that_is_killed_while_it_waits_blocks_nobody(url: str) -> None:
+    blocker = psycopg2.connect(url)
+    blocker.cursor().execute("CREATE TABLE refresh_tokens ()")
+    first = start(url)
+    wait_until(lambda: waiting(url) == 1)
+    killed = start(url)
+    wait_until(lambda: waiting(url) == 2)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=PATIENCE_S)
+    blocker.rollback()
+    blocker.close()
+    assert finish(first) == NAMES
+
+
+def test_a_migration_that_fails_has_no_effect_and_can_be_repeated(url: str) -> None:
+    execute(url, "CREATE TABLE refresh_families ()")
+    for _ in range(2):
+        with pytest.raises(MigrationError, match=r'^The migration 0001_users failed: relation "refresh_fam'):
+            migrate(url)
+        assert tables(url) == ["refresh_families"]
+    execute(url, "DROP TABLE refresh_families")
+    assert migrate(url) == NAMES
+
+
+def test_a_database_that_is_newer_is_refused_in_one_sentence(url: str) -> None:
+    migrate(url)
+    execute(
+        url,
+        "INSERT INTO _yoyo_migration VALUES ('hash', '9999_the_future', now()), ('other', '9998_soon', now())",
+    )
+    with pytest.raises(MigrationError) as refused:
+        migrate(url)
+    assert str(refused.value) == (
+        "The database is newer than this Mercuria, which does not know 9998_soon, 9999_the_future:"
+        " install the version that the database was used with last, or a later one."
+    )
+
+
+def test_where_nothing_listens_there_is_one_sentence() -> None:
+    with pytest.raises(MigrationError, match=r"^PostgreSQL cannot be reached: .*refused"):
+        migrate("postgresql://127.0.0.1:1/mercuria")
