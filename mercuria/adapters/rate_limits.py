@@ -12,15 +12,19 @@ from typing import Any, Literal, NamedTuple
 from limits import RateLimitItem, RateLimitItemPerSecond
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter, RateLimiter
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from mercuria.adapters.emails import Email
 from mercuria.adapters.problems import Problem
-from mercuria.adapters.redis import UNAVAILABLE, connect
+from mercuria.adapters.redis import TIMEOUT_S, UNAVAILABLE
 from mercuria.config import Rate, Settings
 
 PREFIX = "mercuria:limits"
 REDIS_PAUSE_S = 1.0
 """How long Redis is not asked after it did not answer."""
+CONNECTIONS = 8
 IPV6_NETWORK = 64
 """Whoever has one address of IPv6 has all that begin with as many bits."""
 
@@ -42,7 +46,16 @@ class RateLimits:
     """
 
     def __init__(self, settings: Settings) -> None:
-        pool: Any = connect(settings.redis).connection_pool
+        # A pool of its own, whose connections are waited for: many attempts at once are what is to be counted here.
+        self._connections = BlockingConnectionPool.from_url(
+            settings.redis,
+            max_connections=CONNECTIONS,
+            timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            socket_timeout=TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+        pool: Any = self._connections
         storage = RedisStorage(
             f"async+{settings.redis}", implementation="redispy", key_prefix=PREFIX, connection_pool=pool
         )
@@ -69,6 +82,10 @@ class RateLimits:
         if wait_s is None:
             return None
         return Problem("too_many_requests", headers={"Retry-After": str(wait_s)})
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._connections.aclose()
 
     async def _wait_s(self, limits: Iterable[_Limit]) -> int | None:
         """Count, and return after how many seconds it may be tried again; None where it may be done now."""

@@ -1,0 +1,193 @@
+"""Auth: people register, log in, refresh their session and log out; and the keys that access tokens are signed with.
+
+What needs PostgreSQL answers 503 while it is away. Access tokens count all the same: they are checked without it.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Annotated, Any
+
+from aiohttp.web import Request
+from msgspec import Meta, Struct
+
+from mercuria.adapters.accounts import Accounts, Session, User
+from mercuria.adapters.addresses import client_address
+from mercuria.adapters.emails import parse_email
+from mercuria.adapters.passwords import Passwords
+from mercuria.adapters.postgres import DatabaseUnavailable
+from mercuria.adapters.problems import Problem
+from mercuria.adapters.rate_limits import Action, RateLimits
+from mercuria.adapters.tokens import TokenFault
+from mercuria.app import app, database, settings
+from mercuria.web.callers import tokens
+from mercuria.web.endpoint import ANYONE, Answer, Call, endpoint
+
+SECRET = {"Cache-Control": "no-store"}
+PUBLISHED = {"Cache-Control": "public, max-age=60"}
+"""How long others may keep the public keys; a new key signs at once, so whoever meets an unknown one asks again."""
+
+passwords = Passwords(settings.bcrypt_cost, settings.password_min_characters)
+accounts = Accounts(database, passwords, tokens, settings)
+limits = RateLimits(settings)
+
+
+@app.task  # type: ignore[untyped-decorator]
+async def check_keys() -> None:
+    """Let no worker run that could not tell who calls."""
+    tokens.check()
+
+
+Text = Annotated[str, Meta(max_length=1024)]
+Attempt = Callable[..., Awaitable[Session | Problem]]
+
+
+class Credentials(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who wants to be logged in, and why it is them."""
+
+    email: Annotated[Text, Meta(examples=["zoe@example.com"])]
+    password: Annotated[Text, Meta(extra_json_schema={"format": "password"})]
+
+
+class RefreshToken(Struct, frozen=True, forbid_unknown_fields=True):
+    """A refresh token, as the last session gave it."""
+
+    refresh_token: Text
+
+
+class Jwk(Struct, frozen=True):
+    """A public key (RFC 8037)."""
+
+    kty: str
+    crv: str
+    x: str
+    kid: str
+    alg: str
+    use: str
+
+
+class Jwks(Struct, frozen=True):
+    """The public keys that access tokens are checked with (RFC 7517)."""
+
+    keys: list[Jwk]
+
+
+def needs_database(
+    view: Callable[[Call], Awaitable[Answer | Problem]],
+) -> Callable[[Call], Awaitable[Answer | Problem]]:
+    """Let a view answer 503 while PostgreSQL is away."""
+
+    @wraps(view)
+    async def answer(call: Call) -> Answer | Problem:
+        try:
+            return await view(call)
+        except DatabaseUnavailable:
+            return Problem("database_unavailable", headers={"Retry-After": "1"})
+
+    return answer
+
+
+@endpoint(
+    "POST",
+    "/api/v1/register",
+    access=ANYONE,
+    body=Credentials,
+    answers={201: Session},
+    problems=(
+        "invalid_email",
+        "password_too_short",
+        "password_too_long",
+        "password_too_common",
+        "email_taken",
+        "too_many_requests",
+        "database_unavailable",
+    ),
+)
+@needs_database
+async def register(call: Call) -> Answer | Problem:
+    """Make an account, and log in to it."""
+    return await _attempt(call, "register", accounts.register, 201)
+
+
+@endpoint(
+    "POST",
+    "/api/v1/login",
+    access=ANYONE,
+    body=Credentials,
+    answers={200: Session},
+    problems=("invalid_email", "invalid_credentials", "too_many_requests", "database_unavailable"),
+)
+@needs_database
+async def login(call: Call) -> Answer | Problem:
+    """Begin a session. Whether there is an account with that e-mail address, a refusal does not tell."""
+    return await _attempt(call, "login", accounts.login, 200)
+
+
+@endpoint(
+    "POST",
+    "/api/v1/refresh",
+    access=ANYONE,
+    body=RefreshToken,
+    answers={200: Session},
+    problems=(
+        "invalid_refresh_token",
+        "refresh_token_expired",
+        "refresh_token_reused",
+        "database_unavailable",
+    ),
+)
+@needs_database
+async def refresh(call: Call) -> Answer | Problem:
+    """Spend a refresh token for a new session. Used a second time, it ends the session of who used it first, too."""
+    session = await accounts.refresh(call.body.refresh_token)
+    return session if isinstance(session, Problem) else Answer(session, headers=SECRET)
+
+
+@endpoint(
+    "POST",
+    "/api/v1/logout",
+    access=ANYONE,
+    body=RefreshToken,
+    answers={204: None},
+    problems=("database_unavailable",),
+)
+@needs_database
+async def logout(call: Call) -> Answer | Problem:
+    """End the session that a refresh token belongs to; one that belongs to none is answered alike (RFC 7009)."""
+    await accounts.logout(call.body.refresh_token)
+    return Answer(status=204)
+
+
+@endpoint("GET", "/api/v1/me", answers={200: User}, problems=("database_unavailable",))
+@needs_database
+async def me(call: Call) -> Answer | Problem:
+    """Show the caller's own account."""
+    user = await accounts.user(call.caller.id)
+    if user is None:
+        # The token is good, and the account is gone, as after a database was brought back from a backup.
+        fault = TokenFault.INVALID_TOKEN
+        return Problem(fault, headers={"WWW-Authenticate": fault.challenge})
+    return Answer(user, headers=SECRET)
+
+
+@endpoint("GET", "/.well-known/jwks.json", access=ANYONE, answers={200: Jwks})
+async def jwks(_call: Call) -> Answer | Problem:
+    """Show the public keys, with which anybody can check access tokens."""
+    return Answer(tokens.jwks(), headers=PUBLISHED)
+
+
+async def _attempt(call: Call, action: Action, attempt: Attempt, status: int) -> Answer | Problem:
+    """Let somebody try their credentials, unless that was tried too often; then no password is looked at."""
+    email = parse_email(call.body.email)
+    if isinstance(email, Problem):
+        return email
+    refusal = await limits.refusal(action, address_of(call.request), email)
+    if refusal is not None:
+        return refusal
+    session = await attempt(email, call.body.password)
+    return session if isinstance(session, Problem) else Answer(session, status, SECRET)
+
+
+def address_of(request: Request) -> str:
+    """Return the client's address, as trusted proxies tell it."""
+    forwarded: list[Any] = request.headers.getall("X-Forwarded-For", [])
+    return client_address(request.remote, forwarded, settings.trusted_proxies)
