@@ -1,0 +1,104 @@
+"""The page on which people read the documentation of the HTTP API and try it: Swagger UI, from this worker alone.
+
+It works without the internet: its files come from a Python package, whose version is in their addresses, so that
+browsers keep them. The page may load nothing else, run nothing that is written into it, and be shown in no frame.
+"""
+
+import asyncio
+import gzip
+from functools import cache
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+from aiohttp import hdrs
+from aiohttp.web import Response
+from faust.web import View
+from swagger_ui_bundle import swagger_ui_path
+
+from mercuria.adapters.http import respond
+from mercuria.adapters.problems import Problem
+from mercuria.app import app
+
+VERSION = version("swagger-ui-bundle-v2")
+CONTENT_TYPES = {
+    "swagger-ui.css": "text/css; charset=utf-8",
+    "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
+    "favicon-32x32.png": "image/png",
+}
+
+# Swagger UI draws its icons from `data:` addresses.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+UNTIL_CHANGED = {hdrs.CACHE_CONTROL: "no-cache"}
+FOR_A_YEAR = {hdrs.CACHE_CONTROL: "public, max-age=31536000, immutable", hdrs.VARY: hdrs.ACCEPT_ENCODING}
+
+PAGE = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Mercuria: the HTTP API</title>
+<link rel="icon" type="image/png" href="/docs/{VERSION}/favicon-32x32.png">
+<link rel="stylesheet" href="/docs/{VERSION}/swagger-ui.css">
+</head>
+<body>
+<noscript>The same, for programs: <a href="/api/v1/openapi.json">OpenAPI</a>.</noscript>
+<main id="ui"></main>
+<script src="/docs/{VERSION}/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+</body>
+</html>
+"""
+
+START = """SwaggerUIBundle({
+  url: "/api/v1/openapi.json",
+  dom_id: "#ui",
+  deepLinking: true,
+  displayRequestDuration: true,
+  validatorUrl: null,
+  presets: [SwaggerUIBundle.presets.apis],
+  layout: "BaseLayout",
+});
+"""
+
+
+class Asset(NamedTuple):
+    """A file of Swagger UI, as it is and compressed."""
+
+    plain: bytes
+    compressed: bytes
+
+
+@app.page("/docs", name="docs")
+async def docs(self: View, _request: Any) -> Any:
+    """Show the page."""
+    return self.html(PAGE, headers={**UNTIL_CHANGED, "Content-Security-Policy": POLICY})
+
+
+@app.page("/docs/start.js", name="docs_start")
+async def docs_start(self: View, _request: Any) -> Any:
+    """Start it: with what could not be in the page, which has no scripts in itself."""
+    return self.text(START, content_type="text/javascript", headers={**UNTIL_CHANGED})
+
+
+@app.page("/docs/{version}/{name}", name="docs_asset")
+async def docs_asset(_self: View, request: Any, version: str, name: str) -> Any:
+    """Serve a file of Swagger UI."""
+    if version != VERSION or name not in CONTENT_TYPES:
+        return respond(request, Problem("not_found"))
+    found = await asyncio.to_thread(asset, name)
+    is_compressed = "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, "")
+    encoding = {hdrs.CONTENT_ENCODING: "gzip"} if is_compressed else {}
+    return Response(
+        body=found.compressed if is_compressed else found.plain,
+        headers={hdrs.CONTENT_TYPE: CONTENT_TYPES[name], **FOR_A_YEAR, **encoding},
+    )
+
+
+@cache
+def asset(name: str) -> Asset:
+    """Read a file, once."""
+    plain = (swagger_ui_path / name).read_bytes()
+    return Asset(plain, gzip.compress(plain, mtime=0))
