@@ -1,0 +1,326 @@
+"""History: wallets, what happened to them, and transactions, as PostgreSQL has them, a moment behind the log.
+
+Lists are read a page at a time, the newest first. A cursor holds the place of a page's last item, so what comes
+meanwhile moves nothing.
+"""
+
+import struct
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+from msgspec import Struct
+
+from mercuria.adapters.positions import Place, Positions
+from mercuria.adapters.postgres import Database, queries
+from mercuria.adapters.projected_rows import timestamp
+from mercuria.adapters.projections import STAGE
+from mercuria.domain.commands import Position
+from mercuria.domain.events import Failure, Kind, Status, TransactionStatus
+from mercuria.domain.transaction import Transaction
+from mercuria.domain.wallet import Wallet
+
+T = TypeVar("T")
+
+LAST_MS = 253_402_300_799_999
+"""The last moment of the year 9999."""
+
+_SQL = queries("mercuria.adapters", "history.sql")
+
+
+class Page(Struct, Generic[T], frozen=True):
+    """A part of a list; `next_cursor` leads to the next one and is None where there is none."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is a next page."""
+        return self.next_cursor is not None
+
+
+class WalletEvent(Struct, frozen=True, kw_only=True):
+    """What happened to a wallet; amounts in minor units.
+
+    `command_id` is also the transaction's id where money moved. `change` is what it added to the balance, and
+    `transaction_status` is `failed` for money that came back.
+    """
+
+    type: Literal["wallet.created", "wallet.balance_updated", "wallet.status_changed"]
+    version: int
+    occurred_at_ms: int
+    command_id: UUID
+    change: int
+    balance: int
+    status: Status
+    reason: str | None
+    kind: Kind | None
+    transaction_status: TransactionStatus | None
+    counterparty_id: UUID | None
+    partition: int
+    offset: int
+
+
+class History:
+    """Reads.
+
+    All pages have `limit` items at the most, and are None where the cursor is none that this list gave.
+
+    Raises (all methods):
+        DatabaseUnavailable: PostgreSQL is away.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.positions = Positions(database, STAGE)
+
+    # Wallets.
+
+    async def wallet(self, wallet_id: UUID) -> Wallet | None:
+        """Return a wallet. What its transfers have sent is not known here: `sent` is 0."""
+        row = await self._database.row(_SQL["wallet"], {"id": str(wallet_id)})
+        return _wallet(row) if row is not None else None
+
+    async def wallets(
+        self,
+        owner_id: UUID,
+        *,
+        status: Status | None = None,
+        currency: str | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
+    ) -> Page[Wallet] | None:
+        """Return a page of a person's wallets, the newest first."""
+        before = _WALLETS.read(cursor)
+        if before is None:
+            return None
+        filters = {"owner_id": str(owner_id), "status": status, "currency": currency}
+        rows = await self._rows("wallets", filters | before, limit)
+        return _page(rows, limit, _wallet, _WALLETS)
+
+    async def events(
+        self, wallet_id: UUID, *, limit: int = 20, cursor: str | None = None
+    ) -> Page[WalletEvent] | None:
+        """Return a page of what happened to a wallet, the newest first."""
+        before = _EVENTS.read(cursor)
+        if before is None:
+            return None
+        rows = await self._rows("events", {"wallet_id": str(wallet_id)} | before, limit)
+        return _page(rows, limit, _event, _EVENTS)
+
+    # Transactions.
+
+    async def transaction(self, transaction_id: UUID) -> Transaction | None:
+        """Return a transaction; the newest one, should a careless client have used its id for several."""
+        row = await self._database.row(_SQL["transaction"], {"id": str(transaction_id)})
+        return _transaction(row) if row is not None else None
+
+    async def transactions(
+        self,
+        *,
+        person_id: UUID | None = None,
+        wallet_id: UUID | None = None,
+        status: TransactionStatus | None = None,
+        kind: Kind | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
+    ) -> Page[Transaction] | None:
+        """Return a page of the transactions that a person may see (None: of all), the newest first.
+
+        Those of one wallet come in the order in which they came to it.
+        """
+        filters = {
+            "person_id": str(person_id) if person_id else None,
+            "wallet_id": str(wallet_id) if wallet_id else None,
+            "status": status,
+            "kind": kind,
+        }
+        list_ = await self._list_for(person_id, wallet_id)
+        before = list_.read(cursor)
+        if before is None:
+            return None
+        return _page(await self._rows(list_.name, filters | before, limit), limit, _transaction, list_)
+
+    async def _list_for(self, person_id: UUID | None, wallet_id: UUID | None) -> "_List":
+        if wallet_id is None:
+            return _OF_PERSON if person_id else _OF_ALL
+        if person_id is None:
+            return _OF_WALLET
+        wallet = await self.wallet(wallet_id)
+        # Of somebody else's wallet, people see what they have to do with.
+        return _OF_WALLET if wallet is not None and wallet.owner_id == person_id else _OF_PERSON
+
+    async def used_before(self, prefixes: Sequence[int]) -> dict[int, UUID]:
+        """Return which of the prefixes, the upper 64 bits of ids, commands have had, and the id of one of these.
+
+        It knows the commands that moved money, or were refused to, and those that opened a wallet.
+        """
+        ranges = {
+            "lows": [f"{prefix:016x}{0:016x}" for prefix in prefixes],
+            "highs": [f"{prefix:016x}{2**64 - 1:016x}" for prefix in prefixes],
+        }
+        rows = await self._database.rows(_SQL["commands_between"], ranges)
+        return {prefixes[row.number - 1]: UUID(row.id) for row in rows}
+
+    # How far it is.
+
+    async def places(self) -> dict[int, Place]:
+        """Return how far each partition is."""
+        return await self.positions.places()
+
+    async def caught_up(self, ends: Mapping[int, int], timeout_s: float) -> bool:
+        """Wait until all events before `ends`, by partition, are part of what is read here; False: not in time."""
+        return await self.positions.caught_up(ends, timeout_s)
+
+    async def _rows(self, name: str, parameters: Mapping[str, Any], limit: int) -> list[Any]:
+        """Return the rows of a page, and one more where there are more."""
+        return await self._database.rows(_SQL[name], {**parameters, "limit": limit + 1})
+
+
+class _List:
+    """How the places of one list are written as cursors, and read.
+
+    Args:
+        tag: tells its cursors from those of other lists.
+        name: the list's statement.
+        packing: of a place.
+        place_of: gives the place of a row.
+        before: gives the statement's parameters of a place, and of None for the beginning.
+    """
+
+    def __init__(
+        self,
+        tag: bytes,
+        name: str,
+        packing: str,
+        place_of: Callable[[Any], tuple[Any, ...]],
+        before: Callable[..., dict[str, Any]],
+    ) -> None:
+        self.name = name
+        self._tag = tag
+        self._packing = struct.Struct(packing)
+        self._place_of = place_of
+        self._before = before
+
+    def cursor(self, row: Any) -> str:
+        """Return the cursor that leads to what comes after a row."""
+        return _base64(self._tag + self._packing.pack(*self._place_of(row)))
+
+    def read(self, cursor: str | None) -> dict[str, Any] | None:
+        """Return the statement's parameters for what comes after a cursor; None: it is no cursor of this list."""
+        if cursor is None:
+            return self._before()
+        try:
+            content = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+            place = self._packing.unpack(content.removeprefix(self._tag))
+        except (ValueError, struct.error):
+            return None
+        # The decoder skips what is no base64.
+        is_own = content.startswith(self._tag) and _base64(content) == cursor
+        return self._before(*place) if is_own else None
+
+
+def _base64(content: bytes) -> str:
+    return urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def _before_wallet(at_ms: int | None = None, id_: bytes = b"\xff" * 16) -> dict[str, Any]:
+    return {"before_at": _moment(at_ms), "before_id": id_.hex()}
+
+
+def _before_offset(offset: int = 2**63 - 1) -> dict[str, Any]:
+    return {"before_offset": offset}
+
+
+def _before_transaction(
+    at_ms: int | None = None, partition: int = 2**31 - 1, offset: int = 2**63 - 1
+) -> dict[str, Any]:
+    return {"before_at": _moment(at_ms), "before_partition": partition, "before_offset": offset}
+
+
+def _moment(at_ms: int | None) -> str:
+    # A cursor that somebody has made up may name a moment that is none.
+    return "infinity" if at_ms is None else timestamp(min(max(at_ms, 0), LAST_MS))
+
+
+def _place_of_transaction(row: Any) -> tuple[int, int, int]:
+    return _ms(row.created_at), row.partition, row.command_offset
+
+
+_WALLETS = _List(
+    b"w", "wallets", ">q16s", lambda row: (_ms(row.created_at), UUID(row.id).bytes), _before_wallet
+)
+_EVENTS = _List(b"e", "events", ">q", lambda row: (row.command_offset,), _before_offset)
+_OF_ALL = _List(b"a", "transactions", ">qiq", _place_of_transaction, _before_transaction)
+_OF_PERSON = _List(b"p", "transactions_of_person", ">qiq", _place_of_transaction, _before_transaction)
+_OF_WALLET = _List(b"t", "transactions_of_wallet", ">q", lambda row: (row.wallet_offset,), _before_offset)
+
+
+def _page(rows: list[Any], limit: int, read: Callable[[Any], T], list_: _List) -> Page[T]:
+    shown = rows[:limit]
+    return Page([read(row) for row in shown], list_.cursor(shown[-1]) if len(rows) > limit else None)
+
+
+def _wallet(row: Any) -> Wallet:
+    return Wallet(
+        UUID(row.id),
+        UUID(row.owner_id),
+        row.currency,
+        row.balance,
+        0,
+        row.overdraft_limit,
+        row.status,
+        row.version,
+        row.metadata,
+        _ms(row.created_at),
+        _ms(row.updated_at),
+    )
+
+
+def _event(row: Any) -> WalletEvent:
+    return WalletEvent(
+        type=row.type,
+        version=row.version,
+        occurred_at_ms=_ms(row.occurred_at),
+        command_id=UUID(row.command_id),
+        change=row.change,
+        balance=row.balance,
+        status=row.status,
+        reason=row.reason,
+        kind=row.kind,
+        transaction_status=row.transaction_status,
+        counterparty_id=_id(row.counterparty_id),
+        partition=row.partition,
+        offset=row.command_offset,
+    )
+
+
+def _transaction(row: Any) -> Transaction:
+    return Transaction(
+        id=UUID(row.id),
+        initiated=Position(row.partition, row.command_offset, _ms(row.created_at)),
+        kind=row.kind,
+        status=row.status,
+        from_wallet_id=_id(row.from_wallet_id),
+        to_wallet_id=_id(row.to_wallet_id),
+        from_owner_id=_id(row.from_owner_id),
+        to_owner_id=_id(row.to_owner_id),
+        actor_id=_id(row.actor_id),
+        amount=row.amount,
+        currency=row.currency,
+        reference=row.reference,
+        metadata=row.metadata,
+        failure=Failure(row.failure_code, row.failure_detail) if row.failure_code else None,
+        completed_at_ms=_ms(row.completed_at) if row.completed_at else None,
+    )
+
+
+def _id(text: str | None) -> UUID | None:
+    return UUID(text) if text else None
+
+
+def _ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)

@@ -1,0 +1,73 @@
+-- The writing half of wallets, their events and transactions. All is COPY, or speaks of whole arrays.
+
+-- name: set_up
+SELECT
+    set_config('timezone', 'UTC', false),
+    set_config('client_encoding', 'UTF8', false),
+    set_config('statement_timeout', %(statement_timeout_ms)s, false),
+    set_config('idle_in_transaction_session_timeout', %(idle_timeout_ms)s, false),
+    -- Few rows are looked up in large tables, whatever the statistics say: those lag behind what was just written.
+    set_config('enable_hashjoin', 'off', false),
+    set_config('enable_mergejoin', 'off', false);
+
+-- name: make_room
+CREATE TEMPORARY TABLE IF NOT EXISTS told_transactions (LIKE transactions) ON COMMIT DELETE ROWS;
+
+-- name: introduce
+INSERT INTO positions (stage, partition, read_offset, command_offset)
+SELECT %(stage)s, partition, -1, -1
+FROM unnest(%(partitions)s) AS partition
+ON CONFLICT DO NOTHING;
+
+-- name: lock
+SELECT partition, read_offset, command_offset
+FROM positions
+WHERE stage = %(stage)s AND partition = ANY (%(partitions)s)
+ORDER BY partition
+FOR UPDATE SKIP LOCKED;
+
+-- name: move
+UPDATE positions
+SET read_offset = moved.read_offset, command_offset = moved.command_offset
+FROM unnest(%(partitions)s, %(read_offsets)s::bigint[], %(command_offsets)s::bigint[])
+    AS moved (partition, read_offset, command_offset)
+WHERE positions.stage = %(stage)s AND positions.partition = moved.partition;
+
+-- name: copy_events
+COPY wallet_events (
+    wallet_id, command_offset, partition, type, version, occurred_at, owner_id, command_id, change, balance, status,
+    reason, kind, transaction_status, counterparty_id, initiated_at, initiated_partition, initiated_offset, is_listed
+) FROM STDIN;
+
+-- name: copy_wallets
+COPY wallets (
+    id, owner_id, currency, balance, overdraft_limit, status, version, metadata, created_at, updated_at, opened_by
+) FROM STDIN;
+
+-- name: change_wallets
+UPDATE wallets
+SET balance = changed.balance, status = changed.status, version = changed.version, updated_at = changed.updated_at
+FROM unnest(
+    %(ids)s::uuid[], %(balances)s::bigint[], %(statuses)s::wallet_status[], %(versions)s::bigint[],
+    %(times)s::timestamptz[]
+) AS changed (id, balance, status, version, updated_at)
+WHERE wallets.id = changed.id AND wallets.version < changed.version;
+
+-- name: copy_transactions
+COPY told_transactions (
+    created_at, partition, command_offset, id, kind, status, from_wallet_id, to_wallet_id, from_owner_id, to_owner_id,
+    actor_id, is_refused, amount, currency, reference, metadata, failure_code, failure_detail, completed_at
+) FROM STDIN;
+
+-- name: keep_transactions
+-- In one order for all: two workers that tell of the same transactions wait for each other, and never in a circle.
+INSERT INTO transactions AS known
+SELECT * FROM told_transactions
+ORDER BY created_at, partition, command_offset
+ON CONFLICT (created_at, partition, command_offset) DO UPDATE
+SET status = excluded.status,
+    to_owner_id = excluded.to_owner_id,
+    failure_code = excluded.failure_code,
+    failure_detail = excluded.failure_detail,
+    completed_at = excluded.completed_at
+WHERE known.status = 'pending';
