@@ -7,6 +7,14 @@ import pytest
 from mercuria.cli.chaos import fresh_stack
 from mercuria.embedded.stack import Stack
 
+MANY_PEOPLE = {
+    "MERCURIA_BCRYPT_COST": "4",
+    "MERCURIA_LOGIN_LIMIT_ADDRESS": "1000000/minute",
+    "MERCURIA_LOGIN_LIMIT_ACCOUNT": "1000000/minute",
+    "MERCURIA_REGISTER_LIMIT_ADDRESS": "1000000/hour",
+}
+"""Lets tests be many people, who all have one address."""
+
 
 @pytest.fixture(scope="session")
 def said() -> list[str]:
@@ -21,5 +29,5 @@ def live_stack(tmp_path_factory: pytest.TempPathFactory, said: list[str]) -> Ite
     Its log grows from test to test, and whoever audits it audits what the tests before did, too. A test may stop a
     worker (`worker.stop()`); it starts it again (`worker.start()`) before it ends.
     """
-    with fresh_stack(tmp_path_factory.mktemp("live"), 2, said.append) as stack:
+    with fresh_stack(tmp_path_factory.mktemp("live"), 2, said.append, MANY_PEOPLE) as stack:
         yield stack

@@ -19,8 +19,10 @@ def main() -> None:
     try:
         from mercuria.app import app, settings
         from mercuria.cli import commands  # noqa: F401  registers the commands with Faust's group
+        from mercuria.cli.preparing import shed_foreign_variables
     except SettingError as error:
         sys.exit(f"mercuria: {error}")
+    shed_foreign_variables(settings)
     if "worker" in sys.argv:
         # Faust's own default would hide what the setting asks for.
         sys.argv[1:1] = ["--loglevel", FAUST_LEVELS[settings.log_level]]

@@ -1,7 +1,9 @@
 """What has to be there before the first worker starts: topics, the database's schema, and keys for access tokens."""
 
+import os
 import time
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from mercuria.adapters.migrate import migrate
 from mercuria.adapters.token_keys import JwkSet, new_key
@@ -12,7 +14,7 @@ from mercuria.streams import declare
 
 
 def prepare(env: Mapping[str, str]) -> None:
-    """Prepare the stack that `env` (MERCURIA_* variables) leads to; what is there already stays as it is.
+    """Prepare the stack that `env` leads to; what is there already stays as it is.
 
     Raises:
         TopicError: see `declare_topics`.
@@ -20,6 +22,14 @@ def prepare(env: Mapping[str, str]) -> None:
     """
     declare.prepare(env)
     settings = Settings.from_env(env)
+    shed_foreign_variables(settings)
     migrate(settings.database)
     if not settings.token_keys_file.exists():
         write_atomically(settings.token_keys_file, JwkSet((new_key(int(time.time())),)).as_text(), PRIVATE)
+
+
+def shed_foreign_variables(settings: Settings) -> None:
+    """Drop libpq's PG* variables where PostgreSQL is the stack's own: its password and manners are not theirs."""
+    if quote(str(settings.data_dir.resolve())) in settings.database:
+        for name in [name for name in os.environ if name.startswith("PG")]:
+            del os.environ[name]

@@ -55,7 +55,7 @@ class Stack:
         http_port: the port they share; by default the one of last time, or 6066, or any that is free.
         partitions: for a new installation; an old one keeps what it has.
         supervise: whether a part that dies is started again; one part's `supervised` can be changed later.
-        prepare: called with `env` when the servers are up and before the workers start.
+        prepare: called with the environment and `env` when the servers are up and before the workers start.
         worker_command: what a worker runs.
         on_progress: hears of what happens, a sentence at a time.
         on_download: hears of the download of Kafka's jars: bytes so far, bytes in all.
@@ -194,7 +194,7 @@ class Stack:
         self._start_servers()
         self.directory.write_stack_env(self.env)
         if self._prepare is not None:
-            self._prepare(self.env)
+            self._prepare(self._environ | self.env)
         self._await_workers([self._begin_worker(self.supervise) for _ in range(self._worker_count)])
         self.directory.say_ready()
 

@@ -6,9 +6,10 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -102,8 +103,14 @@ def _conduct(
     sys.exit(0 if outcome.is_clean else 1)
 
 
-def fresh_stack(directory: Path, workers: int, tell: Callable[[str], None], **more: Any) -> Stack:
-    """Return a stack for a trial: of its own servers, on free ports, in a new directory."""
+def fresh_stack(
+    directory: Path,
+    workers: int,
+    tell: Callable[[str], None],
+    settings: Mapping[str, str] = MappingProxyType({}),
+    **more: Any,
+) -> Stack:
+    """Return a stack for a trial: of its own servers, on free ports, in a new directory, with some settings."""
     environ = {
         name: value
         for name, value in os.environ.items()
@@ -116,7 +123,7 @@ def fresh_stack(directory: Path, workers: int, tell: Callable[[str], None], **mo
         partitions=PARTITIONS,
         prepare=prepare,
         on_progress=tell,
-        environ=environ,
+        environ=environ | dict(settings),
         **more,
     )
 
