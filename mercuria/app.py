@@ -21,6 +21,7 @@ from mercuria.config import Settings
 from mercuria.streams.announcer import Announcer
 from mercuria.streams.declare import declare_topics
 from mercuria.streams.locks import PartitionLocks
+from mercuria.streams.log_ends import LogEnds
 from mercuria.streams.producing import Producer
 from mercuria.streams.replies import Replies
 from mercuria.streams.schema import BatchSchema
@@ -45,10 +46,11 @@ class App(faust.App):
         self.replies = Replies(settings.redis)
         self.locks = PartitionLocks(redis, settings.worker, self._generation, self._own_partitions)
         self.announcer = Announcer(cache, self.locks, self.replies)
+        self.log_ends = LogEnds(settings.kafka, "mercuria")
 
     def on_init_dependencies(self) -> Iterable[ServiceT]:
         """Start what goes through Redis with the app, before its agents."""
-        services = cast(list[ServiceT], [self.replies, self.locks, self.announcer])
+        services = cast(list[ServiceT], [self.replies, self.locks, self.announcer, self.log_ends])
         return [*services, *super().on_init_dependencies()]
 
     def resume_at(self, tp: TP) -> int | None:

@@ -17,7 +17,8 @@ from aiohttp.web import Request, Response
 from faust.web import View
 from msgspec import Struct
 
-from mercuria.adapters.problems import CONTENT_TYPE, Problem
+from mercuria.adapters.http import respond
+from mercuria.adapters.problems import Problem
 from mercuria.adapters.tokens import Caller
 from mercuria.domain.rejections import Code
 from mercuria.web.callers import caller_of
@@ -140,7 +141,7 @@ class Endpoint(Struct, frozen=True):
         """Answer a request."""
         call = await self._read(request)
         outcome = call if isinstance(call, Problem) else await self.handler(call)
-        return problem_response(request, outcome) if type(outcome) is Problem else _response(outcome)
+        return respond(request, outcome) if isinstance(outcome, Problem) else _response(outcome)
 
     async def _read(self, request: Request) -> Call | Problem:
         caller: Any = None
@@ -176,16 +177,6 @@ def _response(answer: Any) -> Response:
         status=answer.status,
         headers=answer.headers,
         content_type="application/json",
-    )
-
-
-def problem_response(request: Request, problem: Problem) -> Response:
-    """Return a problem as the answer to `request`."""
-    return Response(
-        body=problem.document(request.get("request_id", "-")),
-        status=problem.http_status,
-        headers=problem.headers,
-        content_type=CONTENT_TYPE,
     )
 
 

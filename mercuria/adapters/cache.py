@@ -83,6 +83,11 @@ class Cache:
                 pipeline.publish(channel, message)
             await pipeline.execute()
 
+    async def remember_pending(self, transaction: Transaction) -> None:
+        """Remember a transaction that nobody has decided yet, unless somebody has."""
+        key = TRANSACTION_KEY.format(transaction.id.hex)
+        await self._redis.set(key, _encode(transaction), ex=LIFE_S, nx=True)
+
     async def wallet(self, partition: int, wallet_id: UUID) -> Wallet | None:
         """Return a wallet of `partition`; None where it is not remembered."""
         value: Any = await self._read(keys=[EPOCH_KEY.format(partition)], args=[wallet_id.hex])

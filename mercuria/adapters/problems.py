@@ -148,6 +148,13 @@ class Problem(Struct, frozen=True):
         """The status of the answer."""
         return self.status or MEANINGS[self.code].status
 
+    @property
+    def all_headers(self) -> dict[str, str]:
+        """The headers of the answer: whoever is told to ask again is told when."""
+        if self.http_status in (429, 503) and "Retry-After" not in self.headers:
+            return self.headers | {"Retry-After": "1"}
+        return self.headers
+
     def document(self, request_id: str) -> bytes:
         """Return the body of the answer."""
         meaning = MEANINGS[self.code]

@@ -35,8 +35,8 @@ class Transaction(Struct, frozen=True, kw_only=True):
     """One movement of money.
 
     `initiated` is the record that began it: its identity in the log, also where a careless client has used an id for
-    two. Owners are those of wallets that took part in it so far. `actor_id` is who tried one that was refused; its
-    `currency` is None where the command named none. `completed_at_ms` is None unless it is completed.
+    two. Owners are those of wallets that took part in it so far. `actor_id` is who asked for one that no wallet took;
+    its `currency` is None where the command named none. `completed_at_ms` is None unless it is completed.
     """
 
     id: UUID
@@ -89,23 +89,32 @@ def refused_transaction(event: CommandRejected, position: Position) -> Transacti
     if event.command_type not in _MOVEMENTS or event.command == NO_COMMAND:
         return None
     command: Movement = _decode_command(event.command)
-    kind = type(command)
     owner_id = command.actor_id if event.code in _OWNERS_REFUSALS else None
+    is_deposit = type(command) is Deposit
+    return msgspec.structs.replace(
+        asked_transaction(command, position),
+        status="failed",
+        from_owner_id=None if is_deposit else owner_id,
+        to_owner_id=owner_id if is_deposit else None,
+        failure=Failure(event.code, event.detail),
+    )
+
+
+def asked_transaction(command: Movement, position: Position) -> Transaction:
+    """Return the transaction that `command` asks for at `position`, before any wallet has decided about it."""
+    kind = type(command)
     return Transaction(
         id=command.id,
         initiated=position,
         kind=KINDS[kind],
-        status="failed",
+        status="pending",
         from_wallet_id=None if kind is Deposit else command.wallet_id,
         to_wallet_id=_receiver_id(command),
-        from_owner_id=None if kind is Deposit else owner_id,
-        to_owner_id=owner_id if kind is Deposit else None,
         actor_id=command.actor_id,
         amount=command.amount,
         currency=command.currency,
         reference=command.reference,
         metadata=command.metadata,
-        failure=Failure(event.code, event.detail),
     )
 
 

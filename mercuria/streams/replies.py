@@ -46,6 +46,11 @@ class Reply(Struct, frozen=True, array_like=True):
     wallet: Wallet | None = None
     transaction: Transaction | None = None
 
+    @property
+    def is_beginning(self) -> bool:
+        """Whether this is how a transfer began, and says nothing of its end."""
+        return self.transaction is not None and self.transaction.status == "pending"
+
 
 class Address(NamedTuple):
     """Where a reply goes: a node, and the number of a request there."""

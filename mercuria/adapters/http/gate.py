@@ -48,7 +48,7 @@ def respond(request: BaseRequest, problem: Problem) -> Response:
     return Response(
         body=problem.document(request[REQUEST_ID]),
         status=problem.http_status,
-        headers=problem.headers,
+        headers=problem.all_headers,
         content_type=CONTENT_TYPE,
     )
 

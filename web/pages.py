@@ -1,0 +1,30 @@
+"""Pages: lists are answered a part at a time, and a cursor leads from one part to the next."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from msgspec import Meta, Struct
+
+from mercuria.adapters.problems import Problem
+from mercuria.web.endpoint import Answer
+from mercuria.web.representations import Page
+
+MAX_PAGE = 100
+
+T = TypeVar("T")
+
+
+class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which part of a list to show."""
+
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE, description="How many.")] = 20
+    cursor: Annotated[str | None, Meta(max_length=512, description="`next_cursor` of the page before.")] = (
+        None
+    )
+
+
+def page_of(found: Any, body: Callable[[Any], Any]) -> Answer | Problem:
+    """Answer a page of what was found, each shown by `body`."""
+    if found is None:
+        return Problem("invalid_cursor")
+    return Answer(Page([body(each) for each in found.items], found.has_more, found.next_cursor))

@@ -1,0 +1,118 @@
+"""What people see of wallets and transactions. Owners' balances and versions on the other side stay out of it."""
+
+from typing import Annotated, Generic, TypeVar
+from uuid import UUID
+
+from msgspec import Meta, Struct
+
+from mercuria.domain.events import Kind, Status, TransactionStatus
+from mercuria.domain.transaction import Transaction
+from mercuria.domain.wallet import Wallet
+from mercuria.streams.cloudevents import rfc3339
+
+T = TypeVar("T")
+
+MinorUnits = Annotated[int, Meta(description="An amount in minor units of the currency: 1050 is 10.50 EUR.")]
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, description="RFC 3339, in UTC.")]
+Currency = Annotated[str, Meta(description="An ISO 4217 code.", examples=["EUR"])]
+
+
+class WalletBody(Struct, frozen=True):
+    """A wallet. `version` goes up by one with each change."""
+
+    id: UUID
+    owner_id: UUID
+    currency: Currency
+    balance: MinorUnits
+    overdraft_limit: MinorUnits
+    status: Status
+    version: int
+    metadata: dict[str, str]
+    created_at: Time
+    updated_at: Time
+
+
+class FailureBody(Struct, frozen=True):
+    """Why a transaction failed."""
+
+    code: str
+    detail: str
+
+
+class TransactionBody(Struct, frozen=True, kw_only=True):
+    """A movement of money: from a wallet, to a wallet, or both.
+
+    `currency` and `created_at` are null only while nobody has decided about it yet.
+    """
+
+    id: UUID
+    kind: Kind
+    status: TransactionStatus
+    from_wallet_id: UUID | None
+    to_wallet_id: UUID | None
+    amount: MinorUnits
+    currency: Currency | None
+    reference: str | None
+    metadata: dict[str, str]
+    failure: FailureBody | None
+    created_at: Time | None
+    completed_at: Time | None
+
+
+class MovementBody(TransactionBody, frozen=True, kw_only=True):
+    """A deposit or withdrawal, with the wallet as it was right after it."""
+
+    wallet: WalletBody | None
+
+
+class Page(Struct, Generic[T], frozen=True):
+    """A part of a list; `next_cursor` leads to the next one."""
+
+    data: list[T]
+    has_more: bool
+    next_cursor: str | None
+
+
+def wallet_body(wallet: Wallet) -> WalletBody:
+    """Return what people see of a wallet."""
+    return WalletBody(
+        wallet.id,
+        wallet.owner_id,
+        wallet.currency,
+        wallet.balance,
+        wallet.overdraft_limit,
+        wallet.status,
+        wallet.version,
+        wallet.metadata,
+        rfc3339(wallet.created_at_ms),
+        rfc3339(wallet.updated_at_ms),
+    )
+
+
+def transaction_body(transaction: Transaction) -> TransactionBody:
+    """Return what people see of a transaction."""
+    return TransactionBody(**_fields(transaction))
+
+
+def movement_body(transaction: Transaction, wallet: Wallet | None) -> MovementBody:
+    """Return what the owner of a wallet sees of a deposit or withdrawal."""
+    return MovementBody(**_fields(transaction), wallet=wallet_body(wallet) if wallet is not None else None)
+
+
+def _fields(transaction: Transaction) -> dict[str, object]:
+    failure, completed_at_ms = transaction.failure, transaction.completed_at_ms
+    created_at_ms = transaction.initiated.time_ms
+    return {
+        "id": transaction.id,
+        "kind": transaction.kind,
+        "status": transaction.status,
+        "from_wallet_id": transaction.from_wallet_id,
+        "to_wallet_id": transaction.to_wallet_id,
+        "amount": transaction.amount,
+        "currency": transaction.currency,
+        "reference": transaction.reference,
+        "metadata": transaction.metadata,
+        "failure": FailureBody(failure.code, failure.detail) if failure else None,
+        "created_at": rfc3339(created_at_ms) if created_at_ms else None,
+        "completed_at": rfc3339(completed_at_ms) if completed_at_ms else None,
+    }
