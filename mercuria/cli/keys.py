@@ -10,12 +10,12 @@ import click
 from faust.cli.base import cli
 from filelock import FileLock
 from msgspec import UNSET
-from rich.console import Console
 from rich.table import Table
 
 from mercuria.adapters.token_keys import Jwk, JwkSet, KeysError, new_key, parse_keys
 from mercuria.app import settings
 from mercuria.cli.options import data_dir_option
+from mercuria.cli.showing import show_table
 from mercuria.embedded.directory import PRIVATE
 from mercuria.embedded.files import write_atomically
 
@@ -34,10 +34,12 @@ def list_(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"keys": [key.public() for key in found.keys]}, indent=1))
         return
-    table = Table("key", "made", "state")
+    table = Table()
+    for column in ("key", "made", "state"):
+        table.add_column(column, no_wrap=True)
     for key in found.keys:
         table.add_row(key.kid, _time(key.iat), _state(key))
-    Console().print(table)
+    show_table(table)
 
 
 @keys.command()

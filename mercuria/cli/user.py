@@ -10,7 +10,6 @@ import click
 import msgspec
 from faust.cli.base import cli
 from psycopg2.errors import UndefinedTable
-from rich.console import Console
 from rich.table import Table
 
 from mercuria.adapters.accounts import Accounts, User
@@ -21,10 +20,9 @@ from mercuria.adapters.problems import MEANINGS, Problem
 from mercuria.adapters.tokens import ROLES, Role, Tokens
 from mercuria.app import settings
 from mercuria.cli.options import data_dir_option
+from mercuria.cli.showing import show_table
 
 T = TypeVar("T")
-
-PIPE_CHARACTERS = 200
 
 
 @cli.group()
@@ -56,8 +54,7 @@ def list_(limit: int, as_json: bool) -> None:
     if not users:
         click.echo("There are no accounts.")
         return
-    # In a pipe, every line stays whole.
-    Console(width=None if sys.stdout.isatty() else PIPE_CHARACTERS).print(_table(users))
+    show_table(_table(users))
     if total > len(users):
         click.echo(f"{len(users):,} of {total:,} accounts; --limit shows more.")
 

@@ -1,0 +1,209 @@
+"""`mercuria user`, `mercuria keys` and `mercuria migrate`, as they are typed."""
+
+import json
+import os
+import pty
+import secrets
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mercuria.adapters.token_keys import parse_keys
+from mercuria.embedded.stack import Stack
+from tests.auth.conftest import NO_KAFKA, PASSWORD
+
+TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+class CommandLine:
+    """Runs `mercuria` for a stack."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        # Variables that would lead libpq to another password.
+        self.environ = clean_environ() | {
+            "PGPASSWORD": "meant for another server",
+            "MERCURIA_BCRYPT_COST": "4",
+        }
+
+    def command(self, *words: str) -> list[str]:
+        """Return a command as a list."""
+        return [sys.executable, "-m", "mercuria", *words, "--data-dir", str(self.data_dir)]
+
+    def __call__(self, *words: str, said: str = "") -> Said:
+        """Run `mercuria WORDS` to its end, with `said` as its input."""
+        outcome = subprocess.run(
+            self.command(*words),
+            env=self.environ,
+            input=said,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        return Said(outcome.returncode, outcome.stdout, outcome.stderr)
+
+
+def clean_environ() -> dict[str, str]:
+    """Return this process's environment without what would lead elsewhere."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MERCURIA_", "PG"))}
+
+
+@pytest.fixture
+def mercuria(servers: Stack) -> CommandLine:
+    """Return the command line of the stack."""
+    return CommandLine(servers.directory.path)
+
+
+@pytest.fixture
+def address() -> str:
+    """Return an e-mail address that nobody has used."""
+    return f"operator-{secrets.token_hex(6)}@example.com"
+
+
+def test_an_operator_is_made_listed_and_changed(mercuria: CommandLine, address: str) -> None:
+    made = mercuria("user", "create", address, "--role", "operator", said=PASSWORD + "\n")
+    assert (made.code, made.err) == (0, "")
+    assert made.out.startswith(f"Made the operator {address} with the id ")
+    again = mercuria("user", "create", address.upper(), said=PASSWORD + "\n")
+    assert (again.code, again.err) == (1, "mercuria: There is an account with this e-mail address.\n")
+
+    everybody = json.loads(mercuria("user", "list", "--limit", "1000", "--json").out)
+    (listed,) = (user for user in everybody if user["email"] == address)
+    assert listed.keys() == {"id", "email", "role", "created_at"}
+    assert made.out.rstrip(".\n").endswith(listed["id"])
+    assert address in mercuria("user", "list", "--limit", "1000").out
+
+    changed = mercuria("user", "set-role", address, "user")
+    assert (changed.code, changed.out) == (0, f"{address} is user now.\n")
+    renewed = mercuria("user", "set-password", address, said="another password of mine\n")
+    assert (renewed.code, renewed.out) == (0, f"{address} has a new password, and has to log in again.\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "sentence"),
+    [
+        (("create", "nobody"), PASSWORD, "'nobody' is no e-mail address: "),
+        (
+            ("create", "zoe@example.com"),
+            "password1",
+            "It is too easy to guess: choose a longer or rarer one.",
+        ),
+        (("create", "zoe@example.com"), "", "It must have at least 8 characters."),
+        (("set-role", "nobody@example.com", "operator"), "", "there is no account nobody@example.com."),
+        (("set-password", "nobody@example.com"), PASSWORD, "there is no account nobody@example.com."),
+    ],
+)
+def test_a_refusal_is_a_sentence(
+    mercuria: CommandLine, words: tuple[str, ...], said: str, sentence: str
+) -> None:
+    outcome = mercuria("user", *words, said=said)
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"mercuria: {sentence}")
+    assert outcome.err.count("\n") == 1
+    assert not said or said not in outcome.out + outcome.err
+
+
+def test_a_terminal_is_asked_twice_and_shows_nothing(mercuria: CommandLine, address: str) -> None:
+    keyboard, terminal = pty.openpty()
+    process = subprocess.Popen(
+        mercuria.command("user", "create", address),
+        env=mercuria.environ,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    shown = read_until(keyboard, b"Password: ")
+    os.write(keyboard, PASSWORD.encode() + b"\n")
+    shown += read_until(keyboard, b"Repeat for confirmation: ")
+    assert PASSWORD not in " ".join(psutil.Process(process.pid).cmdline())
+    os.write(keyboard, PASSWORD.encode() + b"\n")
+    shown += read_until(keyboard, b"with the id")
+    assert process.wait(TIMEOUT_S) == 0
+    assert PASSWORD.encode() not in shown
+    os.close(keyboard)
+
+
+def read_until(descriptor: int, words: bytes) -> bytes:
+    """Return what a terminal shows up to some words."""
+    shown = b""
+    while words not in shown:
+        try:
+            shown += os.read(descriptor, 4096)
+        except OSError:
+            raise AssertionError(f"{words!r} did not come, but {shown!r}") from None
+    return shown
+
+
+def test_where_nothing_runs_there_is_a_sentence(tmp_path: Path) -> None:
+    nowhere = CommandLine(tmp_path / "data")
+    nowhere.environ |= {"MERCURIA_DATABASE": "postgresql://127.0.0.1:1/mercuria"}
+    for words in (("user", "list"), ("migrate",)):
+        outcome = nowhere(*words)
+        assert outcome.code == 1
+        assert outcome.err.startswith("mercuria: PostgreSQL ")
+        assert outcome.err.count("\n") == 1
+
+
+def test_the_database_is_migrated_by_hand(mercuria: CommandLine) -> None:
+    assert mercuria("migrate") == Said(0, "The database has all migrations.\n", "")
+
+
+# Keys.
+
+
+@pytest.fixture
+def keys(mercuria: CommandLine, tmp_path: Path, keys_file: Path) -> Iterator[CommandLine]:
+    """Return the command line of an installation with one key."""
+    mercuria.environ |= NO_KAFKA | {"MERCURIA_TOKEN_KEYS_FILE": str(keys_file)}
+    return mercuria
+
+
+def test_keys_are_rotated_and_listed(keys: CommandLine, keys_file: Path) -> None:
+    (first,) = parse_keys(keys_file.read_text()).keys
+    rotated = keys("keys", "rotate")
+    old, new = parse_keys(keys_file.read_text()).keys
+    assert rotated == Said(0, f"The key {new.kid} signs from now on.\n", "")
+    assert old.kid == first.kid
+    assert stat.S_IMODE(keys_file.stat().st_mode) == 0o600
+    listed = keys("keys", "list").out
+    assert [kid in listed for kid in (old.kid, new.kid)] == [True, True]
+    published = json.loads(keys("keys", "list", "--json").out)
+    assert published == {"keys": [old.public(), new.public()]}
+    assert old.d not in listed
+
+    dropped = keys("keys", "rotate", "--drop-old")
+    (only,) = parse_keys(keys_file.read_text()).keys
+    assert dropped.out == f"The key {only.kid} signs from now on.\n"
+
+
+def test_two_rotations_at_once_lose_no_key(keys: CommandLine, keys_file: Path) -> None:
+    processes = [subprocess.Popen(keys.command("keys", "rotate"), env=keys.environ) for _ in range(3)]
+    assert [process.wait(TIMEOUT_S) for process in processes] == [0, 0, 0]
+    assert len(parse_keys(keys_file.read_text()).keys) == 4
+
+
+def test_keys_that_cannot_be_read_are_a_sentence(keys: CommandLine, keys_file: Path) -> None:
+    keys_file.write_text("{}")
+    for words in (("keys", "list"), ("keys", "rotate")):
+        outcome = keys(*words)
+        assert outcome.code == 1
+        assert outcome.err.startswith(f"mercuria: the keys in {keys_file} cannot be read: ")
+    assert keys_file.read_text() == "{}"
