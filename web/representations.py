@@ -1,10 +1,11 @@
 """What people see of wallets and transactions. Owners' balances and versions on the other side stay out of it."""
 
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 from msgspec import Meta, Struct
 
+from mercuria.adapters.history import WalletEvent
 from mercuria.domain.events import Kind, Status, TransactionStatus
 from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
@@ -65,6 +66,26 @@ class MovementBody(TransactionBody, frozen=True, kw_only=True):
     wallet: WalletBody | None
 
 
+class WalletEventBody(Struct, frozen=True, kw_only=True):
+    """What happened to a wallet: it was opened, its balance changed by `change`, or its status did.
+
+    Where money moved, `command_id` is the transaction's id, and `counterparty_id` the other wallet of a transfer.
+    A transfer that came back is `failed`.
+    """
+
+    type: Literal["wallet.created", "wallet.balance_updated", "wallet.status_changed"]
+    version: int
+    occurred_at: Time
+    command_id: UUID
+    kind: Kind | None
+    transaction_status: TransactionStatus | None
+    change: MinorUnits
+    balance: MinorUnits
+    status: Status
+    reason: str | None
+    counterparty_id: UUID | None
+
+
 class Page(Struct, Generic[T], frozen=True):
     """A part of a list; `next_cursor` leads to the next one."""
 
@@ -89,6 +110,23 @@ def wallet_body(wallet: Wallet) -> WalletBody:
     )
 
 
+def wallet_event_body(event: WalletEvent) -> WalletEventBody:
+    """Return what the owner of a wallet sees of what happened to it."""
+    return WalletEventBody(
+        type=event.type,
+        version=event.version,
+        occurred_at=rfc3339(event.occurred_at_ms),
+        command_id=event.command_id,
+        kind=event.kind,
+        transaction_status=event.transaction_status,
+        change=event.change,
+        balance=event.balance,
+        status=event.status,
+        reason=event.reason,
+        counterparty_id=event.counterparty_id,
+    )
+
+
 def transaction_body(transaction: Transaction) -> TransactionBody:
     """Return what people see of a transaction."""
     return TransactionBody(**_fields(transaction))
@@ -99,7 +137,7 @@ def movement_body(transaction: Transaction, wallet: Wallet | None) -> MovementBo
     return MovementBody(**_fields(transaction), wallet=wallet_body(wallet) if wallet is not None else None)
 
 
-def _fields(transaction: Transaction) -> dict[str, object]:
+def _fields(transaction: Transaction) -> dict[str, Any]:
     failure, completed_at_ms = transaction.failure, transaction.completed_at_ms
     created_at_ms = transaction.initiated.time_ms
     return {

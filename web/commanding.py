@@ -1,0 +1,229 @@
+"""Commanding: from a request that changes something to one command on Kafka, and to what its wallet decided.
+
+The wallet decides, nobody here: whether the caller may, whether the money is there, whether the command came before.
+The answer is sure once Kafka has the command. Before, nobody can say whether it will be carried out; after, it will.
+"""
+
+import asyncio
+import math
+import re
+from contextlib import suppress
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from mercuria.adapters.idempotency import MAX_KEY_CHARACTERS, command_id_of, key_prefix, wallet_id_of
+from mercuria.adapters.problems import FieldError, Problem
+from mercuria.adapters.redis import UNAVAILABLE
+from mercuria.app import app, cache, settings
+from mercuria.domain.commands import ClientCommand, Movement, Position
+from mercuria.domain.parsing import MAX_COMMAND_BYTES
+from mercuria.domain.rejections import Code
+from mercuria.domain.transaction import Transaction, asked_transaction
+from mercuria.streams.producing import Record
+from mercuria.streams.replies import Reply, Waiting
+from mercuria.streams.routing import Homes
+from mercuria.topics import WALLET_COMMANDS
+from mercuria.web.endpoint import Answer, Call
+from mercuria.web.reading import keys, settled_transaction
+
+WAIT_S = 5.0
+MAX_WAIT_S = 30.0
+LOOK_AFTER_S = 1.5
+"""A reply takes milliseconds; where none came for so long, it may have been lost, and the log's copy is looked at."""
+LOOK_EVERY_S = 0.5
+LOOK_SOON_S = 0.01
+MAX_LOOKS = 4
+"""How many requests may look at a time."""
+ACKNOWLEDGED_WITHIN_S = 5.0
+MAX_UNACKNOWLEDGED = 4096
+"""How many commands may be on their way to Kafka; beyond, the producer has stopped, and memory must not fill up."""
+
+_RESPOND_ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", re.IGNORECASE)
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])", re.IGNORECASE)
+_KEY = re.compile(rf"[\x20-\x7e]{{1,{MAX_KEY_CHARACTERS}}}")
+
+_encode = msgspec.json.Encoder().encode
+
+homes = Homes(settings.partitions)
+_looks = asyncio.Semaphore(MAX_LOOKS)
+_unacknowledged: set[asyncio.Future[int]] = set()
+
+
+class Ids(NamedTuple):
+    """The ids of a command, and of the wallet that it opens if it opens one."""
+
+    prefix: bytes | None
+
+    def command_at(self, wallet_id: UUID) -> UUID:
+        """Return the id of the command that `wallet_id` shall decide."""
+        return command_id_of(self.prefix, wallet_id) if self.prefix else uuid4()
+
+    def new_wallet(self) -> UUID:
+        """Return the id of a wallet to open."""
+        return wallet_id_of(self.prefix) if self.prefix else uuid4()
+
+
+class Pending(Struct, frozen=True):
+    """A command that Kafka has and nobody has answered yet; or has, and only the transaction is known."""
+
+    transaction: Transaction | None = None
+
+
+class Patience(NamedTuple):
+    """How long a caller wants to wait, and what to say about it."""
+
+    wait_s: float
+    applied: str | None
+
+
+def ids_of(call: Call) -> Ids | Problem:
+    """Return the ids that the request's Idempotency-Key stands for, or new ones."""
+    key = call.request.headers.get("Idempotency-Key")
+    if key is None:
+        return Ids(None)
+    if not _KEY.fullmatch(key):
+        detail = f"It must have 1 to {MAX_KEY_CHARACTERS} printable ASCII characters."
+        return Problem("invalid_header", errors=[FieldError("Idempotency-Key", Code.INVALID_FIELD, detail)])
+    return Ids(key_prefix(call.caller.id, key))
+
+
+def patience_of(call: Call) -> Patience:
+    """Return what the request's Prefer header asks for (RFC 7240)."""
+    prefer = ",".join(call.request.headers.getall("Prefer", ()))
+    if not prefer:
+        return Patience(WAIT_S, None)
+    if _RESPOND_ASYNC.search(prefer):
+        return Patience(0, "respond-async")
+    wait = _WAIT.search(prefer)
+    if wait is None:
+        return Patience(WAIT_S, None)
+    wait_s = min(int(wait[1]), MAX_WAIT_S)
+    return Patience(wait_s, f"wait={math.floor(wait_s)}")
+
+
+async def carry_out(call: Call, ids: Ids, command: ClientCommand) -> Reply | Pending | Problem:
+    """Send a command and wait for what its wallet decides, as long as the caller wants to."""
+    if app.locks.is_redis_lost:
+        return Problem(
+            "wallets_unavailable", "Redis cannot be reached, so nothing is decided at the moment: ask again."
+        )
+    if len(_unacknowledged) >= MAX_UNACKNOWLEDGED:
+        return Problem("overloaded")
+    value = _encode(command)
+    if len(value) > MAX_COMMAND_BYTES:
+        return Problem("body_too_large")
+    if ids.prefix and not await keys.is_free(command.id):
+        return Problem(Code.COMMAND_ID_REUSED, "This Idempotency-Key was used for another request.")
+    waiting = app.replies.expect()
+    try:
+        acknowledged = _send(command.wallet_id, value, waiting)
+        wait_s = patience_of(call).wait_s
+        reply = await _reply_within(wait_s, waiting, command.id)
+        if reply is not None:
+            return reply
+        is_safe = await _is_acknowledged(acknowledged, waiting, wait_s)
+        return Pending() if is_safe else Problem("not_decided")
+    finally:
+        app.replies.give_up(waiting)
+
+
+def _send(wallet_id: UUID, value: bytes, waiting: Waiting) -> asyncio.Future[int]:
+    home = homes.of(wallet_id)
+    record = Record(home.key, value, None, [waiting.address.header()])
+    acknowledged = app.batch_producer.enqueue(home.partition, WALLET_COMMANDS, home.partition, [record])
+    _unacknowledged.add(acknowledged)
+    acknowledged.add_done_callback(_acknowledged)
+    return acknowledged
+
+
+def _acknowledged(future: asyncio.Future[int]) -> None:
+    _unacknowledged.discard(future)
+    if not future.cancelled():
+        future.exception()  # Nobody may have waited for it.
+
+
+async def _is_acknowledged(acknowledged: asyncio.Future[int], waiting: Waiting, waited_s: float) -> bool:
+    """Tell whether Kafka has the command, or the wallet has even answered."""
+    left_s = max(0.0, ACKNOWLEDGED_WITHIN_S - waited_s)
+    either: list[asyncio.Future[Any]] = [acknowledged, waiting.reply]
+    await asyncio.wait(either, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+    return waiting.reply.done() or (acknowledged.done() and acknowledged.exception() is None)
+
+
+async def _reply_within(wait_s: float, waiting: Waiting, command_id: UUID) -> Reply | Pending | None:
+    """Wait for the end: the wallet's reply, or what was written down where that is lost or tells the beginning only."""
+    loop = asyncio.get_running_loop()
+    ends_s = loop.time() + wait_s
+    reply = await _next_reply(waiting, min(wait_s, LOOK_AFTER_S))
+    if reply is not None and not reply.is_beginning:
+        return reply
+    pause_s = LOOK_SOON_S if reply is not None else LOOK_EVERY_S
+    while True:
+        settled = await _look(command_id)
+        if settled is not None:
+            return Pending(settled) if reply is None else replace(reply, transaction=settled)
+        left_s = ends_s - loop.time()
+        if left_s <= 0:
+            return reply
+        if reply is not None:
+            await asyncio.sleep(min(pause_s, left_s))
+            pause_s = min(2 * pause_s, LOOK_EVERY_S)
+        elif (late := await _next_reply(waiting, min(pause_s, left_s))) is not None:
+            return late
+
+
+async def _next_reply(waiting: Waiting, wait_s: float) -> Reply | None:
+    if wait_s <= 0:
+        return waiting.reply.result() if waiting.reply.done() else None
+    try:
+        async with asyncio.timeout(wait_s):
+            return await asyncio.shield(waiting.reply)
+    except TimeoutError:
+        return None
+
+
+async def _look(command_id: UUID) -> Transaction | None:
+    """Return the transaction of a command if it is settled, unless many others are looking."""
+    if _looks.locked():
+        return None
+    async with _looks:
+        return await settled_transaction(command_id)
+
+
+def refusal(reply: Reply, *, status: int | None = None) -> Problem | None:
+    """Return the problem that a reply is, if it is one: a refusal, or a transfer that failed."""
+    headers = replayed(reply)
+    if reply.code is not None:
+        return Problem(reply.code, reply.detail, headers=headers, status=status)
+    failure = reply.transaction.failure if reply.transaction else None
+    if failure is None:
+        return None
+    return Problem(failure.code, f"The receiver refused it: {failure.detail}", headers=headers, status=422)
+
+
+def replayed(reply: Reply) -> dict[str, str]:
+    """Return the header that says that this answer was given before."""
+    return {"Idempotent-Replayed": "true"} if reply.is_replayed else {}
+
+
+def applied(call: Call) -> dict[str, str]:
+    """Return the header that says which preference was honoured."""
+    preference = patience_of(call).applied
+    return {"Preference-Applied": preference} if preference else {}
+
+
+def pending_movement(command: Movement) -> Transaction:
+    """Return the transaction that a command asks for, as long as nobody knows where it stands in the log."""
+    return asked_transaction(command, Position(-1, -1, 0))
+
+
+async def accepted(call: Call, transaction: Transaction, content: object) -> Answer:
+    """Answer that a transaction is on its way; it can be asked for from now on."""
+    with suppress(*UNAVAILABLE):  # Else, whoever asks waits until PostgreSQL has it.
+        await cache.remember_pending(transaction)
+    location = f"/api/v1/transactions/{transaction.id}"
+    return Answer(content, 202, {"Location": location} | applied(call))

@@ -1,0 +1,10 @@
+"""Routes: the modules whose endpoints make up the HTTP API."""
+
+from mercuria.app import app
+from mercuria.web import auth, docs, openapi, transactions, wallets
+from mercuria.web.endpoint import views
+
+MODULES = (auth, wallets, transactions, openapi, docs)
+
+for path, view in views().items():
+    app.page(path, name=path)(view)

@@ -1,0 +1,333 @@
+"""Wallets: opened, shown, listed, filled, emptied, frozen and closed."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from msgspec import Meta, Struct
+
+from mercuria.adapters.postgres import DatabaseUnavailable
+from mercuria.adapters.problems import Problem
+from mercuria.domain.commands import (
+    ClientCommand,
+    CloseWallet,
+    CurrencyCode,
+    Deposit,
+    FreezeWallet,
+    Integer,
+    Metadata,
+    OpenWallet,
+    StatusCommand,
+    Text,
+    UnfreezeWallet,
+    Withdraw,
+)
+from mercuria.domain.events import Status
+from mercuria.domain.rejections import Code
+from mercuria.domain.transaction import Transaction
+from mercuria.domain.wallet import Wallet
+from mercuria.web.commanding import (
+    Pending,
+    accepted,
+    applied,
+    carry_out,
+    ids_of,
+    pending_movement,
+    refusal,
+    replayed,
+)
+from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
+from mercuria.web.pages import PageQuery, page_of
+from mercuria.web.reading import find_wallet, find_wallet_now, history
+from mercuria.web.representations import (
+    MovementBody,
+    Page,
+    WalletBody,
+    WalletEventBody,
+    movement_body,
+    wallet_body,
+    wallet_event_body,
+)
+
+Amount = Annotated[
+    Integer, Meta(extra_json_schema={"minimum": 1}, description="In minor units.", examples=[1050])
+]
+
+
+class NewWallet(Struct, frozen=True, forbid_unknown_fields=True):
+    """A wallet to open. Only operators may set an overdraft limit, or open one for somebody else."""
+
+    currency: CurrencyCode
+    metadata: Metadata = {}
+    overdraft_limit: Annotated[Integer, Meta(extra_json_schema={"minimum": 0})] = 0
+    owner_id: UUID | None = None
+
+
+class Movement(Struct, frozen=True, forbid_unknown_fields=True):
+    """Money to bring in or to take out."""
+
+    amount: Amount
+    reference: Text | None = None
+    metadata: Metadata = {}
+
+
+class Reason(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why the status of a wallet is changed."""
+
+    reason: Text | None = None
+
+
+class OneWallet(Struct, frozen=True, forbid_unknown_fields=True):
+    """How sure to be about a wallet: `strong` waits until all commands are decided that Kafka has for it."""
+
+    consistency: Literal["eventual", "strong"] = "eventual"
+
+
+class WalletsQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
+    """Which wallets to list."""
+
+    status: Status | None = None
+    currency: CurrencyCode | None = None
+
+
+_MOVE = (
+    Code.AMOUNT_MUST_BE_POSITIVE,
+    Code.AMOUNT_TOO_LARGE,
+    Code.WALLET_NOT_FOUND,
+    Code.NOT_WALLET_OWNER,
+    Code.WALLET_CLOSED,
+    Code.WALLET_FROZEN,
+)
+
+
+@endpoint(
+    "POST",
+    "/api/v1/wallets",
+    body=NewWallet,
+    answers={201: WalletBody, 202: None},
+    problems=(Code.UNKNOWN_CURRENCY, Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, Code.OPERATOR_REQUIRED),
+    is_command=True,
+)
+async def open_wallet(call: Call) -> Answer | Problem:
+    """Open a wallet."""
+    ids, body, caller = ids_of(call), call.body, call.caller
+    if isinstance(ids, Problem):
+        return ids
+    wallet_id = ids.new_wallet()
+    command = OpenWallet(
+        id=ids.command_at(wallet_id),
+        wallet_id=wallet_id,
+        actor_id=caller.id,
+        actor_role=caller.role,
+        owner_id=body.owner_id or caller.id,
+        currency=body.currency,
+        overdraft_limit=body.overdraft_limit,
+        metadata=body.metadata,
+    )
+    outcome = await carry_out(call, ids, command)
+    location = {"Location": f"/api/v1/wallets/{wallet_id}"}
+    if isinstance(outcome, Problem):
+        return outcome
+    if isinstance(outcome, Pending):
+        return Answer(None, 202, location | applied(call))
+    return refusal(outcome) or _wallet_answer(call, outcome.wallet, 201, location | replayed(outcome))
+
+
+@endpoint(
+    "GET",
+    "/api/v1/wallets",
+    query=WalletsQuery,
+    answers={200: Page[WalletBody]},
+    problems=("invalid_cursor", "database_unavailable"),
+)
+async def list_wallets(call: Call) -> Answer | Problem:
+    """List the caller's own wallets, the newest first."""
+    query = call.query
+    try:
+        page = await history.wallets(
+            call.caller.id,
+            status=query.status,
+            currency=query.currency,
+            limit=query.limit,
+            cursor=query.cursor,
+        )
+    except DatabaseUnavailable:
+        return Problem("database_unavailable")
+    return page_of(page, wallet_body)
+
+
+@endpoint(
+    "GET",
+    "/api/v1/wallets/{wallet_id}",
+    query=OneWallet,
+    answers={200: WalletBody},
+    problems=(Code.WALLET_NOT_FOUND, Code.NOT_WALLET_OWNER, "wallets_unavailable"),
+)
+async def get_wallet(call: Call) -> Answer | Problem:
+    """Show a wallet, to its owner and to operators."""
+    find = find_wallet_now if call.query.consistency == "strong" else find_wallet
+    found = await find(call, call.path["wallet_id"])
+    if not isinstance(found, Wallet):
+        return found
+    return _refused_to_show(call, found) or Answer(wallet_body(found))
+
+
+@endpoint(
+    "POST",
+    "/api/v1/wallets/{wallet_id}/deposit",
+    body=Movement,
+    answers={201: MovementBody, 202: MovementBody},
+    problems=(*_MOVE, Code.BALANCE_WOULD_OVERFLOW),
+    is_command=True,
+)
+async def deposit(call: Call) -> Answer | Problem:
+    """Bring money in from outside."""
+    return await _move(call, Deposit)
+
+
+@endpoint(
+    "POST",
+    "/api/v1/wallets/{wallet_id}/withdraw",
+    body=Movement,
+    answers={201: MovementBody, 202: MovementBody},
+    problems=(*_MOVE, Code.INSUFFICIENT_FUNDS),
+    is_command=True,
+)
+async def withdraw(call: Call) -> Answer | Problem:
+    """Take money out."""
+    return await _move(call, Withdraw)
+
+
+@endpoint(
+    "POST",
+    "/api/v1/wallets/{wallet_id}/freeze",
+    access=OPERATOR,
+    body=Reason,
+    answers={200: WalletBody, 202: None},
+    problems=(Code.WALLET_NOT_FOUND, Code.WALLET_CLOSED, Code.WALLET_FROZEN),
+    is_command=True,
+)
+async def freeze_wallet(call: Call) -> Answer | Problem:
+    """Let no money in or out until the wallet is unfrozen."""
+    return await _change_status(call, FreezeWallet)
+
+
+@endpoint(
+    "POST",
+    "/api/v1/wallets/{wallet_id}/unfreeze",
+    access=OPERATOR,
+    body=Reason,
+    answers={200: WalletBody, 202: None},
+    problems=(Code.WALLET_NOT_FOUND, Code.WALLET_CLOSED, Code.WALLET_NOT_FROZEN),
+    is_command=True,
+)
+async def unfreeze_wallet(call: Call) -> Answer | Problem:
+    """Let money move again."""
+    return await _change_status(call, UnfreezeWallet)
+
+
+@endpoint(
+    "POST",
+    "/api/v1/wallets/{wallet_id}/close",
+    body=Reason,
+    answers={200: WalletBody, 202: None},
+    problems=(
+        Code.WALLET_NOT_FOUND,
+        Code.NOT_WALLET_OWNER,
+        Code.WALLET_CLOSED,
+        Code.WALLET_FROZEN,
+        Code.WALLET_NOT_EMPTY,
+    ),
+    is_command=True,
+)
+async def close_wallet(call: Call) -> Answer | Problem:
+    """Close the caller's own wallet, which must be empty."""
+    return await _change_status(call, CloseWallet)
+
+
+@endpoint(
+    "GET",
+    "/api/v1/wallets/{wallet_id}/events",
+    query=PageQuery,
+    answers={200: Page[WalletEventBody]},
+    problems=(
+        Code.WALLET_NOT_FOUND,
+        Code.NOT_WALLET_OWNER,
+        "invalid_cursor",
+        "wallets_unavailable",
+        "database_unavailable",
+    ),
+)
+async def list_wallet_events(call: Call) -> Answer | Problem:
+    """List what happened to a wallet, the newest first."""
+    query = call.query
+    found = await find_wallet(call, call.path["wallet_id"])
+    if not isinstance(found, Wallet):
+        return found
+    if problem := _refused_to_show(call, found):
+        return problem
+    try:
+        page = await history.events(found.id, limit=query.limit, cursor=query.cursor)
+    except DatabaseUnavailable:
+        return Problem("database_unavailable")
+    return page_of(page, wallet_event_body)
+
+
+async def _move(call: Call, kind: type[Deposit | Withdraw]) -> Answer | Problem:
+    ids, body, wallet_id = ids_of(call), call.body, call.path["wallet_id"]
+    if isinstance(ids, Problem):
+        return ids
+    command = kind(
+        id=ids.command_at(wallet_id),
+        wallet_id=wallet_id,
+        actor_id=call.caller.id,
+        actor_role=call.caller.role,
+        amount=body.amount,
+        reference=body.reference,
+        metadata=body.metadata,
+    )
+    outcome = await carry_out(call, ids, command)
+    if isinstance(outcome, Problem):
+        return outcome
+    if isinstance(outcome, Pending):
+        transaction = outcome.transaction or pending_movement(command)
+        return await accepted(call, transaction, movement_body(transaction, None))
+    problem = refusal(outcome)
+    if problem is not None:
+        return problem
+    assert outcome.transaction is not None
+    content = movement_body(outcome.transaction, outcome.wallet)
+    return Answer(content, 201, _location(outcome.transaction) | replayed(outcome) | applied(call))
+
+
+async def _change_status(call: Call, kind: type[StatusCommand]) -> Answer | Problem:
+    ids, wallet_id = ids_of(call), call.path["wallet_id"]
+    if isinstance(ids, Problem):
+        return ids
+    command: ClientCommand = kind(
+        id=ids.command_at(wallet_id),
+        wallet_id=wallet_id,
+        actor_id=call.caller.id,
+        actor_role=call.caller.role,
+        reason=call.body.reason,
+    )
+    outcome = await carry_out(call, ids, command)
+    if isinstance(outcome, Problem):
+        return outcome
+    if isinstance(outcome, Pending):
+        return Answer(None, 202, {"Location": f"/api/v1/wallets/{wallet_id}"} | applied(call))
+    return refusal(outcome) or _wallet_answer(call, outcome.wallet, 200, replayed(outcome))
+
+
+def _wallet_answer(call: Call, wallet: Wallet | None, status: int, headers: dict[str, str]) -> Answer:
+    assert wallet is not None, "an accepted command leaves a wallet"
+    return Answer(wallet_body(wallet), status, headers | applied(call))
+
+
+def _location(transaction: Transaction) -> dict[str, str]:
+    return {"Location": f"/api/v1/transactions/{transaction.id}"}
+
+
+def _refused_to_show(call: Call, wallet: Wallet) -> Problem | None:
+    if call.caller.role == "operator" or wallet.owner_id == call.caller.id:
+        return None
+    return Problem(Code.NOT_WALLET_OWNER)
