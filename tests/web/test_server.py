@@ -431,7 +431,7 @@ async def test_requests_beyond_the_limit_are_refused_and_health_is_not() -> None
 
 
 async def test_a_server_that_stops_ends_what_it_has_begun_and_begins_nothing() -> None:
-    limits = Limits(leaving_s=0)
+    limits = Limits(leaving_s=0, drain_timeout_s=600)
     async with serve(limits) as served, connect(served.port) as begun, connect(served.shared_port) as later:
         await served.start_waiting(begun)
         await later.ask("GET", "/wallet")
@@ -448,7 +448,8 @@ async def test_a_server_that_stops_ends_what_it_has_begun_and_begins_nothing() -
         served.views.go_on.set()
         reply = await begun.reply()
         assert (reply.document, reply.headers["Connection"]) == ({"waited": True}, "close")
-        await draining
+        async with asyncio.timeout(PATIENCE_S):
+            await draining
 
 
 async def test_a_server_about_to_stop_still_answers_who_has_just_come() -> None:
@@ -460,6 +461,17 @@ async def test_a_server_about_to_stop_still_answers_who_has_just_come() -> None:
         reply = await come.ask("GET", "/wallet")
         assert (reply.document, reply.headers["Connection"]) == ({"balance": 1050}, "close")
         assert await come.is_closed()
+        draining.cancel()
+
+
+async def test_a_connection_that_only_the_kernel_has_is_not_reset() -> None:
+    async with serve(Limits(leaving_s=60)) as served:
+        # The server, which shares this thread, has had no moment to accept it.
+        client = socket.create_connection(("127.0.0.1", served.shared_port))
+        draining = asyncio.create_task(served.server.drain())
+        await served.until(lambda: served.server.leaving)
+        wire = Wire(*await asyncio.open_connection(sock=client))
+        assert (await wire.ask("GET", "/wallet")).status == 200
         draining.cancel()
 
 

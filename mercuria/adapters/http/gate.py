@@ -123,7 +123,7 @@ class Gate:
         if request.path.startswith(ALWAYS_ANSWERED):
             return None
         code = "shutting_down" if self.draining else "overloaded"
-        return respond(request, Problem(code, headers={hdrs.RETRY_AFTER: "1"}))
+        return respond(request, Problem(code))
 
     async def _read(self, request: Request) -> Problem | None:
         """Read the body, so that no view waits for it; return what is wrong with it."""
@@ -174,8 +174,6 @@ async def _continue(request: Request) -> bool:
     if request.headers[hdrs.EXPECT].lower() != "100-continue":
         return False
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    # That was not the answer yet.
-    request.writer.output_size = 0
     return True
 
 
