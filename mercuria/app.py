@@ -5,7 +5,7 @@
 
 import gc
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, cast
 
 import faust
@@ -40,8 +40,8 @@ class App(faust.App):
     """Faust's app, which declares its topics first and knows where to go on reading."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.positions: dict[str, Callable[[int], int | None]] = {}
-        """For a topic, what tells the offset at which reading a partition goes on."""
+        self.positions: dict[str, Callable[[Collection[int]], Awaitable[Mapping[int, int]]]] = {}
+        """For a topic, what tells the offsets at which reading its partitions goes on, as far as they are known."""
         super().__init__(*args, **kwargs)
         self.replies = Replies(settings.redis)
         self.locks = PartitionLocks(redis, settings.worker, self._generation, self._own_partitions)
@@ -53,10 +53,14 @@ class App(faust.App):
         services = cast(list[ServiceT], [self.replies, self.locks, self.announcer, self.log_ends])
         return [*services, *super().on_init_dependencies()]
 
-    def resume_at(self, tp: TP) -> int | None:
-        """Return where reading of a partition goes on, or None where the committed offset says it."""
-        position = self.positions.get(tp.topic)
-        return position(tp.partition) if position else None
+    async def resume_at(self, tps: Collection[TP]) -> dict[TP, int]:
+        """Return where reading goes on; the committed offset says it for partitions that are missing here."""
+        offsets: dict[TP, int] = {}
+        for topic, ask in self.positions.items():
+            partitions = [tp.partition for tp in tps if tp.topic == topic]
+            if partitions:
+                offsets |= {TP(topic, number): offset for number, offset in (await ask(partitions)).items()}
+        return offsets
 
     @property
     def batch_producer(self) -> Producer:
@@ -131,10 +135,9 @@ app = App(
     topic_replication_factor=settings.replication,
     topic_disable_leader=True,
     consumer_auto_offset_reset="earliest",
-    # Some thousand commands, of which each partition has one fetch under way and as few batches in a queue as Faust
-    # can do with: what waits in Kafka comes as one larger batch, what waits in a queue comes in many small ones.
+    # Some thousand commands. Of each partition, a few fetches may wait in a queue: an agent takes them all at once.
     consumer_max_fetch_size=384 * 1024,
-    stream_buffer_maxsize=2,
+    stream_buffer_maxsize=8,
     producer_max_batch_size=MAX_RECORD_BYTES - 64 * 1024,
     producer_max_request_size=16 * MAX_RECORD_BYTES,
     broker_commit_interval=1.0,

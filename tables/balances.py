@@ -51,12 +51,9 @@ class BalancesTable(BatchTable):
             self._positions[partition] = _decode_position(value) if value else AppliedPosition()
         return self._positions[partition]
 
-    def resume_at(self, partition: int) -> int | None:
-        """Return the offset to go on with, or None where that is not known: the partition is not open, or is new."""
-        if not self.store.is_open(partition):
-            return None
-        offset = self.position(partition).offset
-        return offset + 1 if offset >= 0 else None
+    async def resume_at(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Return the offsets to go on with, of those partitions that are open. A new one begins at the beginning."""
+        return {each: self.position(each).offset + 1 for each in partitions if self.store.is_open(each)}
 
     def wallets(self, partition: int, ids: Iterable[UUID]) -> dict[int, Wallet | None]:
         """Return a mapping that has at least the wallets `ids`, by number; None stands for one that does not exist.

@@ -5,7 +5,9 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mercuria.adapters.postgres import Database, queries
+from psycopg2.errors import UndefinedTable
+
+from mercuria.adapters.postgres import Database, DatabaseUnavailable, queries
 
 LOOK_EVERY_S = 0.02
 
@@ -37,9 +39,12 @@ class Positions:
         """Return how far each partition is that was ever begun.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is away.
+            DatabaseUnavailable: PostgreSQL is away, or not migrated.
         """
-        rows = await self._database.rows(_SQL["places"], {"stage": self._stage})
+        try:
+            rows = await self._database.rows(_SQL["places"], {"stage": self._stage})
+        except UndefinedTable as error:
+            raise DatabaseUnavailable("PostgreSQL is not migrated: run `mercuria migrate`.") from error
         return {row.partition: Place(row.read_offset, row.command_offset) for row in rows}
 
     async def caught_up(self, ends: Mapping[int, int], timeout_s: float) -> bool:

@@ -46,6 +46,7 @@ def envelop(event: Event, partition: int, time_ms: int) -> bytes:
 
 class _Envelope(Struct):
     type: str
+    time: str
     data: msgspec.Raw
 
 
@@ -55,9 +56,13 @@ _DECODERS: dict[str, Any] = {name: msgspec.json.Decoder(struct).decode for struc
 
 def read_event(value: bytes) -> Event:
     """Return the event in an envelope."""
+    return read_told(value)[0]
+
+
+def read_told(value: bytes) -> tuple[Event, int]:
+    """Return the event in an envelope, and when it happened, in ms."""
     envelope = _decode_envelope(value)
-    event: Event = _DECODERS[envelope.type](envelope.data)
-    return event
+    return _DECODERS[envelope.type](envelope.data), _time_ms(envelope.time)
 
 
 @lru_cache(4)
@@ -66,3 +71,8 @@ def rfc3339(time_ms: int) -> str:
     return (
         datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     )
+
+
+@lru_cache(1024)
+def _time_ms(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1000)

@@ -2,10 +2,11 @@
 
 Assignment, acknowledgement, commits, tables and recovery are Faust's. Different is:
 
-- A topic with a `BatchSchema` is delivered in lists of records, at most `MAX_BATCH_RECORDS` each, as aiokafka's parser
-  made them: they have `offset`, `timestamp` (ms), `key`, `value` and `headers`.
-- Where a table knows its position in such a topic, reading resumes there, whatever was committed: Faust acknowledges
-  a batch also when its agent is cancelled in the middle of it, and fills gaps between the offsets that it has seen.
+- A topic with a `BatchSchema` is delivered in lists of records, as aiokafka's parser made them: they have `offset`,
+  `timestamp` (ms), `key`, `value` and `headers`. A list has at most `MAX_BATCH_RECORDS`, if the schema cuts them.
+- Where a table, or PostgreSQL, knows its position in such a topic, reading resumes there, whatever was committed: Faust
+  acknowledges a batch also when its agent is cancelled in the middle of it, and fills gaps between the offsets that it
+  has seen.
 - The producer is our own (`streams.producing`).
 """
 
@@ -36,18 +37,11 @@ class BatchScheduler(DefaultSchedulingStrategy):
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._batched: dict[str, bool] = {}
+        self._schemas: dict[str, BatchSchema | None] = {}
 
     def wants_batches(self, topic: str) -> bool:
         """Tell whether a topic is delivered in batches."""
-        if topic not in self._batched:
-            channels = [channel for channel in self._app.topics if topic in channel.topics]
-            if not channels:
-                return False
-            self._batched[topic] = any(isinstance(channel.schema, BatchSchema) for channel in channels)
-            if self._batched[topic]:
-                _ParsedRecords.batched_topics.add(topic)
-        return self._batched[topic]
+        return self._schema(topic) is not None
 
     def map_from_records(  # type: ignore[override]  # Faust's is a class method, but calls it on the instance
         self, records: Mapping[TP, list[Any]]
@@ -55,9 +49,24 @@ class BatchScheduler(DefaultSchedulingStrategy):
         """Return the buffers to deal from, by topic."""
         index: dict[str, TopicBuffer] = {}
         for tp, messages in records.items():
-            buffer = index.setdefault(tp.topic, TopicBuffer())
-            buffer.add(tp, list(_cut(cast(Fetched, messages))) if self.wants_batches(tp.topic) else messages)
+            schema = self._schema(tp.topic)
+            pieces: list[Any] = messages
+            if schema is not None:
+                fetched = cast(Fetched, messages)
+                pieces = list(_cut(fetched)) if schema.cut else [fetched] if fetched else []
+            index.setdefault(tp.topic, TopicBuffer()).add(tp, pieces)
         return index
+
+    def _schema(self, topic: str) -> BatchSchema | None:
+        if topic not in self._schemas:
+            channels = [channel for channel in self._app.topics if topic in channel.topics]
+            if not channels:
+                return None
+            schemas = (channel.schema for channel in channels)
+            self._schemas[topic] = next((each for each in schemas if isinstance(each, BatchSchema)), None)
+            if self._schemas[topic] is not None:
+                _ParsedRecords.batched_topics.add(topic)
+        return self._schemas[topic]
 
 
 class Fetched(list[Any]):
@@ -214,7 +223,7 @@ class Consumer(driver.Consumer):
         """Go to where reading has to go on, and return the offsets."""
         offsets = dict(await super().seek_to_committed())
         app: Any = self.app
-        known = {tp: resume for tp in offsets if (resume := app.resume_at(tp)) is not None}
+        known: dict[TP, int] = await app.resume_at(offsets)
         if known:
             await self.seek_wait(known)
         return offsets | known

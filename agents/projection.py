@@ -1,0 +1,211 @@
+"""The projection: brings what partitions of the event topic say into PostgreSQL, in order and once.
+
+All partitions of a worker are written together. One transaction costs the same for one event and for hundreds, and a
+transfer whose debit and credit are in two partitions is mostly written once, with its end.
+
+Each transaction locks where its partitions are, drops what is there already, and writes the rows with the new places.
+So it does not matter what Faust has acknowledged, whether a COMMIT was answered, or who else writes.
+"""
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+from mode.utils.logging import get_logger
+
+from mercuria.adapters.positions import Place
+from mercuria.adapters.postgres import DatabaseUnavailable
+from mercuria.adapters.projected_rows import Rows, Told
+from mercuria.adapters.projections import Projections
+from mercuria.streams.cloudevents import read_told
+from mercuria.streams.crash import crash_on_bug
+from mercuria.streams.transport import Fetched
+
+PACE_S = 0.02
+"""Transactions begin no sooner one after the other: what comes meanwhile is cheaper together, and nobody waits long."""
+MAX_ROWS = 10_000
+"""A transaction is complete when it has more: it shall take a fraction of a second."""
+MAX_WAITING = 4
+"""How many fetches of a partition may wait here; further ones wait in Kafka."""
+
+LOCKED_RETRY_S = 0.2
+LONGEST_RETRY_S = 2.0
+
+SEEK_TAKES_S = 5.0
+"""For so long after reading went back, what was on its way before may come."""
+MAX_SEEKS = 5
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class GapError(Exception):
+    """Records are missing, and reading them again did not bring them."""
+
+
+class _Sought(NamedTuple):
+    """Where reading went back to, when, and how often without success."""
+
+    offset: int
+    at_s: float
+    times: int
+
+
+class Projection:
+    """What waits to be written, and the one who writes it.
+
+    Args:
+        tables: in PostgreSQL.
+        seek: lets reading of a partition go on at an offset.
+    """
+
+    def __init__(self, tables: Projections, seek: Callable[[int, int], Awaitable[None]]) -> None:
+        self.places: dict[int, Place] = {}
+        """How far partitions were when this worker wrote them last."""
+        self._tables = tables
+        self._seek = seek
+        self._waiting: defaultdict[int, deque[Fetched]] = defaultdict(deque)
+        self._some = asyncio.Event()
+        self._room = asyncio.Condition()
+        self._sought: dict[int, _Sought] = {}
+        self._away_since_s: float | None = None
+        self._retry_s = 0.0
+        # Of its own: the shared threads may all be busy with passwords.
+        self._thread = ThreadPoolExecutor(1, "projection")
+
+    @property
+    def is_away(self) -> bool:
+        """Whether PostgreSQL is away, as far as is known here."""
+        return self._away_since_s is not None
+
+    def is_waiting(self, partition: int) -> bool:
+        """Tell whether something of a partition is not written yet."""
+        return bool(self._waiting[partition])
+
+    async def take(self, partition: int, records: Fetched) -> None:
+        """Take the next records of a partition, when there is room for them."""
+        waiting = self._waiting[partition]
+        async with self._room:
+            await self._room.wait_for(lambda: len(waiting) < MAX_WAITING)
+        waiting.append(records)
+        self._some.set()
+
+    def forget(self, partition: int) -> None:
+        """Drop what waits of a partition: it has gone to another worker, or is read again."""
+        self._waiting[partition].clear()
+        self._sought.pop(partition, None)
+
+    async def run(self) -> None:
+        """Write what comes, until cancelled. PostgreSQL is waited for, however long it is away."""
+        try:
+            while True:
+                await self._some.wait()
+                began_s = time.monotonic()
+                with crash_on_bug():
+                    await self._project()
+                await asyncio.sleep(began_s + PACE_S - time.monotonic())
+        finally:
+            # What a thread still writes has its effect or none; nobody here waits for it.
+            self._tables.interrupt()
+            self._thread.shutdown(wait=False)
+
+    async def _project(self) -> None:
+        """Write what waits, and let reading go back where something is missing."""
+        waiting = [number for number, pieces in self._waiting.items() if pieces]
+        if not waiting:
+            self._some.clear()
+            return
+        try:
+            places = await self._in_thread(self._tables.begin, waiting)
+            missing = await self._write(places)
+        except DatabaseUnavailable as error:
+            await self._wait_for_postgres(error)
+            return
+        self._say_back()
+        for partition, offset in missing.items():
+            await self._read_again(partition, offset)
+        if not places:
+            # Who had the partitions before still writes them.
+            await asyncio.sleep(LOCKED_RETRY_S)
+
+    async def _write(self, places: dict[int, Place]) -> dict[int, int]:
+        """Write what follows `places`; return where records are missing, and from which offset on."""
+        rows, missing, done = Rows(places), dict[int, int](), list[tuple[int, Fetched]]()
+        for partition, piece in self._in_turn(places):
+            follows = rows.places[partition].read + 1
+            if piece.start <= follows:
+                rows.take(partition, _told(piece))
+                missing.pop(partition, None)
+            else:
+                missing[partition] = follows
+            done.append((partition, piece))
+            if rows.size > MAX_ROWS:
+                break
+            # Others may have their turn: a piece takes some milliseconds.
+            await asyncio.sleep(0)
+        moved = rows.moved
+        await (self._in_thread(self._tables.write, rows) if moved else self._in_thread(self._tables.leave))
+        self.places.update(rows.places)
+        for partition in moved:
+            self._sought.pop(partition, None)
+        await self._drop(done)
+        return missing
+
+    def _in_turn(self, partitions: dict[int, Place]) -> Iterator[tuple[int, Fetched]]:
+        """Yield the first piece of each partition, then the second of each, and so on."""
+        pieces = {number: tuple(self._waiting[number]) for number in partitions}
+        for index in range(max(map(len, pieces.values()), default=0)):
+            yield from ((number, each[index]) for number, each in pieces.items() if index < len(each))
+
+    async def _drop(self, done: list[tuple[int, Fetched]]) -> None:
+        for partition, piece in done:
+            waiting = self._waiting[partition]
+            # Others may be there, if the partition was taken away and came back meanwhile.
+            if waiting and waiting[0] is piece:
+                waiting.popleft()
+        async with self._room:
+            self._room.notify_all()
+
+    async def _read_again(self, partition: int, offset: int) -> None:
+        """Let reading go back to an offset, unless it just did and what comes is from before.
+
+        Raises:
+            GapError: it did so several times, and what is there did not come.
+        """
+        sought, now_s = self._sought.get(partition), time.monotonic()
+        times = sought.times if sought is not None and sought.offset == offset else 0
+        if sought is not None and times and now_s < sought.at_s + SEEK_TAKES_S:
+            return
+        if times >= MAX_SEEKS:
+            raise GapError(f"Partition {partition} of the event topic does not go on at {offset}.")
+        log.warning("Partition %d of the event topic is read again from %d on.", partition, offset)
+        self._sought[partition] = _Sought(offset, now_s, times + 1)
+        await self._seek(partition, offset)
+
+    async def _in_thread(self, do: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, do, *arguments)
+
+    async def _wait_for_postgres(self, error: DatabaseUnavailable) -> None:
+        if self._away_since_s is None:
+            self._away_since_s, self._retry_s = time.monotonic(), PACE_S
+            log.warning("PostgreSQL is away; wallets and transactions wait to be written to it: %s", error)
+        await asyncio.sleep(self._retry_s)
+        self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)
+
+    def _say_back(self) -> None:
+        if self._away_since_s is not None:
+            away_s, self._away_since_s = time.monotonic() - self._away_since_s, None
+            log.warning(
+                "PostgreSQL is back after %.1f s; wallets and transactions are written again.", away_s
+            )
+
+
+def _told(records: Fetched) -> Iterator[Told]:
+    # One by one, so that an event's memory is free again before the next one wants some.
+    for record in records:
+        event, time_ms = read_told(record.value)
+        yield Told(event, time_ms, record.offset)

@@ -1,0 +1,116 @@
+"""The stage that keeps PostgreSQL's wallets, their events and transactions, from the event topic.
+
+Where it is, PostgreSQL says itself (`agents.projection`); what Faust commits only counts while PostgreSQL is away.
+"""
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from faust.types import TP
+from mode.utils.logging import get_logger
+
+from mercuria.adapters.positions import Place, Positions
+from mercuria.adapters.postgres import DatabaseUnavailable
+from mercuria.adapters.projections import STAGE, Projections
+from mercuria.agents.projection import Projection
+from mercuria.agents.watchdog import LOOK_EVERY_S, Progress, StandstillError, Watchdog
+from mercuria.app import app, database, settings
+from mercuria.streams.crash import crash_on_bug
+from mercuria.streams.schema import BatchSchema
+from mercuria.topics import WALLET_EVENTS
+
+RESUME_WITHIN_S = 1.5
+"""PostgreSQL is asked for so long where to go on; deciding commands waits for that."""
+
+log = get_logger(__name__)
+
+wallet_events = app.topic(
+    WALLET_EVENTS,
+    # A fetch in one piece: pieces for which there is no room would hold up all partitions, those of commands included.
+    schema=BatchSchema(cut=False),
+    partitions=settings.partitions,
+)
+positions = Positions(database, STAGE)
+
+
+async def seek(partition: int, offset: int) -> None:
+    """Let reading of a partition go on at an offset."""
+    try:
+        await app.consumer.seek_wait({TP(WALLET_EVENTS, partition): offset})
+    except Exception:
+        # The partition has just been taken away, or Kafka is. A gap that is still there is noticed again.
+        log.info("Partition %d of the event topic cannot be read again now.", partition, exc_info=True)
+
+
+projection = Projection(Projections(settings.database), seek)
+
+
+@app.agent(wallet_events, name="transactions", isolated_partitions=True)
+async def transactions(stream: Any) -> None:
+    """Keeps wallets, what happened to them, and transactions in PostgreSQL."""
+    partition: int | None = None
+    try:
+        async for event in stream.events():
+            partition = event.message.partition
+            await projection.take(partition, event.value)
+    finally:
+        if partition is not None:
+            projection.forget(partition)
+
+
+@app.task  # type: ignore[untyped-decorator]
+async def project() -> None:
+    """Write what the agent takes."""
+    await projection.run()
+
+
+async def resume_at(partitions: Collection[int]) -> Mapping[int, int]:
+    """Return the offsets to go on with; none while PostgreSQL does not say where the partitions are."""
+    try:
+        async with asyncio.timeout(RESUME_WITHIN_S):
+            places = await positions.places()
+    except (DatabaseUnavailable, TimeoutError):
+        return {}
+    return {number: places.get(number, Place()).read + 1 for number in partitions}
+
+
+app.positions[WALLET_EVENTS] = resume_at
+
+
+watchdog = Watchdog()
+
+
+@app.timer(interval=LOOK_EVERY_S)  # type: ignore[untyped-decorator]
+async def watch() -> None:
+    """End the process when partitions stand still although there is work and PostgreSQL is there."""
+    if app.rebalancing or app.in_recovery or not app.tables.actives_ready or projection.is_away:
+        watchdog.look({}, time.monotonic())
+        return
+    with crash_on_bug():
+        still = watchdog.look(await progress(), time.monotonic())
+        if still:
+            raise StandstillError(
+                f"Partitions {still} have had events to write for too long and stand still."
+            )
+
+
+async def progress() -> dict[int, Progress]:
+    """Return how far the partitions of this worker are; nothing while Kafka does not tell."""
+    mine = [tp for tp in app.consumer.assignment() if tp.topic == WALLET_EVENTS]
+    try:
+        ends = await app.consumer.highwaters(*mine)
+        read = {tp: await app.consumer.position(tp) for tp in mine}
+    except Exception:
+        # Kafka is away, or the partitions have just been taken: no standstill of ours.
+        return {}
+    return {
+        tp.partition: Progress(
+            projection.places.get(tp.partition, Place()).read,
+            read[tp] or 0,
+            ends[tp],
+            projection.is_waiting(tp.partition),
+        )
+        for tp in mine
+    }
