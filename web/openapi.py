@@ -73,7 +73,6 @@ IDEMPOTENCY_KEY: Json = {
     "description": "With the same key and the same request, nothing happens a second time, and the answer is the same. "
     "Without one, each request is a command of its own.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
-    "example": "rent-2026-11",
 }
 PREFER: Json = {
     "name": "Prefer",
@@ -323,10 +322,9 @@ def _headers(names: Iterable[str]) -> Json:
 
 def _tags(endpoints: Sequence[Endpoint]) -> list[Json]:
     """Return the parts of the API, each with the first line of its module."""
-    modules = {each.tag: each.handler.__module__ for each in endpoints}
-    return [{"name": tag, "description": _first_line(module)} for tag, module in modules.items()] + [
-        {"name": "operations", "description": "How the worker is."}
-    ]
+    tags = {each.tag: _first_line(each.handler.__module__) for each in endpoints}
+    tags["operations"] = "How the worker is."
+    return [{"name": tag, "description": description} for tag, description in sorted(tags.items())]
 
 
 def _first_line(module: str) -> str:

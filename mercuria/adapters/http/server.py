@@ -95,6 +95,8 @@ class Server:
 
     async def drain(self) -> None:
         """Leave new connections to other workers; then refuse new requests, and wait for those in flight."""
+        if self._runner.server is None:
+            return
         self._gate.leaving = True
         await self._leave()
         await asyncio.sleep(self._limits.leaving_s)
