@@ -19,6 +19,7 @@ from mercuria.adapters.problems import Problem
 from mercuria.adapters.rate_limits import Action, RateLimits
 from mercuria.adapters.tokens import TokenFault
 from mercuria.app import app, database, settings
+from mercuria.streams.crash import crash_on_bug
 from mercuria.web.callers import tokens
 from mercuria.web.endpoint import ANYONE, Answer, Call, endpoint
 
@@ -34,7 +35,8 @@ limits = RateLimits(settings)
 @app.task  # type: ignore[untyped-decorator]
 async def check_keys() -> None:
     """Let no worker run that could not tell who calls."""
-    tokens.check()
+    with crash_on_bug():
+        tokens.check()
 
 
 Text = Annotated[str, Meta(max_length=1024)]
@@ -81,7 +83,7 @@ def needs_database(
         try:
             return await view(call)
         except DatabaseUnavailable:
-            return Problem("database_unavailable", headers={"Retry-After": "1"})
+            return Problem("database_unavailable")
 
     return answer
 

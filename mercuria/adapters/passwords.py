@@ -92,7 +92,7 @@ class Passwords:
 
     async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T | Problem:
         if not self._places.acquire(blocking=False):
-            return Problem("overloaded", headers={"Retry-After": "1"})
+            return Problem("overloaded")
         running: Future[T] = self._threads.submit(work, *arguments)
         # Not at the end of the await: a request that is given up leaves its work in the thread.
         running.add_done_callback(lambda _: self._places.release())

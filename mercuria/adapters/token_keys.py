@@ -137,7 +137,8 @@ class KeyFile:
         except (OSError, KeysError) as error:
             if self._keys is None:
                 self._stamp, self._looked_s = None, -LOOK_EVERY_S
-                may_be = f"a file with private Ed25519 keys, which `mercuria up` makes ({error})"
+                reason = error.strerror if isinstance(error, OSError) else error
+                may_be = f"a file with private Ed25519 keys, which `mercuria up` makes ({reason})"
                 raise SettingError("MERCURIA_TOKEN_KEYS_FILE", str(self._path), may_be) from None
             logger.error("%s cannot be read, and the keys of before stay in use: %s.", self._path, error)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from mercuria.adapters.migrate import migrate
-from mercuria.adapters.token_keys import JwkSet, new_key
+from mercuria.adapters.token_keys import JwkSet, KeyFile, new_key
 from mercuria.config import Settings
 from mercuria.embedded.directory import PRIVATE
 from mercuria.embedded.files import write_atomically
@@ -19,13 +19,21 @@ def prepare(env: Mapping[str, str]) -> None:
     Raises:
         TopicError: see `declare_topics`.
         MigrationError: see `migrate`.
+        SettingError: there are no keys where MERCURIA_TOKEN_KEYS_FILE says.
     """
     declare.prepare(env)
     settings = Settings.from_env(env)
     shed_foreign_variables(settings)
     migrate(settings.database)
-    if not settings.token_keys_file.exists():
-        write_atomically(settings.token_keys_file, JwkSet((new_key(int(time.time())),)).as_text(), PRIVATE)
+    _ensure_token_keys(settings)
+
+
+def _ensure_token_keys(settings: Settings) -> None:
+    """Make the keys once; where a setting says that they are elsewhere, they have to be there."""
+    path = settings.token_keys_file
+    if path.parent == settings.data_dir and not path.exists():
+        write_atomically(path, JwkSet((new_key(int(time.time())),)).as_text(), PRIVATE)
+    KeyFile(path).look()
 
 
 def shed_foreign_variables(settings: Settings) -> None:

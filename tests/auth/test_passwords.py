@@ -134,9 +134,7 @@ async def test_who_comes_when_too_many_wait_is_told_to_come_again() -> None:
     slow = Passwords(cost=8)
     outcomes = await asyncio.gather(*(slow.hash(PASSWORD) for _ in range(THREADS + WAITING + 5)))
     refused = [outcome for outcome in outcomes if isinstance(outcome, Problem)]
-    assert [(problem.code, problem.headers) for problem in refused] == [
-        ("overloaded", {"Retry-After": "1"})
-    ] * 5
+    assert refused == [Problem("overloaded")] * 5
     assert isinstance(await slow.hash(PASSWORD), str), "there is room again"
     slow.close()
 
