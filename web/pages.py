@@ -13,14 +13,14 @@ MAX_PAGE = 100
 
 T = TypeVar("T")
 
+_Cursor = Annotated[str, Meta(max_length=512)]
+
 
 class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
     """Which part of a list to show."""
 
     limit: Annotated[int, Meta(ge=1, le=MAX_PAGE, description="How many.")] = 20
-    cursor: Annotated[str | None, Meta(max_length=512, description="`next_cursor` of the page before.")] = (
-        None
-    )
+    cursor: Annotated[_Cursor | None, Meta(description="`next_cursor` of the page before.")] = None
 
 
 def page_of(found: Any, body: Callable[[Any], Any]) -> Answer | Problem:
