@@ -9,11 +9,14 @@ import socket
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from uuid import uuid4
 
 import pytest
 from aiohttp import web
 
 from mercuria.adapters.http import Limits, Server
+from mercuria.adapters.tokens import Caller, Tokens
+from mercuria.config import Settings
 from mercuria.embedded.ports import free_port
 from mercuria.embedded.stack import Stack
 from tests.web.wire import PATIENCE_S, Reply, Wire, ask, connect
@@ -21,6 +24,7 @@ from tests.web.wire import PATIENCE_S, Reply, Wire, ask, connect
 PORT_IS_CLOSED = (ConnectionRefusedError, ConnectionResetError)
 LARGE = 8 * 1024 * 1024
 ORIGIN = "https://app.example.com"
+ONE = b'{"amount": 1}'
 
 
 class Views:
@@ -521,3 +525,32 @@ async def test_a_worker_answers_so_and_shows_nothing_of_faust(live_stack: Stack)
     assert (await ask(port, "POST", "/health/ready")).headers["Allow"] == "GET, HEAD, OPTIONS"
     for path in ("/", "/table/", "/router/", "/graph/", "/stats/", "/tables"):
         assert (await ask(port, "GET", path)).code == "not_found"
+
+
+async def test_a_worker_that_is_stopped_breaks_no_request(live_stack: Stack) -> None:
+    environ = {"MERCURIA_DATA_DIR": str(live_stack.directory.path)} | dict(live_stack.env)
+    token = Tokens(Settings.from_env(environ)).issue(Caller(uuid4(), "user"))
+    fields = (f"Authorization: Bearer {token}", "Content-Type: application/json")
+    port = int(live_stack.env["MERCURIA_URL"].rpartition(":")[2])
+    opened = await ask(port, "POST", "/api/v1/wallets", *fields, body=b'{"currency": "EUR"}')
+    address, stopped = f"/api/v1/wallets/{opened.document['id']}", asyncio.Event()
+
+    async def pay_in() -> int:
+        """Pay in until all workers were stopped once; return how often it worked."""
+        count = 0
+        while not stopped.is_set():
+            key = f"Idempotency-Key: {uuid4()}"
+            while (await ask(port, "POST", f"{address}/deposit", *fields, key, body=ONE)).status == 503:
+                pass
+            count += 1
+        return count
+
+    paying = asyncio.gather(*(pay_in() for _ in range(8)))
+    for worker in live_stack.workers:
+        await asyncio.to_thread(worker.stop)
+        assert worker.exit_code == 0
+        await asyncio.to_thread(worker.start)
+    stopped.set()
+    count = sum(await paying)
+    wallet = await ask(port, "GET", f"{address}?consistency=strong", *fields)
+    assert wallet.document["balance"] == count
