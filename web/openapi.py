@@ -85,7 +85,15 @@ PREFER: Json = {
 
 READY: Json = {
     "type": "object",
-    "properties": {"ready": {"type": "boolean"}, "reasons": {"type": "array", "items": {"type": "string"}}},
+    "properties": {
+        "ready": {"type": "boolean"},
+        "reasons": {"type": "array", "items": {"type": "string"}, "description": "Why it is not."},
+        "parts": {
+            "type": "object",
+            "additionalProperties": {"type": "string"},
+            "description": "How each part is that the worker needs.",
+        },
+    },
     "required": ["ready", "reasons"],
 }
 LIVE: Json = {"type": "object", "properties": {"status": {"const": "live"}}, "required": ["status"]}
