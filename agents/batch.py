@@ -59,6 +59,7 @@ class Batch:
     Args:
         wallets: by the number of its id, each wallet that the commands name; None for one that does not exist.
         receipts: by the number of its id, the receipt of each command that has one.
+        is_behind: whether the batch before it is not kept yet, and would be decided again after a crash.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class Batch:
         position: AppliedPosition,
         wallets: Mapping[int, Wallet | None],
         receipts: Mapping[int, Receipt],
+        *,
+        is_behind: bool = False,
     ) -> None:
         self.partition = partition
         self.events: list[Record] = []
@@ -85,6 +88,7 @@ class Batch:
         self._receipts_lifetime_ms = installation.receipts_lifetime_ms
         self._known_wallets = wallets
         self._known_receipts = receipts
+        self._is_behind = is_behind
         self._touched_bytes = 0
         self._reply_to: Address | None = None
 
@@ -102,7 +106,12 @@ class Batch:
         """Decide one record; `command` is what it holds. False: it is not taken, and must begin the next batch."""
         if self.time_ms == 0:
             self._first_time_ms = record.timestamp
-        elif self._may_replace_receipt(record.timestamp) and self._replaces_receipt(record, command):
+        is_exposed = self.time_ms > 0 or self._is_behind
+        if (
+            is_exposed
+            and self._may_replace_receipt(record.timestamp)
+            and self._replaces_receipt(record, command)
+        ):
             return False
         self.offset, self.time_ms = record.offset, record.timestamp
         self._reply_to = address_in(record.headers) if record.headers else None

@@ -1,11 +1,11 @@
 """The wallet agent: decides the commands of each partition, in order, with exactly one effect each.
 
 The order of the steps is what makes a crash at any moment harmless (docs/architecture.md): outputs first, then the
-changelog with the position, then RocksDB, then the acknowledgement.
+changelog with the position, then RocksDB. While one batch is on its way into the last two, the next one is decided.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,8 +18,8 @@ from mercuria.streams.batch_table import Row
 from mercuria.streams.crash import crash_on_bug
 from mercuria.streams.routing import Homes
 from mercuria.streams.seal import Seal
-from mercuria.streams.transport import Fetched
-from mercuria.tables.balances import balances, rows_of
+from mercuria.streams.transport import MAX_BATCH_RECORDS, Fetched
+from mercuria.tables.balances import balances
 from mercuria.tables.receipts import receipts, segment_row
 from mercuria.topics import WALLET_COMMANDS, WALLET_DEAD_LETTERS, WALLET_EVENTS
 
@@ -29,7 +29,7 @@ async def wallets(stream: Any) -> None:
     """Decides deposits, withdrawals, transfers and the life of wallets."""
     async for event in stream.events():
         with crash_on_bug():
-            await process(event.message.partition, event.value)
+            await process(event.message.partition, event.value, queued(stream))
 
 
 @cache
@@ -42,8 +42,15 @@ class GapError(Exception):
     """Records are missing between those that are decided and those that came."""
 
 
-async def process(partition: int, records: Fetched) -> None:
-    """Decide those of `records` that are not decided yet.
+def queued(stream: Any) -> Iterable[Fetched]:
+    """Return the fetches that wait in an agent's queue behind the one that it has taken."""
+    return (event.value for event in stream.channel.queue._queue)
+
+
+async def process(partition: int, records: Fetched, more: Iterable[Fetched] = ()) -> None:
+    """Decide those of `records` that are not decided yet, and with them what has come since, up to a whole batch.
+
+    A batch costs the same for one command and for fifty. What is decided early is skipped when its turn comes.
 
     Raises:
         GapError: some before them did not come.
@@ -55,21 +62,39 @@ async def process(partition: int, records: Fetched) -> None:
                 f"Partition {partition} goes on at {records.start}, and is decided up to {decided}."
             )
         waiting = [record for record in records if record.offset > decided]
+        if waiting:
+            waiting += following(records, more, MAX_BATCH_RECORDS - len(waiting))
         while waiting:
             await app.locks.prove(partition)
             batch = decide(partition, waiting)
-            receipt_rows = receipt_rows_of(batch, waiting[0])
+            if batch.offset < waiting[0].offset:
+                await balances.kept(partition)
+                continue
+            since_ms = waiting[0].timestamp
+            receipt_rows = receipt_rows_of(batch, waiting[0], balances.kept_since_ms(partition, since_ms))
             receipts_offset = await publish(batch, receipt_rows)
-            wallet_rows = rows_of(batch.wallets.values(), batch.position)
-            wallets_offset = await balances.append(partition, wallet_rows)
             receipts.write(partition, receipt_rows, receipts_offset)
-            balances.apply(partition, batch.wallets, batch.position, wallet_rows, wallets_offset)
+            await balances.keep(partition, batch.wallets, batch.position, since_ms)
             app.announcer.announce(Announcement(partition, list(batch.wallets.values()), batch.replies))
             waiting = [record for record in waiting if record.offset > batch.offset]
 
 
+def following(records: Fetched, more: Iterable[Fetched], room: int) -> list[Any]:
+    """Return the records of the fetches that go on right after `records`, of as many as there is room for."""
+    end, found = records[-1].offset + 1, list[Any]()
+    for fetched in more:
+        if fetched.start != end or len(found) + len(fetched) > room:
+            break
+        found += fetched
+        end = fetched[-1].offset + 1
+    return found
+
+
 def decide(partition: int, records: Sequence[Any]) -> Batch:
-    """Decide records, from the first on, as many as fit into one batch."""
+    """Decide records, from the first on, as many as fit into one batch.
+
+    None, when the first one has to wait until the batch before is kept.
+    """
     commands: list[AnyCommand | Unreadable] = [read_command(record.value) for record in records]
     batch = Batch(
         installation(),
@@ -77,6 +102,7 @@ def decide(partition: int, records: Sequence[Any]) -> Batch:
         balances.position(partition),
         balances.wallets(partition, wallet_ids(commands)),
         receipts.find(partition, command_ids(commands)),
+        is_behind=balances.is_keeping(partition),
     )
     for record, command in zip(records, commands, strict=True):
         if not batch.take(record, command) or batch.is_full:
@@ -84,12 +110,12 @@ def decide(partition: int, records: Sequence[Any]) -> Batch:
     return batch
 
 
-def receipt_rows_of(batch: Batch, first: Any) -> list[Row]:
-    """Return the rows of a batch's receipts, and of those that had expired when its `first` record came.
+def receipt_rows_of(batch: Batch, first: Any, since_ms: int) -> list[Row]:
+    """Return the rows of a batch's receipts, which begins with the record `first`, and of those expired at `since_ms`.
 
-    Not of those that expire within the batch: it may lean on them, also when it is decided again after a crash.
+    That is when the first record came of all that a crash would have decided again: it may lean on what expires later.
     """
-    rows = receipts.expired(batch.partition, first.timestamp)
+    rows = receipts.expired(batch.partition, since_ms)
     if batch.receipts:
         rows.append(segment_row(first.offset, batch.receipts))
     return rows

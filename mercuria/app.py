@@ -3,6 +3,7 @@
 `mercuria worker` runs it, and so does `faust -A mercuria.app worker`.
 """
 
+import asyncio
 import gc
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
@@ -15,6 +16,7 @@ from mode import ServiceT
 
 from mercuria.adapters.cache import Cache
 from mercuria.adapters.http import Limits, Web
+from mercuria.adapters.migrate import DatabaseAway, migrate
 from mercuria.adapters.postgres import Database
 from mercuria.adapters.redis import connect
 from mercuria.config import Settings
@@ -96,6 +98,7 @@ class App(faust.App):
     async def on_first_start(self) -> None:
         """Declare the topics before the consumer subscribes to them."""
         await declare_topics(settings.kafka, settings.partitions, settings.replication)
+        await migrate_soon()
         tune_garbage_collection()
         quiet_loggers()
         await super().on_first_start()
@@ -105,6 +108,18 @@ class App(faust.App):
         if not self.should_stop:
             await cast(Web, self.web).drain()
         await super().stop()
+
+
+async def migrate_soon() -> None:
+    """Bring PostgreSQL's schema up to date; while PostgreSQL is away, money moves without it.
+
+    Raises:
+        MigrationError: the schema cannot be brought up to date.
+    """
+    try:
+        await asyncio.to_thread(migrate, settings.database)
+    except DatabaseAway as error:
+        logging.getLogger(__name__).warning("%s The schema is looked at when the worker starts again.", error)
 
 
 def tune_garbage_collection() -> None:

@@ -4,6 +4,7 @@ Rows of a partition: each wallet under the 16 bytes of its id, and the position 
 appends the wallets that it touched and the new position together, whole or not at all.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from uuid import UUID
@@ -13,7 +14,8 @@ from msgspec import Struct
 
 from mercuria.app import app, settings
 from mercuria.domain.wallet import Wallet
-from mercuria.streams.batch_table import BatchStore, BatchTable, Row
+from mercuria.streams.batch_table import BatchStore, BatchTable, Row, StragglerError
+from mercuria.streams.crash import crash_on_bug
 from mercuria.topics import WALLET_COMMANDS
 
 POSITION_KEY = b"position"
@@ -43,6 +45,7 @@ class BalancesTable(BatchTable):
         )
         self._wallets: defaultdict[int, dict[int, Wallet | None]] = defaultdict(dict)
         self._positions: dict[int, AppliedPosition] = {}
+        self._keeping: dict[int, _Keeping] = {}
 
     def position(self, partition: int) -> AppliedPosition:
         """Return up to where `partition` is decided."""
@@ -65,24 +68,57 @@ class BalancesTable(BatchTable):
         unknown = {number for number in numbers if number not in known}
         if unknown and len(known) > REMEMBERED_WALLETS:
             known.clear()
-            unknown = numbers
+            if self.is_keeping(partition):
+                known.update(self._keeping[partition].wallets)
+            unknown = {number for number in numbers if number not in known}
         values = self.read(partition, [number.to_bytes(16) for number in unknown])
         for number, value in zip(unknown, values, strict=True):
             known[number] = _decode_wallet(value) if value is not None else None
         return known
 
-    def apply(
-        self,
-        partition: int,
-        wallets: dict[int, Wallet],
-        position: AppliedPosition,
-        rows: list[Row],
-        offset: int,
+    async def keep(
+        self, partition: int, wallets: dict[int, Wallet], position: AppliedPosition, since_ms: int
     ) -> None:
-        """Make decided wallets, whose rows are in the changelog up to `offset`, the current ones."""
-        self.write(partition, rows, offset)
+        """Make decided wallets the current ones, and append and write them in the background.
+
+        One batch of a partition is on its way at a time: this waits for the one before.
+
+        Args:
+            since_ms: when the first record of the batch came.
+        """
+        await self.kept(partition)
         self._wallets[partition].update(wallets)
         self._positions[partition] = position
+        keeping = self._keeping[partition] = _Keeping(wallets, since_ms)
+        keeping.task = asyncio.create_task(self._append_and_write(partition, keeping, position))
+
+    async def kept(self, partition: int) -> None:
+        """Wait until all that was decided of a partition is kept."""
+        if self.is_keeping(partition):
+            # Whoever waits may be cancelled; what is on its way goes on.
+            await asyncio.wait([self._keeping[partition].task])
+
+    def is_keeping(self, partition: int) -> bool:
+        """Tell whether a batch is on its way: a crash now would have it decided once more."""
+        keeping = self._keeping.get(partition)
+        return keeping is not None and not keeping.task.done()
+
+    def kept_since_ms(self, partition: int, now_ms: int) -> int:
+        """Return when the first record came that a crash now would have decided once more, at the latest `now_ms`."""
+        return min(now_ms, self._keeping[partition].since_ms) if self.is_keeping(partition) else now_ms
+
+    async def _append_and_write(self, partition: int, keeping: "_Keeping", position: AppliedPosition) -> None:
+        with crash_on_bug():
+            rows = rows_of(keeping.wallets.values(), position)
+            try:
+                offset = await self.append(partition, rows)
+            except StragglerError:
+                if self._keeping.get(partition) is keeping:
+                    raise
+                return
+            # In the meantime, the partition may have gone to somebody else, or may be read from the log again.
+            if self._keeping.get(partition) is keeping:
+                self.write(partition, rows, offset)
 
     def supersedes(self, key: bytes, new: bytes, old: bytes) -> bool:
         """Tell which of two rows is the newer one: the one with the higher offset or version."""
@@ -95,6 +131,16 @@ class BalancesTable(BatchTable):
         super().forget(partition)
         self._wallets.pop(partition, None)
         self._positions.pop(partition, None)
+        self._keeping.pop(partition, None)
+
+
+class _Keeping:
+    """A batch on its way into the changelog and RocksDB: its wallets, and when its first record came."""
+
+    def __init__(self, wallets: dict[int, Wallet], since_ms: int) -> None:
+        self.wallets = wallets
+        self.since_ms = since_ms
+        self.task: asyncio.Task[None]
 
 
 def rows_of(wallets: Iterable[Wallet], position: AppliedPosition) -> list[Row]:

@@ -6,7 +6,7 @@ from faust.tables.manager import TableManager
 from faust.web import Request, Response, View
 
 from mercuria.adapters.http import Web
-from mercuria.app import app
+from mercuria.app import app, database
 
 
 @app.page("/health/live", name="live")
@@ -17,20 +17,31 @@ async def live(self: View, _request: Request) -> Response:
 
 @app.page("/health/ready", name="ready")
 async def ready(self: View, _request: Request) -> Response:
-    """Answer 200 when the worker decides commands, else 503 with the reasons."""
+    """Answer 200 when the worker decides commands, else 503 with the reasons.
+
+    Without PostgreSQL it is ready: money moves, and what only PostgreSQL knows has its own answer.
+    """
     reasons = unready_reasons()
-    return self.json({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+    parts = {
+        "wallets": "; ".join(reasons) or "ready",
+        "redis": "away" if app.locks.is_redis_lost else "ready",
+        "postgresql": "ready" if await database.ping() else "away",
+    }
+    answer = {"ready": not reasons, "reasons": reasons, "parts": parts}
+    return self.json(answer, status=503 if reasons else 200)
 
 
 def unready_reasons() -> list[str]:
     """Return why this worker does not decide commands at the moment; nothing when it does."""
     reasons: list[Any] = []
-    if cast(Web, app.web).server.leaving:
-        reasons.append("the worker is stopping")
     if not cast(TableManager, app.tables).recovery.completed.is_set():
         reasons.append("the tables are being read from the log")
     if app.rebalancing:
         reasons.append("partitions are being distributed among the workers")
     if app.in_recovery:
         reasons.append("the tables are catching up with the log")
+    if app.locks.is_redis_lost:
+        reasons.append("Redis cannot be reached, so it cannot be proved whose the partitions are")
+    if cast(Web, app.web).server.leaving:
+        reasons.append("the worker is stopping")
     return reasons

@@ -44,6 +44,14 @@ history = History(database)
 keys = Keys(redis, settings.receipts_days * 86_400, history.used_before)
 
 
+@app.task  # type: ignore[untyped-decorator]
+async def begin_keys() -> None:
+    """Say whether Redis has known all Idempotency-Keys from the beginning: it has where nothing has moved yet."""
+    with suppress(DatabaseUnavailable):
+        page = await history.transactions(limit=1)
+        await keys.begin(is_new=page is not None and not page.items)
+
+
 class _Code(Struct):
     """What tells one problem from another."""
 

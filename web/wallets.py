@@ -104,7 +104,13 @@ _MOVE = (
     "/api/v1/wallets",
     body=NewWallet,
     answers={201: WalletBody, 202: None},
-    problems=(Code.UNKNOWN_CURRENCY, Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, Code.OPERATOR_REQUIRED),
+    problems=(
+        Code.UNKNOWN_CURRENCY,
+        Code.OVERDRAFT_LIMIT_OUT_OF_RANGE,
+        Code.OPERATOR_REQUIRED,
+        # When its Idempotency-Key comes again after it was forgotten.
+        Code.WALLET_ALREADY_EXISTS,
+    ),
     is_command=True,
 )
 async def open_wallet(call: Call) -> Answer | Problem:

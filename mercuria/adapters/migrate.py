@@ -35,6 +35,10 @@ class MigrationError(Exception):
     """The database cannot be brought to this code's schema; the message is one sentence that says why."""
 
 
+class DatabaseAway(MigrationError):
+    """PostgreSQL cannot be reached."""
+
+
 def migrate(database_url: str) -> list[str]:
     """Apply the migrations that the database does not have yet, and return their names.
 
@@ -66,7 +70,7 @@ class _Backend(PostgresqlBackend):  # type: ignore[misc]  # yoyo carries no type
         try:
             connection = psycopg2.connect(dburi.url, connect_timeout=CONNECT_TIMEOUT_S)
         except psycopg2.OperationalError as error:
-            raise MigrationError(f"PostgreSQL cannot be reached: {_first_line(error)}") from error
+            raise DatabaseAway(f"PostgreSQL cannot be reached: {_first_line(error)}") from error
         connection.autocommit = True
         return connection
 

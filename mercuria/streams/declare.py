@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
@@ -45,7 +46,10 @@ def prepare(env: Mapping[str, str]) -> None:
         TopicError: see `declare_topics`.
     """
     settings = Settings.from_env(env)
-    asyncio.run(declare_topics(settings.kafka, settings.partitions, settings.replication))
+    declaring = declare_topics(settings.kafka, settings.partitions, settings.replication)
+    # Whoever calls may have an event loop that runs in its own thread.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, declaring).result()
 
 
 def _raise_errors(response: object) -> None:

@@ -6,7 +6,7 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mercuria.agents import wallets
@@ -19,7 +19,7 @@ WINDOW = "window"
 """The file in the data directory that is there while a position is ahead of its outputs."""
 
 
-async def position_first(partition: int, records: Sequence[Any]) -> None:
+async def position_first(partition: int, records: Sequence[Any], _more: Iterable[Any]) -> None:
     """Do what `wallets.process` does, in the wrong order."""
     window = wallets.settings.data_dir / WINDOW
     async with wallets.balances.lock(partition):
@@ -27,13 +27,13 @@ async def position_first(partition: int, records: Sequence[Any]) -> None:
         waiting = [record for record in records if record.offset > decided]
         while waiting:
             batch = wallets.decide(partition, waiting)
-            rows = wallets.rows_of(batch.wallets.values(), batch.position)
-            offset = await wallets.balances.append(partition, rows)
-            wallets.balances.apply(partition, batch.wallets, batch.position, rows, offset)
+            first = waiting[0]
+            await wallets.balances.keep(partition, batch.wallets, batch.position, first.timestamp)
+            await wallets.balances.kept(partition)
             window.touch()
             await asyncio.sleep(WINDOW_S)
             window.unlink(missing_ok=True)
-            receipt_rows = wallets.receipt_rows_of(batch, waiting[0])
+            receipt_rows = wallets.receipt_rows_of(batch, first, first.timestamp)
             receipts_offset = await wallets.publish(batch, receipt_rows)
             wallets.receipts.write(partition, receipt_rows, receipts_offset)
             waiting = [record for record in waiting if record.offset > batch.offset]

@@ -57,14 +57,21 @@ class Partition:
         self.receipts: dict[int, Any] = {}
         self.position = AppliedPosition()
 
-    def decide(self, records: Sequence[LogRecord]) -> Batch:
+    def decide(self, records: Sequence[LogRecord], *, is_behind: bool = False) -> Batch:
         """Decide records, from the first on, as many as one batch takes."""
-        known = AllKnown(self.wallets)
-        batch = Batch(INSTALLATION, self.number, self.position, known, dict(self.receipts))
+        known, receipts = AllKnown(self.wallets), dict(self.receipts)
+        batch = Batch(INSTALLATION, self.number, self.position, known, receipts, is_behind=is_behind)
         for record in records:
             if batch.take(record, read_command(record.value)) is False or batch.is_full:
                 break
         return batch
+
+    def copy(self) -> "Partition":
+        """Return a partition with the same tables."""
+        copy = Partition(self.number)
+        copy.wallets, copy.receipts = dict(self.wallets), dict(self.receipts)
+        copy.position = self.position
+        return copy
 
     def keep(self, batch: Batch) -> None:
         """Make a batch part of the tables."""
@@ -181,22 +188,42 @@ def test_batches_of_any_size_and_crashes_between_give_the_same_bytes(seed: int) 
 def replay(
     number: int, log: Sequence[LogRecord], random: Random, expected: dict[tuple[str, int], list[Any]]
 ) -> list[Output]:
-    """Decide a partition's log in batches of any size, and often crash after a batch was sent."""
-    partition = Partition(number)
+    """Decide a partition's log in batches of any size, and often crash after a batch was sent.
+
+    A batch is decided on top of the one before, which may not be kept yet: then a crash has both decided again.
+    """
+    durable, latest = Partition(number), Partition(number)
     kept: list[Output] = []
-    while partition.position.offset + 1 < len(log):
-        start = partition.position.offset + 1
-        batch = partition.decide(log[start : start + random.randint(1, 12)])
-        sent = kept + outputs_of(batch)
+    behind: tuple[Batch, list[Output]] | None = None
+    while durable.position.offset + 1 < len(log):
+        if behind is not None and (random.random() < 0.5 or latest.position.offset + 1 == len(log)):
+            durable.keep(behind[0])
+            kept, behind = behind[1], None
+            continue
+        start = latest.position.offset + 1
+        batch = latest.decide(log[start : start + random.randint(1, 12)], is_behind=behind is not None)
+        if batch.offset < start:
+            assert behind is not None, "only a batch behind another one may have to wait"
+            durable.keep(behind[0])
+            kept, behind = behind[1], None
+            continue
+        sent = (behind[1] if behind else kept) + outputs_of(batch)
         for place, records in by_topic(sent).items():
             assert records == expected[place][: len(records)], "what is sent is sent as the first time"
         crash = random.random()
-        if crash < 0.3:
-            # Killed when the receipts were in their changelog, and the position was not.
-            partition.receipts.update(batch.receipts)
-        elif crash > 0.5:
-            partition.keep(batch)
-            kept = sent
+        if crash < 0.5:
+            if crash < 0.3:
+                # Killed when the receipts were in their changelog, and the position was not.
+                durable.receipts.update(batch.receipts)
+            latest, behind = durable.copy(), None
+            continue
+        # The receipts are in their changelog before the next batch is decided; the wallets and the position may not be.
+        if behind is not None:
+            durable.keep(behind[0])
+            kept = behind[1]
+        latest.keep(batch)
+        durable.receipts.update(batch.receipts)
+        behind = (batch, sent)
     return kept
 
 

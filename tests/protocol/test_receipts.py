@@ -99,7 +99,7 @@ def test_a_receipt_that_expires_within_a_batch_serves_until_the_batch_is_kept(pa
         ]
         for record, (_, _, command) in zip(records, asked, strict=True):
             batch.take(record, command)
-        return batch, receipt_rows_of(batch, records[0])
+        return batch, receipt_rows_of(batch, records[0], records[0].timestamp)
 
     opened, rows = decide((0, 0, opening), (1, 0, deposits[0]))
     receipts.write(partition, rows, 0)
