@@ -36,6 +36,10 @@ POOL_SIZE = 10
 UNAVAILABLE = ("08", "53", "57", "58")
 """Classes of SQLSTATE: connection exception, insufficient resources, operator intervention, system error."""
 
+_SET_UP = """\
+SELECT set_config('statement_timeout', %(statement)s, false) AS statement,
+    set_config('idle_in_transaction_session_timeout', %(transaction)s, false) AS transaction,
+    set_config('timezone', 'UTC', false) AS timezone"""
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 Parameters = Mapping[str, Any] | Sequence[Any] | None
@@ -57,7 +61,7 @@ class Statements:
     """
 
     async def rows(self, sql: str, parameters: Parameters = None) -> list[Any]:
-        """Run a statement, and return its rows as named tuples."""
+        """Run a statement, and return its rows as named tuples; each column has a name of its own."""
         return (await self._run(sql, parameters))[0]
 
     async def row(self, sql: str, parameters: Parameters = None) -> Any | None:
@@ -204,13 +208,11 @@ class Database(Statements):
 
     async def _set_up(self, connection: aiopg.Connection) -> None:
         settings = {
-            "statement_timeout": f"{self._statement_timeout_s * 1000:.0f}",
-            "idle_in_transaction_session_timeout": f"{IDLE_TRANSACTION_TIMEOUT_S * 1000:.0f}",
-            "timezone": "UTC",
+            "statement": f"{self._statement_timeout_s * 1000:.0f}",
+            "transaction": f"{IDLE_TRANSACTION_TIMEOUT_S * 1000:.0f}",
         }
         try:
-            for name, value in settings.items():
-                await _run(connection, "SELECT set_config(%s, %s, false)", (name, value))
+            await _run(connection, _SET_UP, settings)
         except BaseException:
             # The pool does not know it yet.
             connection.close()
