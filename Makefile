@@ -42,6 +42,7 @@ layers: install $(TYPES) ## Check that imports go down only
 
 bench: install ## Measure
 	$(BIN)/mercuria bench wallets
+	$(BIN)/mercuria bench http
 
 # The package as it is installed: the mapped top-level folders inside mercuria/, which no checker sees otherwise.
 .PHONY: $(TYPES)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -75,6 +76,21 @@ class ProcessMeter:
         while True:
             self.peak_bytes = max(self.peak_bytes, self._process.memory_info().rss)
             await asyncio.sleep(0.1)
+
+
+def family_cpu_s(pid: int) -> float:
+    """Return the processor time, in seconds, that a process and its children have taken, those that ended included."""
+    process = psutil.Process(pid)
+    taken = _cpu_s(process)
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            taken += _cpu_s(child)
+    return taken
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system + times.children_user + times.children_system)
 
 
 def bytes_on_disk(kafka_directory: Path, topics: Sequence[str]) -> int:
