@@ -18,6 +18,9 @@ S = TypeVar("S", bound=Struct)
 MAX_DEPTH = 32
 """How deep a body may be nested before it is not even looked at."""
 
+_TOO_LARGE = {"amount": Code.AMOUNT_TOO_LARGE, "overdraft_limit": Code.OVERDRAFT_LIMIT_OUT_OF_RANGE}
+"""What is said of numbers that are integers, and more than 64 bits hold. Wallets judge all others."""
+
 _BRACKETS = re.compile(rb"[\[\]{}]")
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
@@ -85,8 +88,8 @@ def _convert(values: dict[str, Any], kind: type[S], *, strict: bool) -> S | Prob
 
 
 def _faults(name: str, value: Any, kind: Any, strict: bool) -> list[FieldError]:
-    if type(value) is int and abs(value) > MAX_AMOUNT:
-        return [_error(name, Code.AMOUNT_TOO_LARGE, DETAILS[Code.AMOUNT_TOO_LARGE])]
+    if name in _TOO_LARGE and type(value) is int and abs(value) > MAX_AMOUNT:
+        return [_error(name, _TOO_LARGE[name], DETAILS[_TOO_LARGE[name]])]
     try:
         msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
