@@ -116,7 +116,7 @@ class Database(Statements):
         # aiopg's pool has a queue of its own, but does not tell it when a broken connection leaves room for a new one.
         self._room = asyncio.Semaphore(size)
         self._pinging = asyncio.Lock()
-        self._answered_s = -PING_EVERY_S
+        self._answered_s = self._silent_s = -PING_EVERY_S
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -135,14 +135,15 @@ class Database(Statements):
     async def ping(self) -> bool:
         """Tell whether PostgreSQL answers; asks it at most once a second, and never for longer than two."""
         async with self._pinging:
-            if time.monotonic() - self._answered_s < PING_EVERY_S:
-                return True
+            known_s = max(self._answered_s, self._silent_s)
+            if time.monotonic() - known_s < PING_EVERY_S:
+                return self._answered_s > self._silent_s
             try:
                 async with asyncio.timeout(PING_TIMEOUT_S):
                     await self.row("SELECT 1")
             except (DatabaseUnavailable, TimeoutError):
-                return False
-            return True
+                self._silent_s = time.monotonic()
+            return self._answered_s > self._silent_s
 
     async def close(self) -> None:
         """Close all connections; a later use opens new ones."""
@@ -156,6 +157,7 @@ class Database(Statements):
             async with self._connection() as connection:
                 outcome = await _run(connection, sql, parameters)
         except DatabaseUnavailable:
+            # That may be over already: the next ping asks.
             self._answered_s = -PING_EVERY_S
             raise
         self._answered_s = time.monotonic()
@@ -217,12 +219,6 @@ class Database(Statements):
             # The pool does not know it yet.
             connection.close()
             raise
-
-
-@cache
-def shared_database(url: str) -> Database:
-    """Return the process's database at a URL, whose connections all modules share."""
-    return Database(url)
 
 
 @cache

@@ -7,7 +7,6 @@ import secrets
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,7 +169,7 @@ def test_the_database_is_migrated_by_hand(mercuria: CommandLine) -> None:
 
 
 @pytest.fixture
-def keys(mercuria: CommandLine, tmp_path: Path, keys_file: Path) -> Iterator[CommandLine]:
+def keys(mercuria: CommandLine, keys_file: Path) -> CommandLine:
     """Return the command line of an installation with one key."""
     mercuria.environ |= NO_KAFKA | {"MERCURIA_TOKEN_KEYS_FILE": str(keys_file)}
     return mercuria

@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 from psycopg2.errors import SyntaxError as SqlSyntaxError
 
-from mercuria.adapters.postgres import Database, DatabaseUnavailable, UniqueViolation, queries
+from mercuria.adapters.postgres import PING_TIMEOUT_S, Database, DatabaseUnavailable, UniqueViolation, queries
 from mercuria.embedded.stack import Stack
 
 APPLICATION = "mercuria"
@@ -209,8 +209,21 @@ async def test_it_reconnects_when_postgresql_is_back(servers: Stack, small: Data
     assert [type(outcome) for outcome in outcomes] == [DatabaseUnavailable] * 6
     assert not await small.ping()
     await asyncio.to_thread(servers.postgres.start)
-    assert await small.ping()
     assert await small.row("SELECT 1 AS one") == (1,)
+    assert await small.ping()
+
+
+async def test_many_who_ask_whether_it_answers_wait_for_one_answer() -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    silent = Database(f"postgresql://127.0.0.1:{server.sockets[0].getsockname()[1]}/mercuria")
+    async with asyncio.timeout(2 * PING_TIMEOUT_S):
+        assert await asyncio.gather(*(silent.ping() for _ in range(10))) == [False] * 10
+    await silent.close()
+    server.close()
 
 
 async def test_nothing_listens(tmp_path: Path) -> None:

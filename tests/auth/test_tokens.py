@@ -217,7 +217,7 @@ def test_what_does_not_count(tokens: Tokens, forger: Forger, made: Callable[[For
 
 
 def test_an_expired_token_is_told_apart_from_a_forged_one(tokens: Tokens, forger: Forger) -> None:
-    past = {"iat": int(time.time()) - 1000, "exp": int(time.time()) - CLOCK_SKEW_S - 1}
+    past: dict[str, Any] = {"iat": int(time.time()) - 1000, "exp": int(time.time()) - CLOCK_SKEW_S - 1}
     assert tokens.verify(forger.token(**past)) is TokenFault.TOKEN_EXPIRED
     forged = Forger(Ed25519PrivateKey.generate(), forger.kid).token(**past)
     assert tokens.verify(forged) is TokenFault.INVALID_TOKEN
