@@ -52,9 +52,9 @@ class Person:
         """Ask for something."""
         return await self.ask("GET", path, worker=worker)
 
-    async def post(self, path: str, body: Any = None, **more: Any) -> Reply:
+    async def post(self, path: str, body: Any = None, *fields: str, **more: Any) -> Reply:
         """Ask for something to be done."""
-        return await self.ask("POST", path, {} if body is None else body, **more)
+        return await self.ask("POST", path, {} if body is None else body, *fields, **more)
 
     async def wallet(self, balance: int = 0, **fields: Any) -> str:
         """Open a wallet with a balance, and return its id."""
