@@ -21,7 +21,6 @@ from mercuria.adapters.postgres import DatabaseUnavailable
 from mercuria.adapters.projected_rows import Rows, Told
 from mercuria.adapters.projections import Projections
 from mercuria.streams.cloudevents import read_told
-from mercuria.streams.crash import crash_on_bug
 from mercuria.streams.transport import Fetched
 
 PACE_S = 0.02
@@ -35,7 +34,6 @@ LOCKED_RETRY_S = 0.2
 LONGEST_RETRY_S = 2.0
 
 SEEK_TAKES_S = 5.0
-"""For so long after reading went back, what was on its way before may come."""
 MAX_SEEKS = 5
 
 log = get_logger(__name__)
@@ -61,13 +59,21 @@ class Projection:
     Args:
         tables: in PostgreSQL.
         seek: lets reading of a partition go on at an offset.
+        seek_takes_s: for so long after a seek, what was on its way before may come.
     """
 
-    def __init__(self, tables: Projections, seek: Callable[[int, int], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        tables: Projections,
+        seek: Callable[[int, int], Awaitable[None]],
+        *,
+        seek_takes_s: float = SEEK_TAKES_S,
+    ) -> None:
         self.places: dict[int, Place] = {}
         """How far partitions were when this worker wrote them last."""
         self._tables = tables
         self._seek = seek
+        self._seek_takes_s = seek_takes_s
         self._waiting: defaultdict[int, deque[Fetched]] = defaultdict(deque)
         self._some = asyncio.Event()
         self._room = asyncio.Condition()
@@ -100,13 +106,17 @@ class Projection:
         self._sought.pop(partition, None)
 
     async def run(self) -> None:
-        """Write what comes, until cancelled. PostgreSQL is waited for, however long it is away."""
+        """Write what comes, until cancelled. PostgreSQL is waited for, however long it is away.
+
+        Raises:
+            GapError: records are missing for good.
+            psycopg2.Error: a bug.
+        """
         try:
             while True:
                 await self._some.wait()
                 began_s = time.monotonic()
-                with crash_on_bug():
-                    await self._project()
+                await self._project()
                 await asyncio.sleep(began_s + PACE_S - time.monotonic())
         finally:
             # What a thread still writes has its effect or none; nobody here waits for it.
@@ -178,7 +188,7 @@ class Projection:
         """
         sought, now_s = self._sought.get(partition), time.monotonic()
         times = sought.times if sought is not None and sought.offset == offset else 0
-        if sought is not None and times and now_s < sought.at_s + SEEK_TAKES_S:
+        if sought is not None and times and now_s < sought.at_s + self._seek_takes_s:
             return
         if times >= MAX_SEEKS:
             raise GapError(f"Partition {partition} of the event topic does not go on at {offset}.")

@@ -63,7 +63,8 @@ async def transactions(stream: Any) -> None:
 @app.task  # type: ignore[untyped-decorator]
 async def project() -> None:
     """Write what the agent takes."""
-    await projection.run()
+    with crash_on_bug():
+        await projection.run()
 
 
 async def resume_at(partitions: Collection[int]) -> Mapping[int, int]:

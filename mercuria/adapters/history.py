@@ -81,7 +81,7 @@ class History:
 
     async def wallet(self, wallet_id: UUID) -> Wallet | None:
         """Return a wallet. What its transfers have sent is not known here: `sent` is 0."""
-        row = await self._database.row(_SQL["wallet"], {"id": str(wallet_id)})
+        row = await self._database.row(_SQL["wallet"], {"id": wallet_id})
         return _wallet(row) if row is not None else None
 
     async def wallets(
@@ -97,7 +97,7 @@ class History:
         before = _WALLETS.read(cursor)
         if before is None:
             return None
-        filters = {"owner_id": str(owner_id), "status": status, "currency": currency}
+        filters = {"owner_id": owner_id, "status": status, "currency": currency}
         rows = await self._rows("wallets", filters | before, limit)
         return _page(rows, limit, _wallet, _WALLETS)
 
@@ -108,14 +108,14 @@ class History:
         before = _EVENTS.read(cursor)
         if before is None:
             return None
-        rows = await self._rows("events", {"wallet_id": str(wallet_id)} | before, limit)
+        rows = await self._rows("events", {"wallet_id": wallet_id} | before, limit)
         return _page(rows, limit, _event, _EVENTS)
 
     # Transactions.
 
     async def transaction(self, transaction_id: UUID) -> Transaction | None:
         """Return a transaction; the newest one, should a careless client have used its id for several."""
-        row = await self._database.row(_SQL["transaction"], {"id": str(transaction_id)})
+        row = await self._database.row(_SQL["transaction"], {"id": transaction_id})
         return _transaction(row) if row is not None else None
 
     async def transactions(
@@ -133,8 +133,8 @@ class History:
         Those of one wallet come in the order in which they came to it.
         """
         filters = {
-            "person_id": str(person_id) if person_id else None,
-            "wallet_id": str(wallet_id) if wallet_id else None,
+            "person_id": person_id,
+            "wallet_id": wallet_id,
             "status": status,
             "kind": kind,
         }
@@ -163,7 +163,7 @@ class History:
             "highs": [f"{prefix:016x}{2**64 - 1:016x}" for prefix in prefixes],
         }
         rows = await self._database.rows(_SQL["commands_between"], ranges)
-        return {prefixes[row.number - 1]: UUID(row.id) for row in rows}
+        return {prefixes[row.number - 1]: row.id for row in rows}
 
     # How far it is.
 
@@ -250,9 +250,7 @@ def _place_of_transaction(row: Any) -> tuple[int, int, int]:
     return _ms(row.created_at), row.partition, row.command_offset
 
 
-_WALLETS = _List(
-    b"w", "wallets", ">q16s", lambda row: (_ms(row.created_at), UUID(row.id).bytes), _before_wallet
-)
+_WALLETS = _List(b"w", "wallets", ">q16s", lambda row: (_ms(row.created_at), row.id.bytes), _before_wallet)
 _EVENTS = _List(b"e", "events", ">q", lambda row: (row.command_offset,), _before_offset)
 _OF_ALL = _List(b"a", "transactions", ">qiq", _place_of_transaction, _before_transaction)
 _OF_PERSON = _List(b"p", "transactions_of_person", ">qiq", _place_of_transaction, _before_transaction)
@@ -266,8 +264,8 @@ def _page(rows: list[Any], limit: int, read: Callable[[Any], T], list_: _List) -
 
 def _wallet(row: Any) -> Wallet:
     return Wallet(
-        UUID(row.id),
-        UUID(row.owner_id),
+        row.id,
+        row.owner_id,
         row.currency,
         row.balance,
         0,
@@ -285,14 +283,14 @@ def _event(row: Any) -> WalletEvent:
         type=row.type,
         version=row.version,
         occurred_at_ms=_ms(row.occurred_at),
-        command_id=UUID(row.command_id),
+        command_id=row.command_id,
         change=row.change,
         balance=row.balance,
         status=row.status,
         reason=row.reason,
         kind=row.kind,
         transaction_status=row.transaction_status,
-        counterparty_id=_id(row.counterparty_id),
+        counterparty_id=row.counterparty_id,
         partition=row.partition,
         offset=row.command_offset,
     )
@@ -300,15 +298,15 @@ def _event(row: Any) -> WalletEvent:
 
 def _transaction(row: Any) -> Transaction:
     return Transaction(
-        id=UUID(row.id),
+        id=row.id,
         initiated=Position(row.partition, row.command_offset, _ms(row.created_at)),
         kind=row.kind,
         status=row.status,
-        from_wallet_id=_id(row.from_wallet_id),
-        to_wallet_id=_id(row.to_wallet_id),
-        from_owner_id=_id(row.from_owner_id),
-        to_owner_id=_id(row.to_owner_id),
-        actor_id=_id(row.actor_id),
+        from_wallet_id=row.from_wallet_id,
+        to_wallet_id=row.to_wallet_id,
+        from_owner_id=row.from_owner_id,
+        to_owner_id=row.to_owner_id,
+        actor_id=row.actor_id,
         amount=row.amount,
         currency=row.currency,
         reference=row.reference,
@@ -316,10 +314,6 @@ def _transaction(row: Any) -> Transaction:
         failure=Failure(row.failure_code, row.failure_detail) if row.failure_code else None,
         completed_at_ms=_ms(row.completed_at) if row.completed_at else None,
     )
-
-
-def _id(text: str | None) -> UUID | None:
-    return UUID(text) if text else None
 
 
 def _ms(moment: datetime) -> int:

@@ -104,7 +104,7 @@ UNION ALL
     WHERE is_refused
         AND COALESCE(from_wallet_id, to_wallet_id) = %(wallet_id)s
         AND command_offset < %(before_offset)s
-        AND (%(actor_id)s::uuid IS NULL OR actor_id = %(actor_id)s::uuid)
+        AND (%(person_id)s::uuid IS NULL OR actor_id = %(person_id)s::uuid)
         AND (%(status)s::transaction_status IS NULL OR status = %(status)s::transaction_status)
         AND (%(kind)s::transaction_kind IS NULL OR kind = %(kind)s::transaction_kind)
     ORDER BY command_offset DESC

@@ -5,7 +5,7 @@ Bulk rows go in by COPY, which aiopg cannot: so this is psycopg2, which waits, a
 
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from io import StringIO
 from typing import Any
@@ -48,9 +48,8 @@ class Projections:
     def __init__(self, url: str) -> None:
         self._url = url
         self._connection: Any = None
-        self._introduced: set[int] = set()
 
-    def begin(self, partitions: Iterable[int]) -> dict[int, Place]:
+    def begin(self, partitions: Collection[int]) -> dict[int, Place]:
         """Begin a transaction, and lock where partitions are.
 
         Returns:
@@ -59,7 +58,7 @@ class Projections:
         with self._in_order():
             if self._connection is None:
                 self._connect()
-            return self._lock(list(partitions))
+            return _lock(self._connection, partitions)
 
     def write(self, rows: Rows) -> None:
         """Write rows with the places after them, and commit."""
@@ -92,7 +91,6 @@ class Projections:
             its.shutdown(socket.SHUT_RDWR)
 
     def _connect(self) -> None:
-        self._introduced = set()
         self._connection = psycopg2.connect(
             self._url,
             connect_timeout=CONNECT_TIMEOUT_S,
@@ -111,16 +109,6 @@ class Projections:
             cursor.execute(_SQL["make_room"])
         self._connection.commit()
 
-    def _lock(self, partitions: list[int]) -> dict[int, Place]:
-        which = {"stage": STAGE, "partitions": partitions}
-        with self._connection.cursor() as cursor:
-            if not self._introduced.issuperset(partitions):
-                cursor.execute(_SQL["introduce"], which)
-                self._connection.commit()
-                self._introduced.update(partitions)
-            cursor.execute(_SQL["lock"], which)
-            return {partition: Place(read, command) for partition, read, command in cursor.fetchall()}
-
     @contextmanager
     def _in_order(self) -> Iterator[None]:
         """Give up a connection that has failed; say what is no bug as `DatabaseUnavailable`."""
@@ -132,6 +120,18 @@ class Projections:
             if isinstance(error, psycopg2.Error) and (was_closed or _is_away(error)):
                 raise DatabaseUnavailable(_first_line(error)) from error
             raise
+
+
+def _lock(connection: Any, partitions: Collection[int]) -> dict[int, Place]:
+    which = {"stage": STAGE, "partitions": list(partitions)}
+    with connection.cursor() as cursor:
+        cursor.execute(_SQL["lock"], which)
+        if cursor.rowcount < len(partitions):
+            # Some are locked by others, or have no place yet. It is there for all at once, so that nobody waits for it.
+            cursor.execute(_SQL["introduce"], which)
+            connection.commit()
+            cursor.execute(_SQL["lock"], which)
+        return {partition: Place(read, command) for partition, read, command in cursor.fetchall()}
 
 
 def _copy(cursor: Any, name: str, rows: str) -> None:

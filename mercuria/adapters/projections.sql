@@ -16,20 +16,20 @@ CREATE TEMPORARY TABLE IF NOT EXISTS told_transactions (LIKE transactions) ON CO
 -- name: introduce
 INSERT INTO positions (stage, partition, read_offset, command_offset)
 SELECT %(stage)s, partition, -1, -1
-FROM unnest(%(partitions)s) AS partition
+FROM unnest(%(partitions)s::integer[]) AS partition
 ON CONFLICT DO NOTHING;
 
 -- name: lock
 SELECT partition, read_offset, command_offset
 FROM positions
-WHERE stage = %(stage)s AND partition = ANY (%(partitions)s)
+WHERE stage = %(stage)s AND partition = ANY (%(partitions)s::integer[])
 ORDER BY partition
 FOR UPDATE SKIP LOCKED;
 
 -- name: move
 UPDATE positions
 SET read_offset = moved.read_offset, command_offset = moved.command_offset
-FROM unnest(%(partitions)s, %(read_offsets)s::bigint[], %(command_offsets)s::bigint[])
+FROM unnest(%(partitions)s::integer[], %(read_offsets)s::bigint[], %(command_offsets)s::bigint[])
     AS moved (partition, read_offset, command_offset)
 WHERE positions.stage = %(stage)s AND positions.partition = moved.partition;
 

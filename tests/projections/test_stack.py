@@ -1,0 +1,133 @@
+"""On a whole stack: PostgreSQL comes to what the log and the workers' tables say, whatever is killed meanwhile."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections import Counter
+from random import randrange
+
+import pytest
+
+from mercuria.adapters.history import History
+from mercuria.adapters.postgres import Database
+from mercuria.cli.chaos.trial import Faults, Trial, audit_stack, freeze, kill, kill_workers, read_log
+from mercuria.embedded.stack import Stack
+from mercuria.streams.client import event_reader
+from mercuria.topics import WALLET_EVENTS
+from tests.embedded.conftest import clean_environ, eventually
+from tests.projections.model import Model, Tables, read_tables
+
+WITHIN_S = 60.0
+
+
+def trial_of(stack: Stack, commands: int = 4000, rate_per_s: float = 1500) -> Trial:
+    """Return a trial with a seed of its own, and say it."""
+    seed = randrange(2**32)
+    print(f"seed {seed}")
+    return Trial(stack, seed=seed, commands=commands, rate_per_s=rate_per_s, wallets=60)
+
+
+async def ends_of(stack: Stack) -> dict[int, int]:
+    """Return where the event topic ends."""
+    async with event_reader(stack.env["MERCURIA_KAFKA"], WALLET_EVENTS) as reader:
+        ends = await reader.end_offsets(reader.assignment())
+        return {tp.partition: end for tp, end in ends.items()}
+
+
+async def tables_of(stack: Stack) -> Tables:
+    """Return PostgreSQL's tables when they hold all that the log has now."""
+    # It may be starting again.
+    await asyncio.to_thread(eventually, stack.postgres.is_ready)
+    database = Database(stack.env["MERCURIA_DATABASE"])
+    assert await History(database).caught_up(await ends_of(stack), WITHIN_S)
+    await database.close()
+    return read_tables(stack.env["MERCURIA_DATABASE"])
+
+
+async def model_of(stack: Stack) -> Model:
+    """Return what has to become of the log."""
+    model = Model()
+    async for record in read_log(stack.env["MERCURIA_KAFKA"], WALLET_EVENTS):
+        model.take(record.partition, record.value)
+    return model
+
+
+async def assert_all_is_there(stack: Stack) -> None:
+    there = await tables_of(stack)
+    model = (await model_of(stack)).comparable()
+    # One by one, since the whole would take minutes to print where it differs.
+    assert there.wallets == model.wallets
+    assert there.events == model.events
+    assert there.transactions == model.transactions
+
+
+async def test_postgresql_has_what_the_tables_and_the_auditor_have(live_stack: Stack) -> None:
+    await trial_of(live_stack).run()
+    there = await tables_of(live_stack)
+    await assert_all_is_there(live_stack)
+    balances = {str(wallet.id): wallet.balance for wallet in there.wallets.values()}
+    # A worker writes its files a moment after it has answered.
+    await asyncio.to_thread(eventually, lambda: listed(live_stack) == balances)
+    audit = await audit_stack(live_stack)
+    assert audit.violations == []
+    moved = Counter(
+        (each.kind, each.status) for each, is_refused in there.transactions.values() if not is_refused
+    )
+    assert moved["transfer", "pending"] == 0
+    assert moved["transfer", "failed"] == audit.refunds
+    assert moved["transfer", "completed"] == audit.transfers - audit.refunds
+    for currency, totals in audit.totals.items():
+        held = [wallet.balance for wallet in there.wallets.values() if wallet.currency == currency]
+        assert sum(held) == totals.balances
+
+
+def listed(stack: Stack) -> dict[str, int]:
+    """Return the balances that `mercuria wallet list` shows, which has them from the workers' tables."""
+    run = subprocess.run(
+        [sys.executable, "-m", "mercuria", "wallet", "list", "--json", "--limit", "1000000"],
+        env=clean_environ() | stack.env,
+        capture_output=True,
+        check=True,
+    )
+    return {wallet["id"]: wallet["balance"] for wallet in json.loads(run.stdout)}
+
+
+async def frozen_postgresql(trial: Trial) -> None:
+    """Freeze PostgreSQL; commands are decided meanwhile."""
+    postgres = trial.stack.postgres
+    freezing = asyncio.create_task(freeze(trial, postgres, 4))
+    await trial.answers(500)
+    assert not freezing.done(), "nobody waits for PostgreSQL to decide"
+    await freezing
+
+
+async def killed_postgresql(trial: Trial) -> None:
+    """Kill PostgreSQL now and then; the stack starts it again."""
+    for _ in range(3):
+        await trial.answers(500)
+        await kill(trial, trial.stack.postgres)
+
+
+async def workers_without_postgresql(trial: Trial) -> None:
+    """Stop PostgreSQL, and have the partitions dealt out while it is away."""
+    await trial.answers(300)
+    await asyncio.to_thread(trial.stack.postgres.stop)
+    try:
+        await trial.answers(300)
+        await kill(trial, trial.stack.workers[0])
+        # Long enough for the others to take over, and for the killed one to come back.
+        await trial.answers(5000)
+    finally:
+        await asyncio.to_thread(trial.stack.postgres.start)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [kill_workers(2), frozen_postgresql, killed_postgresql, workers_without_postgresql],
+    ids=["killed workers", "frozen PostgreSQL", "killed PostgreSQL", "rebalanced without PostgreSQL"],
+)
+async def test_postgresql_comes_to_the_same_whatever_is_killed(live_stack: Stack, faults: Faults) -> None:
+    outcome = await trial_of(live_stack).run(faults)
+    assert outcome.audit.violations == []
+    await assert_all_is_there(live_stack)
