@@ -4,12 +4,12 @@ The order of the steps is what makes a crash at any moment harmless (docs/archit
 changelog with the position, then RocksDB. While one batch is on its way into the last two, the next one is decided.
 """
 
-import asyncio
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from typing import Any
 
 from mercuria.agents.batch import Batch, Installation, command_ids, wallet_ids
+from mercuria.agents.pace import Pace
 from mercuria.app import app, settings, wallet_commands
 from mercuria.domain.commands import AnyCommand
 from mercuria.domain.parsing import Unreadable, read_command
@@ -29,7 +29,7 @@ async def wallets(stream: Any) -> None:
     """Decides deposits, withdrawals, transfers and the life of wallets."""
     async for event in stream.events():
         with crash_on_bug():
-            await process(event.message.partition, event.value, queued(stream))
+            await process(event.message.partition, event.value, partial(queued, stream))
 
 
 @cache
@@ -38,16 +38,19 @@ def installation() -> Installation:
     return Installation(Homes(settings.partitions), receipts.lifetime_ms, Seal(settings.leg_key()))
 
 
+pace = Pace()
+
+
 class GapError(Exception):
     """Records are missing between those that are decided and those that came."""
 
 
-def queued(stream: Any) -> Iterable[Fetched]:
+def queued(stream: Any) -> list[Fetched]:
     """Return the fetches that wait in an agent's queue behind the one that it has taken."""
-    return (event.value for event in stream.channel.queue._queue)
+    return [event.value for event in stream.channel.queue._queue]
 
 
-async def process(partition: int, records: Fetched, more: Iterable[Fetched] = ()) -> None:
+async def process(partition: int, records: Fetched, more: Callable[[], Iterable[Fetched]] = list) -> None:
     """Decide those of `records` that are not decided yet, and with them what has come since, up to a whole batch.
 
     A batch costs the same for one command and for fifty. What is decided early is skipped when its turn comes.
@@ -62,8 +65,10 @@ async def process(partition: int, records: Fetched, more: Iterable[Fetched] = ()
                 f"Partition {partition} goes on at {records.start}, and is decided up to {decided}."
             )
         waiting = [record for record in records if record.offset > decided]
-        if waiting:
-            waiting += following(records, more, MAX_BATCH_RECORDS - len(waiting))
+        if not waiting:
+            return
+        await pace.begin(partition)
+        waiting += following(records, more(), MAX_BATCH_RECORDS - len(waiting))
         while waiting:
             await app.locks.prove(partition)
             batch = decide(partition, waiting)
@@ -77,6 +82,7 @@ async def process(partition: int, records: Fetched, more: Iterable[Fetched] = ()
             await balances.keep(partition, batch.wallets, batch.position, since_ms)
             app.announcer.announce(Announcement(partition, list(batch.wallets.values()), batch.replies))
             waiting = [record for record in waiting if record.offset > batch.offset]
+        pace.end(partition)
 
 
 def following(records: Fetched, more: Iterable[Fetched], room: int) -> list[Any]:
@@ -128,10 +134,10 @@ async def publish(batch: Batch, receipt_rows: list[Row]) -> int:
         The offset of the last receipt row in its changelog.
     """
     enqueue = app.batch_producer.enqueue
-    receipts_offset, *_ = await asyncio.gather(
-        receipts.append(batch.partition, receipt_rows),
-        enqueue(batch.partition, WALLET_EVENTS, batch.partition, batch.events),
-        enqueue(batch.partition, WALLET_DEAD_LETTERS, batch.partition, batch.dead_letters),
-        *(enqueue(batch.partition, WALLET_COMMANDS, home, legs) for home, legs in batch.legs.items()),
-    )
+    sent = [enqueue(batch.partition, WALLET_COMMANDS, home, legs) for home, legs in batch.legs.items()]
+    sent.append(enqueue(batch.partition, WALLET_EVENTS, batch.partition, batch.events))
+    sent.append(enqueue(batch.partition, WALLET_DEAD_LETTERS, batch.partition, batch.dead_letters))
+    receipts_offset = await receipts.append(batch.partition, receipt_rows)
+    for each in sent:
+        await each
     return receipts_offset

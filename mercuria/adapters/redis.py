@@ -1,6 +1,6 @@
 """Redis: a client that gives up soon, since nothing may wait long for what can be made again."""
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -14,11 +14,14 @@ UNAVAILABLE = (RedisError, OSError, TimeoutError)
 
 def connect(url: str, *, timeout_s: float | None = TIMEOUT_S) -> Redis:
     """Return a client, which connects when it is used; `timeout_s` is for each answer, None for one that listens."""
-    return Redis.from_url(
+    # Who finds no connection free waits for one: else the seventeenth caller would take Redis to be away.
+    pool = BlockingConnectionPool.from_url(
         url,
         max_connections=POOL_SIZE,
+        timeout=TIMEOUT_S,
         socket_connect_timeout=TIMEOUT_S,
         socket_timeout=timeout_s,
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
     )
+    return Redis.from_pool(pool)
