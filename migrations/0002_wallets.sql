@@ -71,6 +71,10 @@ CREATE INDEX wallet_events_by_owner
     ON wallet_events (owner_id, initiated_at, initiated_partition, initiated_offset)
     WHERE is_listed;
 
+CREATE INDEX wallet_events_refunds
+    ON wallet_events (owner_id, initiated_at, initiated_partition, initiated_offset)
+    WHERE transaction_status = 'failed';
+
 -- A transaction is named by the record that began it, and by its time: its id is the client's, who may use one twice.
 -- With the time in front, rows come at the end of the index, and the index has them in the order in which they are shown.
 CREATE TABLE transactions (

@@ -142,7 +142,8 @@ class History:
         before = list_.read(cursor)
         if before is None:
             return None
-        return _page(await self._rows(list_.name, filters | before, limit), limit, _transaction, list_)
+        name = _BY_STATUS.get(status, list_.name) if list_ is _OF_PERSON else list_.name
+        return _page(await self._rows(name, filters | before, limit), limit, _transaction, list_)
 
     async def _list_for(self, person_id: UUID | None, wallet_id: UUID | None) -> "_List":
         if wallet_id is None:
@@ -254,6 +255,11 @@ _WALLETS = _List(b"w", "wallets", ">q16s", lambda row: (_ms(row.created_at), row
 _EVENTS = _List(b"e", "events", ">q", lambda row: (row.command_offset,), _before_offset)
 _OF_ALL = _List(b"a", "transactions", ">qiq", _place_of_transaction, _before_transaction)
 _OF_PERSON = _List(b"p", "transactions_of_person", ">qiq", _place_of_transaction, _before_transaction)
+_BY_STATUS: dict[str | None, str] = {
+    "failed": "failed_transactions_of_person",
+    "pending": "pending_transactions_of_person",
+}
+"""Statements for what is rare in a history."""
 _OF_WALLET = _List(b"t", "transactions_of_wallet", ">q", lambda row: (row.wallet_offset,), _before_offset)
 
 

@@ -42,26 +42,29 @@ ORDER BY created_at DESC, partition DESC, command_offset DESC
 LIMIT %(limit)s;
 
 -- name: transactions_of_person
--- What they took part in, they have events of. What they were refused, nobody has.
+-- What they took part in, they have events of. What they were refused, nobody has. A transaction is looked up for one
+-- event after the other, until the page is full: the planner would read all of a rich history to sort it.
 (
-    SELECT transactions.*
-    FROM wallet_events
-    JOIN transactions
-        ON transactions.created_at = wallet_events.initiated_at
-        AND transactions.partition = wallet_events.initiated_partition
-        AND transactions.command_offset = wallet_events.initiated_offset
-    WHERE wallet_events.is_listed
-        AND wallet_events.owner_id = %(person_id)s
-        AND (wallet_events.initiated_at, wallet_events.initiated_partition, wallet_events.initiated_offset)
+    SELECT found.*
+    FROM wallet_events AS event
+    CROSS JOIN LATERAL (
+        SELECT *
+        FROM transactions
+        WHERE created_at = event.initiated_at
+            AND partition = event.initiated_partition
+            AND command_offset = event.initiated_offset
+            AND (%(status)s::transaction_status IS NULL OR status = %(status)s::transaction_status)
+        LIMIT 1
+    ) AS found
+    WHERE event.is_listed
+        AND event.owner_id = %(person_id)s
+        AND (event.initiated_at, event.initiated_partition, event.initiated_offset)
             < (%(before_at)s, %(before_partition)s, %(before_offset)s)
-        AND (%(status)s::transaction_status IS NULL OR transactions.status = %(status)s::transaction_status)
-        AND (%(kind)s::transaction_kind IS NULL OR wallet_events.kind = %(kind)s::transaction_kind)
+        AND (%(kind)s::transaction_kind IS NULL OR event.kind = %(kind)s::transaction_kind)
         AND (
-            %(wallet_id)s::uuid IS NULL
-            OR %(wallet_id)s::uuid IN (wallet_events.wallet_id, wallet_events.counterparty_id)
+            %(wallet_id)s::uuid IS NULL OR %(wallet_id)s::uuid IN (event.wallet_id, event.counterparty_id)
         )
-    ORDER BY
-        wallet_events.initiated_at DESC, wallet_events.initiated_partition DESC, wallet_events.initiated_offset DESC
+    ORDER BY event.initiated_at DESC, event.initiated_partition DESC, event.initiated_offset DESC
     LIMIT %(limit)s
 )
 UNION ALL
@@ -80,21 +83,76 @@ UNION ALL
 ORDER BY created_at DESC, partition DESC, command_offset DESC
 LIMIT %(limit)s;
 
+-- name: failed_transactions_of_person
+-- As above, but by the few refunds instead of all that was ever paid.
+(
+    SELECT found.*
+    FROM wallet_events AS refund
+    CROSS JOIN LATERAL (
+        SELECT *
+        FROM transactions
+        WHERE created_at = refund.initiated_at
+            AND partition = refund.initiated_partition
+            AND command_offset = refund.initiated_offset
+        LIMIT 1
+    ) AS found
+    WHERE refund.transaction_status = 'failed'
+        AND refund.owner_id = %(person_id)s
+        AND (refund.initiated_at, refund.initiated_partition, refund.initiated_offset)
+            < (%(before_at)s, %(before_partition)s, %(before_offset)s)
+        AND (%(kind)s::transaction_kind IS NULL OR refund.kind = %(kind)s::transaction_kind)
+        AND (
+            %(wallet_id)s::uuid IS NULL OR %(wallet_id)s::uuid IN (refund.wallet_id, refund.counterparty_id)
+        )
+    ORDER BY refund.initiated_at DESC, refund.initiated_partition DESC, refund.initiated_offset DESC
+    LIMIT %(limit)s
+)
+UNION ALL
+(
+    SELECT *
+    FROM transactions
+    WHERE is_refused
+        AND actor_id = %(person_id)s
+        AND (created_at, partition, command_offset) < (%(before_at)s, %(before_partition)s, %(before_offset)s)
+        AND (%(kind)s::transaction_kind IS NULL OR kind = %(kind)s::transaction_kind)
+        AND (%(wallet_id)s::uuid IS NULL OR %(wallet_id)s::uuid IN (from_wallet_id, to_wallet_id))
+    ORDER BY created_at DESC, partition DESC, command_offset DESC
+    LIMIT %(limit)s
+)
+ORDER BY created_at DESC, partition DESC, command_offset DESC
+LIMIT %(limit)s;
+
+-- name: pending_transactions_of_person
+-- Of all that are pending, which are few at any moment.
+SELECT *
+FROM transactions
+WHERE status = 'pending'
+    AND from_owner_id = %(person_id)s
+    AND (created_at, partition, command_offset) < (%(before_at)s, %(before_partition)s, %(before_offset)s)
+    AND (%(kind)s::transaction_kind IS NULL OR kind = %(kind)s::transaction_kind)
+    AND (%(wallet_id)s::uuid IS NULL OR %(wallet_id)s::uuid IN (from_wallet_id, to_wallet_id))
+ORDER BY created_at DESC, partition DESC, command_offset DESC
+LIMIT %(limit)s;
+
 -- name: transactions_of_wallet
 -- In the order in which they came to the wallet. A refund comes with the transaction that its debit has begun.
 (
-    SELECT transactions.*, wallet_events.command_offset AS wallet_offset
-    FROM wallet_events
-    JOIN transactions
-        ON transactions.created_at = wallet_events.initiated_at
-        AND transactions.partition = wallet_events.initiated_partition
-        AND transactions.command_offset = wallet_events.initiated_offset
-    WHERE wallet_events.wallet_id = %(wallet_id)s
-        AND wallet_events.command_offset < %(before_offset)s
-        AND wallet_events.transaction_status <> 'failed'
-        AND (%(status)s::transaction_status IS NULL OR transactions.status = %(status)s::transaction_status)
-        AND (%(kind)s::transaction_kind IS NULL OR wallet_events.kind = %(kind)s::transaction_kind)
-    ORDER BY wallet_events.command_offset DESC
+    SELECT found.*, event.command_offset AS wallet_offset
+    FROM wallet_events AS event
+    CROSS JOIN LATERAL (
+        SELECT *
+        FROM transactions
+        WHERE created_at = event.initiated_at
+            AND partition = event.initiated_partition
+            AND command_offset = event.initiated_offset
+            AND (%(status)s::transaction_status IS NULL OR status = %(status)s::transaction_status)
+        LIMIT 1
+    ) AS found
+    WHERE event.wallet_id = %(wallet_id)s
+        AND event.command_offset < %(before_offset)s
+        AND event.transaction_status <> 'failed'
+        AND (%(kind)s::transaction_kind IS NULL OR event.kind = %(kind)s::transaction_kind)
+    ORDER BY event.command_offset DESC
     LIMIT %(limit)s
 )
 UNION ALL

@@ -114,7 +114,8 @@ async def workers_without_postgresql(trial: Trial) -> None:
     await trial.answers(300)
     await asyncio.to_thread(trial.stack.postgres.stop)
     try:
-        await trial.answers(300)
+        # Long enough for Faust to commit what is not written yet: it has to be read again.
+        await trial.answers(3000)
         await kill(trial, trial.stack.workers[0])
         # Long enough for the others to take over, and for the killed one to come back.
         await trial.answers(5000)
