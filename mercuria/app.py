@@ -161,6 +161,7 @@ app = App(
     stream_wait_empty=False,
     web_bind=settings.http_host,
     web_port=settings.worker_port,
+    web_host=settings.worker_host,
 )
 
 wallet_commands = app.topic(

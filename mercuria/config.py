@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from socket import gethostname
 
 DEFAULT_DATA_DIR = Path("data")
 STACK_ENV = "stack.env"
 LEG_KEY_BYTES = 32
+EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound
 WINDOWS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 Network = IPv4Network | IPv6Network
@@ -59,6 +61,8 @@ class Settings:
     """The address that the HTTP API binds."""
     http_port: int
     """The port that all workers of one machine share."""
+    worker_host: str
+    """The host under which other workers reach this one."""
     worker_port: int
     """The port that is this worker's own."""
     max_body_bytes: int
@@ -125,6 +129,7 @@ class Settings:
             worker=_name(env, "MERCURIA_WORKER", "worker-1"),
             http_host=env.get("MERCURIA_HTTP_HOST") or "127.0.0.1",
             http_port=http_port,
+            worker_host=env.get("MERCURIA_WORKER_HOST") or _reachable(env.get("MERCURIA_HTTP_HOST")),
             worker_port=_port(env, "MERCURIA_WORKER_PORT", http_port),
             max_body_bytes=_integer(env, "MERCURIA_MAX_BODY_BYTES", 64 * 1024, 1024, 16 * 1024 * 1024),
             max_connections=_integer(env, "MERCURIA_MAX_CONNECTIONS", 2000, 1, 100_000),
@@ -185,6 +190,11 @@ def _unquoted(value: str) -> str:
         return "".join(shlex.split(value))
     except ValueError:
         return value
+
+
+def _reachable(http_host: str | None) -> str:
+    """Return the host of who binds `http_host`: itself, unless it stands for every address of this machine."""
+    return gethostname() if http_host in EVERY_ADDRESS else http_host or "127.0.0.1"
 
 
 def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

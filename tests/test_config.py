@@ -4,6 +4,7 @@ import shlex
 import stat
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from socket import gethostname
 
 import pytest
 
@@ -28,6 +29,7 @@ def test_defaults_lead_to_this_machine(tmp_path: Path) -> None:
         worker="worker-1",
         http_host="127.0.0.1",
         http_port=6066,
+        worker_host="127.0.0.1",
         worker_port=6066,
         max_body_bytes=65536,
         max_connections=2000,
@@ -74,6 +76,12 @@ def test_the_workers_port_is_the_shared_one_unless_it_is_said(tmp_path: Path) ->
     assert settings(tmp_path, MERCURIA_HTTP_PORT="80").worker_port == 80
     both = settings(tmp_path, MERCURIA_HTTP_PORT="80", MERCURIA_WORKER_PORT="81")
     assert (both.http_port, both.worker_port) == (80, 81)
+
+
+def test_a_worker_is_reached_where_it_listens(tmp_path: Path) -> None:
+    assert settings(tmp_path, MERCURIA_HTTP_HOST="10.0.0.7").worker_host == "10.0.0.7"
+    assert settings(tmp_path, MERCURIA_HTTP_HOST="0.0.0.0").worker_host == gethostname()  # noqa: S104  read, not bound
+    assert settings(tmp_path, MERCURIA_WORKER_HOST="worker-7").worker_host == "worker-7"
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ async def carry_out(call: Call, ids: Ids, command: ClientCommand) -> Reply | Pen
     try:
         acknowledged = _send(command.wallet_id, value, waiting)
         wait_s = patience_of(call).wait_s
-        reply = await _reply_within(wait_s, waiting, command.id)
+        reply = await _reply_within(wait_s, waiting, command)
         if reply is not None:
             return reply
         is_safe = await _is_acknowledged(acknowledged, waiting, wait_s)
@@ -154,16 +154,18 @@ async def _is_acknowledged(acknowledged: asyncio.Future[int], waiting: Waiting, 
     return waiting.reply.done() or (acknowledged.done() and acknowledged.exception() is None)
 
 
-async def _reply_within(wait_s: float, waiting: Waiting, command_id: UUID) -> Reply | Pending | None:
+async def _reply_within(wait_s: float, waiting: Waiting, command: ClientCommand) -> Reply | Pending | None:
     """Wait for the end: the wallet's reply, or what was written down where that is lost or tells the beginning only."""
     loop = asyncio.get_running_loop()
     ends_s = loop.time() + wait_s
     reply = await _next_reply(waiting, min(wait_s, LOOK_AFTER_S))
     if reply is not None and not reply.is_beginning:
         return reply
+    if reply is None and wait_s < LOOK_AFTER_S:
+        return None
     pause_s = LOOK_SOON_S if reply is not None else LOOK_EVERY_S
     while True:
-        settled = await _look(command_id)
+        settled = await _look(command)
         if settled is not None:
             return Pending(settled) if reply is None else replace(reply, transaction=settled)
         left_s = ends_s - loop.time()
@@ -186,12 +188,27 @@ async def _next_reply(waiting: Waiting, wait_s: float) -> Reply | None:
         return None
 
 
-async def _look(command_id: UUID) -> Transaction | None:
+async def _look(command: ClientCommand) -> Transaction | None:
     """Return the transaction of a command if it is settled, unless many others are looking."""
-    if _looks.locked():
+    if _looks.locked() or not isinstance(command, Movement):
         return None
     async with _looks:
-        return await settled_transaction(command_id)
+        found = await settled_transaction(command.id)
+    # Under the same id there may be another request's: to tell so is up to the wallet.
+    asked = pending_movement(command)
+    return found if found is not None and _content(found) == _content(asked) else None
+
+
+def _content(transaction: Transaction) -> tuple[object, ...]:
+    """Return what the client has said of a transaction."""
+    return (
+        transaction.kind,
+        transaction.from_wallet_id,
+        transaction.to_wallet_id,
+        transaction.amount,
+        transaction.reference,
+        transaction.metadata,
+    )
 
 
 def refusal(reply: Reply, *, status: int | None = None) -> Problem | None:

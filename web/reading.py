@@ -157,9 +157,11 @@ async def _ask_owner(call: Call, partition: int) -> Answer | Problem | None:
 
 async def _in_history(wallet_id: UUID) -> Wallet | Problem:
     try:
-        return await history.wallet(wallet_id) or Problem(Code.WALLET_NOT_FOUND)
+        found = await history.wallet(wallet_id)
     except DatabaseUnavailable:
-        return Problem("wallets_unavailable")
+        found = None
+    # A wallet that was just opened may be missing there: that there is none, only its owner can say.
+    return found or Problem("wallets_unavailable")
 
 
 # Transactions.

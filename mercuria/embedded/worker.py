@@ -6,12 +6,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from mercuria.config import EVERY_ADDRESS
 from mercuria.embedded.directory import DataDirectory
 from mercuria.embedded.part import Part
 from mercuria.embedded.ports import LOOPBACK
 
 PROBE_TIMEOUT_S = 2
-EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound
 
 
 class Worker(Part):
