@@ -80,7 +80,7 @@ def test_the_workers_port_is_the_shared_one_unless_it_is_said(tmp_path: Path) ->
 
 def test_a_worker_is_reached_where_it_listens(tmp_path: Path) -> None:
     assert settings(tmp_path, MERCURIA_HTTP_HOST="10.0.0.7").worker_host == "10.0.0.7"
-    assert settings(tmp_path, MERCURIA_HTTP_HOST="0.0.0.0").worker_host == gethostname()  # noqa: S104  read, not bound
+    assert settings(tmp_path, MERCURIA_HTTP_HOST="0.0.0.0").worker_host == gethostname()
     assert settings(tmp_path, MERCURIA_WORKER_HOST="worker-7").worker_host == "worker-7"
 
 
