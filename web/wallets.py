@@ -22,6 +22,7 @@ from mercuria.domain.commands import (
     Withdraw,
 )
 from mercuria.domain.events import Status
+from mercuria.domain.money import MINOR_DIGITS
 from mercuria.domain.rejections import Code
 from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
@@ -48,6 +49,9 @@ from mercuria.web.representations import (
     wallet_event_body,
 )
 
+KnownCurrency = Annotated[CurrencyCode, Meta(extra_json_schema={"enum": sorted(MINOR_DIGITS)})]
+"""What a wallet can be in. The type lets others through, as wallets say better why not."""
+
 Amount = Annotated[
     Integer, Meta(extra_json_schema={"minimum": 1}, description="In minor units.", examples=[1050])
 ]
@@ -56,7 +60,7 @@ Amount = Annotated[
 class NewWallet(Struct, frozen=True, forbid_unknown_fields=True):
     """A wallet to open. Only operators may set an overdraft limit, or open one for somebody else."""
 
-    currency: CurrencyCode
+    currency: KnownCurrency
     metadata: Metadata = {}
     overdraft_limit: Annotated[Integer, Meta(extra_json_schema={"minimum": 0})] = 0
     owner_id: UUID | None = None
