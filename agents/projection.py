@@ -12,7 +12,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from mode.utils.logging import get_logger
 
@@ -25,8 +25,10 @@ from mercuria.streams.transport import Fetched
 
 PACE_S = 0.02
 """Transactions begin no sooner one after the other: what comes meanwhile is cheaper together, and nobody waits long."""
-MAX_ROWS = 10_000
-"""A transaction is complete when it has more: it shall take a fraction of a second."""
+MAX_ROWS = 2_500
+"""A transaction is complete when it has more: larger ones would be little cheaper, and hold up others."""
+SLICE = 50
+"""So many events are read before others have their turn: commands are decided on the same event loop."""
 MAX_WAITING = 4
 """How many fetches of a partition may wait here; further ones wait in Kafka."""
 
@@ -148,15 +150,13 @@ class Projection:
         for partition, piece in self._in_turn(places):
             follows = rows.places[partition].read + 1
             if piece.start <= follows:
-                rows.take(partition, _told(piece))
+                await _take(rows, partition, piece)
                 missing.pop(partition, None)
             else:
                 missing[partition] = follows
             done.append((partition, piece))
             if rows.size > MAX_ROWS:
                 break
-            # Others may have their turn: a piece takes some milliseconds.
-            await asyncio.sleep(0)
         moved = rows.moved
         await (self._in_thread(self._tables.write, rows) if moved else self._in_thread(self._tables.leave))
         self.places.update(rows.places)
@@ -214,7 +214,13 @@ class Projection:
             )
 
 
-def _told(records: Fetched) -> Iterator[Told]:
+async def _take(rows: Rows, partition: int, records: Fetched) -> None:
+    for start in range(0, len(records), SLICE):
+        rows.take(partition, _told(records[start : start + SLICE]))
+        await asyncio.sleep(0)
+
+
+def _told(records: list[Any]) -> Iterator[Told]:
     # One by one, so that an event's memory is free again before the next one wants some.
     for record in records:
         event, time_ms = read_told(record.value)

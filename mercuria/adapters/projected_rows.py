@@ -52,8 +52,10 @@ class Rows:
         self._events: list[str] = []
         self._openings: dict[int, tuple[WalletCreated, int]] = {}
         self._changes: dict[int, _Change] = {}
-        # By the record that began it: where a transfer's debit and end are both among the events, the end is enough.
-        self._transactions: dict[Position, tuple[Transaction, bool]] = {}
+        self._transactions: list[str] = []
+        # Where a transfer's debit and its end are both among the events, whichever comes first, the end is enough.
+        self._pending: dict[Position, Transaction] = {}
+        self._ended: set[Position] = set()
 
     def take(self, partition: int, told: Iterable[Told]) -> None:
         """Take records of a partition that follow those before; what is projected already is left out."""
@@ -74,7 +76,7 @@ class Rows:
     @property
     def size(self) -> int:
         """How many rows there are, about."""
-        return len(self._events) + len(self._transactions)
+        return len(self._events) + len(self._transactions) + len(self._pending)
 
     # What is to be written.
 
@@ -91,10 +93,8 @@ class Rows:
     @property
     def transactions(self) -> str:
         """Rows of `transactions`; some may be there already."""
-        return "".join(
-            _transaction_row(transaction, is_refused)
-            for transaction, is_refused in self._transactions.values()
-        )
+        pending = (_transaction_row(transaction) for transaction in self._pending.values())
+        return "".join([*self._transactions, *pending])
 
     @property
     def openings(self) -> str:
@@ -138,14 +138,20 @@ class Rows:
         self._changes[number] = _Change(event, time_ms)
 
     def _take_transaction(self, transaction: Transaction) -> None:
-        if transaction.status != "pending" or transaction.initiated not in self._transactions:
-            self._transactions[transaction.initiated] = transaction, False
+        initiated = transaction.initiated
+        if transaction.status == "pending":
+            if initiated not in self._ended:
+                self._pending[initiated] = transaction
+            return
+        if transaction.kind == "transfer":
+            self._pending.pop(initiated, None)
+            self._ended.add(initiated)
+        self._transactions.append(_transaction_row(transaction))
 
     def _take_refusal(self, partition: int, event: CommandRejected, time_ms: int) -> None:
-        position = Position(partition, event.offset, time_ms)
-        transaction = refused_transaction(event, position)
+        transaction = refused_transaction(event, Position(partition, event.offset, time_ms))
         if transaction is not None:
-            self._transactions[position] = transaction, True
+            self._transactions.append(_transaction_row(transaction, is_refused=True))
 
 
 # The text of rows.
@@ -189,7 +195,7 @@ def _wallet_row(opened: WalletCreated, opened_at_ms: int, last: _Change) -> str:
     )
 
 
-def _transaction_row(transaction: Transaction, is_refused: bool) -> str:
+def _transaction_row(transaction: Transaction, *, is_refused: bool = False) -> str:
     initiated, failure, completed_at_ms = (
         transaction.initiated,
         transaction.failure,
