@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 TYPES := build/types
 MAPPED := agents tables web migrations
+FUZZ_S := 900
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test lint types layers bench clean
+.PHONY: help install up test lint types layers fuzz bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,6 +40,9 @@ types: install $(TYPES) ## Check types
 
 layers: install $(TYPES) ## Check that imports go down only
 	cd $(TYPES) && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/setup.cfg --cache-dir $(CURDIR)/.import_linter_cache
+
+fuzz: install ## Ask a stack of its own what its OpenAPI document allows and what not, for FUZZ_S seconds
+	$(BIN)/python -m tests.web.fuzz --max-time $(FUZZ_S)
 
 bench: install ## Measure
 	$(BIN)/mercuria bench wallets

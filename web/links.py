@@ -103,6 +103,12 @@ LINKS: Mapping[str, Mapping[int, Mapping[str, Json]]] = {
     "register": {201: _SESSION | {"login": _link("login", body=_CREDENTIALS)}},
     "login": {200: _SESSION},
     "refresh": {200: _SESSION},
+    "me": {
+        200: {
+            "wallets": _link("list_wallets"),
+            "new_wallet": _link("open_wallet", body={"currency": "EUR"}),
+        }
+    },
     "open_wallet": {201: _WALLET_LINKS},
     "list_wallets": {
         200: {
