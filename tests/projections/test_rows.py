@@ -161,3 +161,6 @@ def test_records_that_were_read_before_are_left_out() -> None:
     rows = Rows({0: Place(1, 1)})
     rows.take(0, [told for partition, told in bank.told if partition == 0])
     assert cells(rows.events, 1) == [("2",)]
+    again = Rows(rows.places)
+    again.take(0, [told for partition, told in bank.told if partition == 0][:1])
+    assert again.moved == {}
