@@ -48,7 +48,7 @@ class App(faust.App):
         self.replies = Replies(settings.redis)
         self.locks = PartitionLocks(redis, settings.worker, self._generation, self._own_partitions)
         self.announcer = Announcer(cache, self.locks, self.replies)
-        self.log_ends = LogEnds(settings.kafka, "mercuria")
+        self.log_ends = LogEnds(settings.kafka)
 
     def on_init_dependencies(self) -> Iterable[ServiceT]:
         """Start what goes through Redis with the app, before its agents."""

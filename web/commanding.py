@@ -49,7 +49,7 @@ _KEY = re.compile(rf"[\x20-\x7e]{{1,{MAX_KEY_CHARACTERS}}}")
 _encode = msgspec.json.Encoder().encode
 
 homes = Homes(settings.partitions)
-_looks = asyncio.Semaphore(MAX_LOOKS)
+_looks: set[asyncio.Task[Transaction | None]] = set()
 _unacknowledged: set[asyncio.Future[int]] = set()
 
 
@@ -159,23 +159,22 @@ async def _reply_within(wait_s: float, waiting: Waiting, command: ClientCommand)
     loop = asyncio.get_running_loop()
     ends_s = loop.time() + wait_s
     reply = await _next_reply(waiting, min(wait_s, LOOK_AFTER_S))
-    if reply is not None and not reply.is_beginning:
-        return reply
     if reply is None and wait_s < LOOK_AFTER_S:
         return None
-    pause_s = LOOK_SOON_S if reply is not None else LOOK_EVERY_S
-    while True:
-        settled = await _look(command)
+    pause_s = LOOK_SOON_S
+    while reply is None or reply.is_beginning:
+        settled = await _look(command, waiting, ends_s - loop.time())
         if settled is not None:
             return Pending(settled) if reply is None else replace(reply, transaction=settled)
         left_s = ends_s - loop.time()
         if left_s <= 0:
-            return reply
-        if reply is not None:
+            break
+        if reply is None:
+            reply = await _next_reply(waiting, min(LOOK_EVERY_S, left_s))
+        else:
             await asyncio.sleep(min(pause_s, left_s))
             pause_s = min(2 * pause_s, LOOK_EVERY_S)
-        elif (late := await _next_reply(waiting, min(pause_s, left_s))) is not None:
-            return late
+    return reply
 
 
 async def _next_reply(waiting: Waiting, wait_s: float) -> Reply | None:
@@ -188,12 +187,21 @@ async def _next_reply(waiting: Waiting, wait_s: float) -> Reply | None:
         return None
 
 
-async def _look(command: ClientCommand) -> Transaction | None:
-    """Return the transaction of a command if it is settled, unless many others are looking."""
-    if _looks.locked() or not isinstance(command, Movement):
+async def _look(command: ClientCommand, waiting: Waiting, left_s: float) -> Transaction | None:
+    """Return the transaction of a command if it is settled, unless many others look, or the reply comes first."""
+    if len(_looks) >= MAX_LOOKS or not isinstance(command, Movement):
         return None
-    async with _looks:
-        found = await settled_transaction(command.id)
+    look = asyncio.create_task(_settled(command))
+    _looks.add(look)
+    look.add_done_callback(_looks.discard)
+    either: list[asyncio.Future[Any]] = [look] if waiting.reply.done() else [look, waiting.reply]
+    # A look may take longer than anybody wants to wait: PostgreSQL that has stopped is given up after a while only.
+    await asyncio.wait(either, timeout=max(left_s, 0.0), return_when=asyncio.FIRST_COMPLETED)
+    return look.result() if look.done() else None
+
+
+async def _settled(command: Movement) -> Transaction | None:
+    found = await settled_transaction(command.id)
     # Under the same id there may be another request's: to tell so is up to the wallet.
     asked = pending_movement(command)
     return found if found is not None and _content(found) == _content(asked) else None

@@ -6,9 +6,8 @@ in PostgreSQL a moment later; nobody says that there is none before PostgreSQL h
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import count
 from uuid import UUID
 
 import aiohttp
@@ -17,6 +16,7 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 from msgspec import Struct
 
+from mercuria.adapters.cache import Cached
 from mercuria.adapters.coalescing import Coalescer
 from mercuria.adapters.history import History
 from mercuria.adapters.idempotency import Keys
@@ -28,7 +28,7 @@ from mercuria.domain.rejections import Code
 from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
 from mercuria.streams.routing import Homes
-from mercuria.tables.balances import balances
+from mercuria.tables.balances import AppliedPosition, balances, read_rows
 from mercuria.topics import BALANCES_CHANGELOG, WALLET_COMMANDS, WALLET_EVENTS
 from mercuria.web.endpoint import Answer, Call
 
@@ -46,10 +46,10 @@ keys = Keys(redis, settings.receipts_days * 86_400, history.used_before)
 
 @app.task  # type: ignore[untyped-decorator]
 async def begin_keys() -> None:
-    """Say whether Redis has known all Idempotency-Keys from the beginning: it has where nothing has moved yet."""
-    with suppress(DatabaseUnavailable):
-        page = await history.transactions(limit=1)
-        await keys.begin(is_new=page is not None and not page.items)
+    """Say whether Redis has known all Idempotency-Keys from the beginning: it has where nobody has commanded yet."""
+    with suppress(KafkaError):
+        ends = await app.log_ends.ends(WALLET_COMMANDS, range(settings.partitions))
+        await keys.begin(is_new=not any(ends.values()))
 
 
 class _Code(Struct):
@@ -65,14 +65,14 @@ async def find_wallet(call: Call, wallet_id: UUID) -> Wallet | Answer | Problem:
     """Return a wallet as it was a moment ago at the most, or the answer of the worker that owns it."""
     partition = homes.of(wallet_id).partition
     if is_mine(partition):
-        return _own(partition, wallet_id) or Problem(Code.WALLET_NOT_FOUND)
+        # It may have been opened a moment ago by another worker, which had told so and not yet kept it.
+        return _own(partition, wallet_id) or await find_wallet_now(call, wallet_id)
     if FROM_OWNER in call.request.headers:
         return Problem("wallets_unavailable")
-    return (
-        await _cached(partition, wallet_id)
-        or await _ask_owner(call, partition)
-        or await _in_history(wallet_id)
-    )
+    cached = await _cached(partition, wallet_id)
+    if cached is not None and cached.is_fresh:
+        return cached.wallet
+    return await _ask_owner(call, partition) or await _without_owner(wallet_id, cached)
 
 
 async def find_wallet_now(call: Call, wallet_id: UUID) -> Wallet | Answer | Problem:
@@ -117,21 +117,24 @@ def _own(partition: int, wallet_id: UUID) -> Wallet | None:
 async def _decided(partition: int) -> None:
     """Return when everything is decided that is in a partition of the command topic now."""
     end = (await app.log_ends.ends(WALLET_COMMANDS, [partition]))[partition]
-    for look in count(1):
-        if balances.position(partition).offset >= end - 1:
-            return
-        # The last records may be the marks of a transaction, which nobody decides. Asking the consumer takes long.
-        if look % LOOKS_BEFORE_ASKING == 0 and await _is_read(partition, end):
-            return
+    idle_looks, before = 0, -1
+    while (offset := balances.position(partition).offset) < end - 1:
+        # The last records may be the marks of a transaction, which nobody decides: then nothing happens any more.
+        idle_looks = 0 if offset != before or balances.lock(partition).locked() else idle_looks + 1
+        before = offset
+        if idle_looks > LOOKS_BEFORE_ASKING:
+            if await _is_read(partition, end) and balances.position(partition).offset == before:
+                return
+            idle_looks = 0
         await asyncio.sleep(LOOK_EVERY_S)
 
 
 async def _is_read(partition: int, end: int) -> bool:
     position = await app.consumer.position(TP(WALLET_COMMANDS, partition))
-    return (position or 0) >= end and not balances.lock(partition).locked()
+    return (position or 0) >= end
 
 
-async def _cached(partition: int, wallet_id: UUID) -> Wallet | None:
+async def _cached(partition: int, wallet_id: UUID) -> Cached | None:
     try:
         return await cache.wallet(partition, wallet_id)
     except UNAVAILABLE:
@@ -155,13 +158,15 @@ async def _ask_owner(call: Call, partition: int) -> Answer | Problem | None:
     return None if answer.status >= 500 else Problem(msgspec.json.decode(content, type=_Code).code)
 
 
-async def _in_history(wallet_id: UUID) -> Wallet | Problem:
+async def _without_owner(wallet_id: UUID, cached: Cached | None) -> Wallet | Problem:
+    """Return the newest that anybody but its owner knows of a wallet."""
     try:
         found = await history.wallet(wallet_id)
     except DatabaseUnavailable:
         found = None
-    # A wallet that was just opened may be missing there: that there is none, only its owner can say.
-    return found or Problem("wallets_unavailable")
+    known = [each for each in (cached and cached.wallet, found) if each]
+    # A wallet that was just opened may be missing in both: that there is none, only its owner can say.
+    return max(known, key=lambda each: each.version) if known else Problem("wallets_unavailable")
 
 
 # Transactions.
@@ -177,17 +182,23 @@ async def settled_transaction(transaction_id: UUID) -> Transaction | None:
 
 
 async def find_transaction(transaction_id: UUID) -> Transaction | Problem:
-    """Return a transaction. That there is none is only said when PostgreSQL has all that the log held when asked."""
+    """Return a transaction.
+
+    That there is none, or that it has not ended, is only said when PostgreSQL has all that the log held when asked.
+    What had been accepted is pending also when that takes too long.
+    """
     remembered = await _remembered(transaction_id)
     if remembered is not None and remembered.status != "pending":
         return remembered
     try:
         found = await history.transaction(transaction_id) or remembered
-        if found is None and await _is_caught_up(None):
-            return await history.transaction(transaction_id) or Problem("transaction_not_found")
+        if found is not None and found.status != "pending":
+            return found
+        is_sure = await _is_caught_up(None)
+        found = await history.transaction(transaction_id) or found
     except DatabaseUnavailable:
         return remembered or Problem("database_unavailable")
-    return found or Problem("not_known_yet")
+    return found or Problem("transaction_not_found" if is_sure else "not_known_yet")
 
 
 async def _remembered(transaction_id: UUID) -> Transaction | None:
@@ -211,18 +222,28 @@ async def _catch_up(callers: Sequence[None]) -> Sequence[bool]:
 
 async def _all_decided() -> None:
     """Return when everything is decided that is in the command topic now, whoever decides it."""
-    ends = await app.log_ends.ends(WALLET_COMMANDS, range(settings.partitions))
-    others: Mapping[int, int] = {}
-    while not all(_decided_up_to(partition, others) >= end for partition, end in ends.items()):
-        others = await app.log_ends.committed(WALLET_COMMANDS)
-        if all(_decided_up_to(partition, others) >= end for partition, end in ends.items()):
-            return
-        await asyncio.sleep(10 * LOOK_EVERY_S)
+    undecided = await app.log_ends.ends(WALLET_COMMANDS, range(settings.partitions))
+    while undecided := await _still_undecided(undecided):  # noqa: ASYNC110  others decide, too
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
-def _decided_up_to(partition: int, others: Mapping[int, int]) -> int:
-    """Return the end of what is decided: what this worker has decided, or what others say they have."""
-    return balances.position(partition).offset + 1 if is_mine(partition) else others.get(partition, 0)
+async def _still_undecided(ends: Mapping[int, int]) -> dict[int, int]:
+    """Return those of the ends, by partition, up to which not everything is decided."""
+    mine = [each for each in ends if is_mine(each)]
+    decided = {each: balances.position(each).offset + 1 for each in mine}
+    if len(mine) < len(ends):
+        decided |= await _decided_by_others(ends.keys() - set(mine))
+    return {partition: end for partition, end in ends.items() if decided.get(partition, 0) < end}
+
+
+async def _decided_by_others(partitions: Iterable[int]) -> dict[int, int]:
+    """Return up to where partitions are decided, as the changelog of their balances has it: positions end its batches.
+
+    What the workers have committed would not do: a batch that was taken away from a worker counts as read.
+    """
+    last = await app.log_ends.last_records(BALANCES_CHANGELOG, partitions)
+    rows = {partition: next(read_rows([(each.key, each.value)])) for partition, each in last.items()}
+    return {partition: row.offset + 1 for partition, row in rows.items() if isinstance(row, AppliedPosition)}
 
 
 _is_caught_up: Coalescer[None, bool] = Coalescer(_catch_up)

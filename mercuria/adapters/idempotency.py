@@ -4,20 +4,24 @@ The id of a command over HTTP comes from the caller, the key, and the wallet tha
 key's alone, so all that was ever done under a key stands together in an index over ids. A wallet itself recognises a
 key that comes again, with the same content or another; a key that comes again for another wallet is recognised here:
 in Redis, which remembers keys for as long as wallets do, and in PostgreSQL where Redis cannot know, having lost its
-memory or being away.
+memory or being away. Where both do not know, the key is taken for a new one: that would be a second command, and each
+has one effect all the same.
 """
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
+from itertools import islice
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from redis.asyncio import Redis
 
 from mercuria.adapters.coalescing import Coalescer
+from mercuria.adapters.postgres import DatabaseUnavailable
 from mercuria.adapters.redis import UNAVAILABLE
+from mercuria.adapters.resting import Rest
 
 MAX_KEY_CHARACTERS = 255
 SINCE_KEY = "mercuria:idempotency:since"
@@ -29,19 +33,26 @@ if not since then
     redis.call('SET', KEYS[1], ARGV[1])
     since = ARGV[1]
 end
-local answers = {since}
-for i = 3, #ARGV, 2 do
+local is_complete = tonumber(since) + tonumber(ARGV[2]) < tonumber(ARGV[1])
+local answers = {is_complete and 1 or 0}
+for i = 4, #ARGV, 2 do
     local key = 'mercuria:idempotency:' .. ARGV[i]
     local known = redis.call('GET', key)
-    if not known then redis.call('SET', key, ARGV[i + 1], 'EX', ARGV[2]) end
+    if not known and (is_complete or ARGV[3] == '1') then redis.call('SET', key, ARGV[i + 1], 'EX', ARGV[2]) end
     answers[#answers + 1] = known or ''
 end
 return answers
 """
-"""Claim keys. Key: since when all are remembered. Arguments: now and life in seconds, then pairs of prefix and id.
+"""Claim keys. Key: since when all are remembered.
 
-Returns since when, and for each the id of the command that had claimed it before, or nothing.
+Arguments: now and life in seconds; 1 if keys are to be claimed although Redis may have forgotten who has had them,
+which somebody else has been asked for; then pairs of prefix and id. Returns whether Redis remembers all keys that
+count, and for each the id of the command that had claimed it before, or nothing.
 """
+
+MAX_OWED = 200_000
+"""So many claims are kept for Redis while it is away: deciding stops before there are more."""
+TOLD_AT_ONCE = 1_000
 
 
 class Claim(NamedTuple):
@@ -70,6 +81,8 @@ class Keys:
         self._lifetime_s = lifetime_s
         self._used_before = used_before
         self._claim = Coalescer(self._claim_all)
+        self._rest = Rest()
+        self._owed: dict[int, UUID] = {}
 
     async def begin(self, *, is_new: bool) -> None:
         """Say whether the installation `is_new`: then Redis, unless it knows better, has known all keys there are."""
@@ -80,34 +93,55 @@ class Keys:
     async def is_free(self, command_id: UUID) -> bool:
         """Claim the key of a command; tell whether no other command has had it."""
         holder = await self._claim(Claim(command_id.int >> 64, command_id))
-        return holder is None or holder == command_id
+        return holder == command_id
 
-    async def _claim_all(self, claims: Sequence[Claim]) -> list[UUID | None]:
-        now_s = int(time.time())
-        arguments: list[Any] = [now_s, self._lifetime_s]
+    async def _claim_all(self, claims: Sequence[Claim]) -> list[UUID]:
+        """Return for each claim the command that has the key from now on: the first one that anybody knows of."""
+        try:
+            await self._tell_owed()
+            is_complete, known = await self._tell(claims)
+        except UNAVAILABLE:
+            return self._owe(await self._looked_up(claims))
+        if is_complete or all(known):
+            return [mine or claim.command_id for mine, claim in zip(known, claims, strict=True)]
+        # Redis has lost its memory, and may not know. PostgreSQL is asked first: what is claimed, others rely on.
+        found = await self._looked_up(claims)
+        try:
+            _, known = await self._tell(found, is_looked_up=True)
+        except UNAVAILABLE:
+            return self._owe(found)
+        return [mine or claim.command_id for mine, claim in zip(known, found, strict=True)]
+
+    async def _tell(
+        self, claims: Sequence[Claim], *, is_looked_up: bool = False
+    ) -> tuple[bool, list[UUID | None]]:
+        arguments: list[Any] = [int(time.time()), self._lifetime_s, int(is_looked_up)]
         for prefix, command_id in claims:
             arguments += (f"{prefix:016x}", command_id.hex)
-        try:
-            since, *holders = await self._script(keys=[SINCE_KEY], args=arguments)
-        except UNAVAILABLE:
-            return await self._look_up(claims)
-        known = [UUID(holder.decode()) if holder else None for holder in holders]
-        if int(since) + self._lifetime_s < now_s or all(known):
-            return known
-        found = await self._look_up(claims)
-        for (prefix, command_id), theirs in zip(claims, found, strict=True):
-            if theirs not in (None, command_id):
-                await self._correct(prefix, theirs)
-        return [theirs or mine for mine, theirs in zip(known, found, strict=True)]
+        with self._rest.unless_away():
+            is_complete, *holders = await self._script(keys=[SINCE_KEY], args=arguments)
+        return bool(is_complete), [UUID(holder.decode()) if holder else None for holder in holders]
 
-    async def _correct(self, prefix: int, holder: UUID) -> None:
-        """Let Redis know who holds a key: it has just taken another one for the first."""
-        with suppress(*UNAVAILABLE):
-            await self._redis.set(f"mercuria:idempotency:{prefix:016x}", holder.hex, ex=self._lifetime_s)
+    async def _looked_up(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Return the claims with the commands that have had the keys before, as far as it is known without Redis."""
+        used: dict[int, UUID] = {}
+        with suppress(DatabaseUnavailable):
+            used = await self._used_before([prefix for prefix, _ in claims])
+        return [Claim(prefix, used.get(prefix, command_id)) for prefix, command_id in claims]
 
-    async def _look_up(self, claims: Sequence[Claim]) -> list[UUID | None]:
-        used = await self._used_before([prefix for prefix, _ in claims])
-        return [used.get(prefix) for prefix, _ in claims]
+    def _owe(self, claims: Sequence[Claim]) -> list[UUID]:
+        """Claim keys here while Redis is away; it will be told."""
+        if len(self._owed) > MAX_OWED:
+            self._owed.clear()
+        return [self._owed.setdefault(prefix, command_id) for prefix, command_id in claims]
+
+    async def _tell_owed(self) -> None:
+        """Let Redis know which keys were claimed while it was away."""
+        while self._owed:
+            some = [Claim(*item) for item in islice(self._owed.items(), TOLD_AT_ONCE)]
+            await self._tell(some, is_looked_up=True)
+            for prefix, _ in some:
+                self._owed.pop(prefix, None)
 
 
 def key_prefix(caller_id: UUID, key: str) -> bytes:

@@ -4,6 +4,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
 
 TIMEOUT_S = 1.0
 POOL_SIZE = 16
@@ -23,5 +24,7 @@ def connect(url: str, *, timeout_s: float | None = TIMEOUT_S) -> Redis:
         socket_timeout=timeout_s,
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
+        # With them, the client would go on with connections that Redis has closed: one failure each after its restart.
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
     return Redis.from_pool(pool)

@@ -17,35 +17,40 @@ from typing import Any
 from mode import Service
 from redis.asyncio import Redis
 
-from mercuria.adapters.cache import EPOCH_KEY
+from mercuria.adapters.cache import EPOCH_KEY, EPOCH_LIFE_S, LOCK_KEY, LOCK_LIFE_S, PROCESS
 from mercuria.adapters.redis import UNAVAILABLE
 
-LIFE_S = 10.0
+LIFE_S = LOCK_LIFE_S
 RENEW_EVERY_S = 2.0
 MARGIN_S = 0.5
 """Here, a lock is taken to be over a little before Redis lets it go."""
 RETRY_S = 0.2
 
-LOCK_KEY = "mercuria:lock:wallets:{}"
-
-
-_TAKE = """
+_TAKE = (
+    PROCESS
+    + """
 local held = redis.call('GET', KEYS[1])
 if held then
     local generation, owner = held:match('^(%d+):(.*)$')
-    if tonumber(generation) > tonumber(ARGV[1]) then return 0 end
-    if tonumber(generation) == tonumber(ARGV[1]) and owner ~= ARGV[2] then return 0 end
+    generation = tonumber(generation) or -1
+    if generation > tonumber(ARGV[1]) or generation == tonumber(ARGV[1]) and owner ~= ARGV[2] then return 0 end
 end
 redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2], 'PX', ARGV[3])
-local current = tonumber(redis.call('GET', KEYS[2]) or '0')
-local epoch = tonumber(ARGV[4])
-if epoch == 0 or epoch < current then return redis.call('INCR', KEYS[2]) end
-if epoch > current then redis.call('SET', KEYS[2], epoch) end
+local key = KEYS[2] .. ':' .. process
+local epoch, current = tonumber(ARGV[4]), tonumber(redis.call('GET', key) or '0')
+if current == 0 or epoch < current then
+    local time = redis.call('TIME')
+    epoch = math.max(epoch + 1, current + 1, time[1] * 1000 + math.floor(time[2] / 1000))
+end
+redis.call('SET', key, string.format('%.0f', epoch), 'EX', ARGV[5])
 return epoch
 """
+)
 """Take or renew a lock, unless another owner has it in this or a newer generation. Returns the epoch, 0 for no lock.
 
-Keys: the lock, the epoch. Arguments: generation, owner, life in ms, the owner's epoch or 0 for a new one.
+A new epoch is the time in ms: so it is greater than all that any Redis has ever had, also one that comes back with
+what it knew long ago. Keys: the lock, the epoch. Arguments: generation, owner, life in ms, the owner's epoch or 0 for
+a new one, and the epoch's life in s.
 """
 
 _RELEASE = """
@@ -126,6 +131,9 @@ class PartitionLocks(Service):
 
     async def _renew(self) -> bool:
         """Take or renew all locks; tell whether Redis answered."""
+        # In this order: a generation that is too old is refused, but partitions of an older one would be taken away
+        # from their owner.
+        generation = self._generation()
         partitions = list(self._partitions())
         for lost in self._held_until_s.keys() - set(partitions):
             self._held_until_s.pop(lost)
@@ -135,11 +143,12 @@ class PartitionLocks(Service):
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.ping()
                 for each in partitions:
-                    await self._take(keys=keys_of(each), args=self._arguments(each), client=pipeline)
+                    await self._take(
+                        keys=keys_of(each), args=self._arguments(generation, each), client=pipeline
+                    )
                 _, *epochs = await pipeline.execute()
         except UNAVAILABLE as error:
-            if not self.is_redis_lost:
-                self.log.warning("Redis does not answer: %s", type(error).__name__)
+            self._miss(error)
             return False
         self._answered_s = time.monotonic()
         for partition, epoch in zip(partitions, epochs, strict=True):
@@ -147,11 +156,25 @@ class PartitionLocks(Service):
             self._held_until_s[partition] = began_s + LIFE_S - MARGIN_S if epoch else 0.0
         return True
 
-    def _arguments(self, partition: int) -> list[Any]:
-        return [self._generation(), self._owner, int(LIFE_S * 1000), self._epochs.get(partition, 0)]
+    def _miss(self, error: Exception) -> None:
+        """Go on without an answer. What Redis has missed, or forgotten, nobody knows: nothing of it counts any more."""
+        if not self.is_redis_lost:
+            self.log.warning("Redis does not answer: %s", type(error).__name__)
+        for partition in self._epochs:
+            self.next_epoch(partition)
+
+    def _arguments(self, generation: int, partition: int) -> list[Any]:
+        return [
+            generation,
+            self._owner,
+            int(LIFE_S * 1000),
+            self._epochs.get(partition, 0),
+            EPOCH_LIFE_S,
+        ]
 
     async def on_stop(self) -> None:
         """Let the locks go, so that nobody has to wait for their end."""
+        self._wanted.set()  # Nobody shall wait for the next renewal.
         held = [each for each in self._held_until_s if self.is_held(each)]
         self._held_until_s.clear()
         with suppress(*UNAVAILABLE):

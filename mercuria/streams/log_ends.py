@@ -1,12 +1,13 @@
-"""The ends of the log: where each partition of a topic ends now, and up to where the workers have come.
+"""The ends of the log: where each partition of a topic ends now, and what stands there.
 
 The worker's consumer cannot be asked: it polls in a thread of its own, and who asks waits until it has polled.
 """
 
+import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from mode import Service
 
 
@@ -15,37 +16,51 @@ class LogEnds(Service):
 
     Args:
         servers: Kafka's bootstrap servers.
-        group: the workers' consumer group.
     """
 
-    def __init__(self, servers: str, group: str) -> None:
+    def __init__(self, servers: str) -> None:
         super().__init__()
         self._servers = servers
-        self._group = group
         self._consumer: AIOKafkaConsumer | None = None
-        self._admin: AIOKafkaAdminClient | None = None
+        self._starting = asyncio.Lock()
+        self._reading = asyncio.Lock()
 
     async def ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """Return for each partition the offset that its next record will have."""
-        if self._consumer is None:
-            consumer = AIOKafkaConsumer(bootstrap_servers=self._servers, enable_auto_commit=False)
-            await consumer.start()
-            self._consumer = consumer
-        found = await self._consumer.end_offsets([TopicPartition(topic, each) for each in partitions])
+        consumer = await self._connected()
+        found = await consumer.end_offsets([TopicPartition(topic, each) for each in partitions])
         return {tp.partition: offset for tp, offset in found.items()}
 
-    async def committed(self, topic: str) -> dict[int, int]:
-        """Return for each partition up to where the group has come, where it has said so."""
-        if self._admin is None:
-            admin = AIOKafkaAdminClient(bootstrap_servers=self._servers)
-            await admin.start()
-            self._admin = admin
-        found = await self._admin.list_consumer_group_offsets(self._group)
-        return {tp.partition: each.offset for tp, each in found.items() if tp.topic == topic}
+    async def last_records(self, topic: str, partitions: Iterable[int]) -> dict[int, Any]:
+        """Return the last record of each partition that has one."""
+        consumer = await self._connected()
+        ends = await self.ends(topic, partitions)
+        waiting = {TopicPartition(topic, each): end - 1 for each, end in ends.items() if end > 0}
+        found: dict[int, Any] = {}
+        async with self._reading:
+            consumer.assign(list(waiting))
+            try:
+                for tp, offset in waiting.items():
+                    consumer.seek(tp, offset)
+                while len(found) < len(waiting):
+                    for tp, records in (await consumer.getmany(timeout_ms=100)).items():
+                        found[tp.partition] = records[-1]
+            finally:
+                # Else it would go on fetching what nobody reads.
+                consumer.unsubscribe()
+        return found
 
     async def on_stop(self) -> None:
-        """Close the connections."""
+        """Close the connection."""
         if self._consumer is not None:
             await self._consumer.stop()
-        if self._admin is not None:
-            await self._admin.close()
+
+    async def _connected(self) -> AIOKafkaConsumer:
+        async with self._starting:
+            if self._consumer is None:
+                consumer = AIOKafkaConsumer(
+                    bootstrap_servers=self._servers, enable_auto_commit=False, fetch_max_wait_ms=100
+                )
+                await consumer.start()
+                self._consumer = consumer
+        return self._consumer

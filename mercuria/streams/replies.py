@@ -132,10 +132,17 @@ class Replies(Service):
                     elif message["type"] == "subscribe":
                         self.heard_since_s = asyncio.get_running_loop().time()
                     elif message["type"] == "message":
-                        self.resolve(_decode(message["data"]))
+                        self._hear(message["data"])
         finally:
             self.heard_since_s = None
             await client.aclose()
+
+    def _hear(self, message: bytes) -> None:
+        try:
+            self.resolve(_decode(message))
+        except msgspec.DecodeError:
+            # A stranger's, or a node's of another version. Who waits for what is in it finds the end in the log.
+            self.log.warning("A message on the channel of replies cannot be read.", exc_info=True)
 
 
 def is_final(command: Decidable, event: Event) -> bool:

@@ -1,0 +1,144 @@
+"""Idempotency keys: one command a key, as long as anybody remembers it."""
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID, uuid4
+
+import pytest
+from redis.asyncio import Redis as Client
+
+from mercuria.adapters.idempotency import SINCE_KEY, Keys, command_id_of, key_prefix
+from mercuria.adapters.postgres import DatabaseUnavailable
+from mercuria.embedded.redis import Redis
+from tests.redis.conftest import away, stopped
+
+WEEK_S = 7 * 86_400
+
+
+class Log:
+    """What PostgreSQL knows of used keys."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, UUID] = {}
+        self.is_away = False
+        self.asked = 0
+
+    async def used_before(self, prefixes: Sequence[int]) -> dict[int, UUID]:
+        """Return which commands have had keys."""
+        self.asked += 1
+        if self.is_away:
+            raise DatabaseUnavailable("it is away")
+        return {prefix: self.known[prefix] for prefix in prefixes if prefix in self.known}
+
+    def learn(self, command_id: UUID) -> None:
+        """Know a command."""
+        self.known[command_id.int >> 64] = command_id
+
+
+@pytest.fixture
+def log() -> Log:
+    """Return a log that knows nothing."""
+    return Log()
+
+
+@pytest.fixture
+async def keys(redis: Client, log: Log) -> Keys:
+    """Return the keys of a new installation."""
+    made = Keys(redis, WEEK_S, log.used_before)
+    await made.begin(is_new=True)
+    return made
+
+
+def commands(count: int = 2) -> list[UUID]:
+    """Return the ids of commands under one key, for different wallets."""
+    prefix = key_prefix(uuid4(), "key")
+    return [command_id_of(prefix, uuid4()) for _ in range(count)]
+
+
+async def test_a_key_is_one_commands(keys: Keys, log: Log) -> None:
+    mine, other = commands()
+    assert [await keys.is_free(each) for each in (mine, mine, other, mine)] == [True, True, False, True]
+    assert log.asked == 0
+
+
+async def test_of_many_commands_at_once_one_has_the_key(keys: Keys, redis: Client, log: Log) -> None:
+    others = Keys(redis, WEEK_S, log.used_before)
+    for _ in range(20):
+        all_of_them = commands(8)
+        free = await asyncio.gather(
+            *((keys, others)[n % 2].is_free(each) for n, each in enumerate(all_of_them))
+        )
+        assert sum(free) == 1
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_what_an_emptied_redis_has_forgotten_postgresql_knows(
+    keys: Keys, redis: Client, log: Log, is_new: bool
+) -> None:
+    mine, other = commands()
+    assert await keys.is_free(mine)
+    log.learn(mine)
+    await redis.flushall()
+    # A worker that starts afterwards sees that the installation is not new.
+    await keys.begin(is_new=False)
+    assert [await keys.is_free(each) for each in (other, other, mine)] == [False, False, True]
+    assert int(await redis.get(SINCE_KEY)) > 0
+
+
+async def test_while_redis_may_have_forgotten_of_many_commands_at_once_one_has_the_key(
+    keys: Keys, redis: Client, log: Log
+) -> None:
+    others = Keys(redis, WEEK_S, log.used_before)
+    await redis.flushall()
+    for is_known in (True, False) * 10:
+        all_of_them = commands(8)
+        if is_known:
+            log.learn(all_of_them[3])
+        free = await asyncio.gather(
+            *((keys, others)[n % 2].is_free(each) for n, each in enumerate(all_of_them))
+        )
+        assert sum(free) == 1
+        assert free[3] or not is_known
+
+
+async def test_a_key_that_was_used_while_redis_was_away_is_known_afterwards(
+    server: Redis, keys: Keys, redis: Client, log: Log
+) -> None:
+    used = [commands() for _ in range(3)]
+    with away(server):
+        for mine, other in used:
+            assert await keys.is_free(mine)
+            assert not await keys.is_free(other)
+    # Redis hears of it with the next request after the rest.
+    async with asyncio.timeout(10):
+        while not await redis.exists(f"mercuria:idempotency:{used[0][0].int >> 64:016x}"):
+            assert await keys.is_free(commands()[0])
+            await asyncio.sleep(0.1)
+    others = Keys(redis, WEEK_S, log.used_before)
+    for mine, other in used:
+        assert await others.is_free(mine) and not await others.is_free(other)
+
+
+async def test_a_stopped_redis_holds_up_one_request_and_not_each(server: Redis, keys: Keys, log: Log) -> None:
+    loop = asyncio.get_running_loop()
+    mine, other = commands()
+    log.learn(mine)
+    with stopped(server):
+        began_s = loop.time()
+        for _ in range(50):
+            assert [await keys.is_free(mine), await keys.is_free(other)] == [True, False]
+        assert loop.time() - began_s < 2
+
+
+@pytest.mark.parametrize("is_emptied", [True, False])
+async def test_without_redis_and_postgresql_a_key_is_taken_for_new(
+    server: Redis, keys: Keys, redis: Client, log: Log, is_emptied: bool
+) -> None:
+    log.is_away = True
+    mine, other = commands()
+    if is_emptied:
+        await redis.flushall()
+        assert [await keys.is_free(each) for each in (mine, other)] == [True, False]
+        return
+    with away(server):
+        assert [await keys.is_free(each) for each in (mine, other)] == [True, False]
