@@ -12,12 +12,17 @@ import msgspec
 import pytest
 from faust.cli.faust import cli
 
+from mercuria.adapters.accounts import Session, User
+from mercuria.adapters.problems import MEANINGS, Problem
+from mercuria.app import app
 from mercuria.cli import commands as _commands  # noqa: F401  registers Mercuria's with Faust's group
 from mercuria.config import Settings
 from mercuria.domain.commands import AnyCommand, ClientCommand, Leg, WalletSide
 from mercuria.domain.events import TYPES, Failure
 from mercuria.domain.rejections import DETAILS, Code
 from mercuria.topics import TOPICS, WALLET_COMMANDS, WALLET_DEAD_LETTERS, WALLET_EVENTS
+from mercuria.web.endpoint import ANYONE, ENDPOINTS, OPERATOR, SIGNED_IN
+from mercuria.web.representations import MovementBody, Page, TransactionBody, WalletBody, WalletEventBody
 from tests.embedded.conftest import Command, CommandLine, clean_environ, survivors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +48,18 @@ VOLATILE = (
 """What differs from run to run."""
 
 MARK = "-- the next step --"
+
+ANSWERS = {
+    "session": Session,
+    "user": User,
+    "wallet": WalletBody,
+    "transaction": TransactionBody,
+    "event": WalletEventBody,
+    "page": Page,
+}
+WHO = {ANYONE: "anyone", SIGNED_IN: "user", OPERATOR: "operator"}
+
+app.discover()
 
 
 class Step(NamedTuple):
@@ -176,6 +193,45 @@ def tag(struct: Any) -> str:
 def test_every_rejection_is_listed_with_its_sentence() -> None:
     listed = {row.names[0]: row.cells[0] for row in rows("### Why commands are refused")}
     assert listed == {str(code): DETAILS[code] for code in Code}
+
+
+def test_every_problem_is_listed_with_its_status_and_its_sentence() -> None:
+    listed = {row.names[0]: tuple(row.cells) for row in rows("### Errors")}
+    assert listed == {code: (str(meaning.status), meaning.detail) for code, meaning in MEANINGS.items()}
+
+
+def test_every_call_is_listed_with_who_may_and_its_fields() -> None:
+    calls = [row for row in rows("## HTTP API") if " /" in row.names[0]]
+    listed = {row.names[0]: row for row in calls}
+    health = {"GET /health/live"}
+    assert set(listed) - health == {f"{each.method} {each.path}" for each in ENDPOINTS}
+    for each in ENDPOINTS:
+        who, fields, answer = listed[f"{each.method} {each.path}"].cells
+        assert WHO[each.access] == {"anyone": "anyone", "operator": "operator"}.get(who, "user")
+        required, _, optional = fields.partition("(")
+        asked = [field for kind in (each.query, each.body) if kind for field in msgspec.structs.fields(kind)]
+        assert set(words(required)) == {field.encode_name for field in asked if field.required}
+        assert set(words(optional)) == {field.encode_name for field in asked if not field.required}
+        # What may take longer is told of all calls together.
+        assert answer.partition(" ")[0] == str(min(each.answers))
+        assert set(each.answers) - {202} == {min(each.answers)}
+
+
+def test_every_answer_is_listed_with_its_fields() -> None:
+    # The other rows are those of calls.
+    _, _, table = README.partition("| answer | fields |\n|---|---|\n")
+    lines = table.partition("\n\n")[0].splitlines()
+    listed = {name: words(fields) for name, fields in (line.strip("| ").split(" | ") for line in lines)}
+    assert listed == {name: fields_of(kind) for name, kind in ANSWERS.items()}
+    (movement,) = set(fields_of(MovementBody)) - set(fields_of(TransactionBody))
+    assert movement in words(README)
+
+
+def test_a_problem_is_as_it_is_shown() -> None:
+    _, _, section = README.partition("\n### Errors\n")
+    shown = re.findall(r"^```json\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[0]
+    made = Problem("insufficient_funds").document("9f1c2a7b60de-1f")
+    assert msgspec.json.decode(shown) == msgspec.json.decode(made)
 
 
 def test_every_command_is_listed_with_its_fields() -> None:
