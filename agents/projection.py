@@ -158,7 +158,11 @@ class Projection:
             if rows.size > MAX_ROWS:
                 break
         moved = rows.moved
-        await (self._in_thread(self._tables.write, rows) if moved else self._in_thread(self._tables.leave))
+        if moved:
+            # The texts are made here: in the thread, that would keep others from the interpreter for longer.
+            await self._in_thread(self._tables.write, rows.texts())
+        else:
+            await self._in_thread(self._tables.leave)
         self.places.update(rows.places)
         for partition in moved:
             self._sought.pop(partition, None)

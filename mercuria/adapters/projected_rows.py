@@ -39,6 +39,20 @@ class _Change(NamedTuple):
     time_ms: int
 
 
+class Texts(NamedTuple):
+    """Rows as COPY takes them; of `transactions`, some may be there already.
+
+    `changes` says what becomes of `changed` wallets that are there: by parameter, the text of an array.
+    """
+
+    moved: dict[int, Place]
+    events: str
+    transactions: str
+    openings: str
+    changes: dict[str, str]
+    changed: int
+
+
 class Rows:
     """Rows of some events.
 
@@ -78,48 +92,26 @@ class Rows:
         """How many rows there are, about."""
         return len(self._events) + len(self._transactions) + len(self._pending)
 
-    # What is to be written.
-
     @property
     def moved(self) -> dict[int, Place]:
         """The partitions whose place is another one now."""
         return {number: place for number, place in self.places.items() if place != self._before[number]}
 
-    @property
-    def events(self) -> str:
-        """Rows of `wallet_events`."""
-        return "".join(self._events)
-
-    @property
-    def transactions(self) -> str:
-        """Rows of `transactions`; some may be there already."""
-        pending = (_transaction_row(transaction) for transaction in self._pending.values())
-        return "".join([*self._transactions, *pending])
-
-    @property
-    def openings(self) -> str:
-        """Rows of `wallets` that are not there yet."""
-        return "".join(
-            _wallet_row(opened, opened_at_ms, self._changes[number])
-            for number, (opened, opened_at_ms) in self._openings.items()
-        )
-
-    @property
-    def changes(self) -> dict[str, str]:
-        """What changes in wallets that are there: by parameter, an array's text; all have the same length."""
+    def texts(self) -> Texts:
+        """Return what is to be written."""
+        pending = map(_transaction_row, self._pending.values())
         changed = [change for number, change in self._changes.items() if number not in self._openings]
-        return {
-            "ids": _array(_hex(change.event.wallet_id) for change in changed),
-            "balances": _array(str(change.event.balance) for change in changed),
-            "statuses": _array(change.event.status for change in changed),
-            "versions": _array(str(change.event.version) for change in changed),
-            "times": _array(f'"{timestamp(change.time_ms)}"' for change in changed),
-        }
-
-    @property
-    def changed(self) -> int:
-        """How many wallets `changes` speaks of."""
-        return len(self._changes) - len(self._openings)
+        return Texts(
+            moved=self.moved,
+            events="".join(self._events),
+            transactions="".join([*self._transactions, *pending]),
+            openings="".join(
+                _wallet_row(opened, opened_at_ms, self._changes[number])
+                for number, (opened, opened_at_ms) in self._openings.items()
+            ),
+            changes=_arrays(changed),
+            changed=len(changed),
+        )
 
     # Events.
 
@@ -193,6 +185,16 @@ def _wallet_row(opened: WalletCreated, opened_at_ms: int, last: _Change) -> str:
         f"\t{opened.overdraft_limit}\t{last.event.status}\t{last.event.version}\t{_json(opened.metadata)}"
         f"\t{timestamp(opened_at_ms)}\t{timestamp(last.time_ms)}\t{_hex(opened.command_id)}\n"
     )
+
+
+def _arrays(changes: list[_Change]) -> dict[str, str]:
+    return {
+        "ids": _array(_hex(change.event.wallet_id) for change in changes),
+        "balances": _array(str(change.event.balance) for change in changes),
+        "statuses": _array(change.event.status for change in changes),
+        "versions": _array(str(change.event.version) for change in changes),
+        "times": _array(f'"{timestamp(change.time_ms)}"' for change in changes),
+    }
 
 
 def _transaction_row(transaction: Transaction, *, is_refused: bool = False) -> str:

@@ -14,7 +14,7 @@ import psycopg2
 
 from mercuria.adapters.positions import Place
 from mercuria.adapters.postgres import UNAVAILABLE, DatabaseUnavailable, queries
-from mercuria.adapters.projected_rows import Rows
+from mercuria.adapters.projected_rows import Texts
 
 STAGE = "transactions"
 """The name of the stage whose positions these are."""
@@ -60,15 +60,15 @@ class Projections:
                 self._connect()
             return _lock(self._connection, partitions)
 
-    def write(self, rows: Rows) -> None:
+    def write(self, texts: Texts) -> None:
         """Write rows with the places after them, and commit."""
         with self._in_order(), self._connection.cursor() as cursor:
-            # A piece of work that wants rows of its own in this transaction adds them to `Rows`, and a line here.
-            _copy(cursor, "copy_events", rows.events)
-            _copy(cursor, "copy_wallets", rows.openings)
-            _change_wallets(cursor, rows)
-            _keep_transactions(cursor, rows.transactions)
-            _move(cursor, rows.moved)
+            # What else is to be in this transaction gets a field in `Texts`, and a line here.
+            _copy(cursor, "copy_events", texts.events)
+            _copy(cursor, "copy_wallets", texts.openings)
+            _change_wallets(cursor, texts)
+            _keep_transactions(cursor, texts.transactions)
+            _move(cursor, texts.moved)
             self._connection.commit()
 
     def leave(self) -> None:
@@ -139,10 +139,10 @@ def _copy(cursor: Any, name: str, rows: str) -> None:
         cursor.copy_expert(_SQL[name], StringIO(rows), size=1 << 20)
 
 
-def _change_wallets(cursor: Any, rows: Rows) -> None:
-    if rows.changed:
-        cursor.execute(_SQL["change_wallets"], rows.changes)
-        assert cursor.rowcount == rows.changed, "a wallet that changes is there, and older"
+def _change_wallets(cursor: Any, texts: Texts) -> None:
+    if texts.changed:
+        cursor.execute(_SQL["change_wallets"], texts.changes)
+        assert cursor.rowcount == texts.changed, "a wallet that changes is there, and older"
 
 
 def _keep_transactions(cursor: Any, rows: str) -> None:

@@ -136,7 +136,7 @@ def bring_in(log: Log, writer: Projections) -> None:
     rows = Rows(writer.begin(range(len(log))))
     for partition, events in enumerate(log):
         rows.take(partition, told(fetched(log, partition, 0, len(events))))
-    writer.write(rows)
+    writer.write(rows.texts())
 
 
 def told(records: Fetched) -> list[Told]:

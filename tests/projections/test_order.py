@@ -26,7 +26,7 @@ def project(random: Random, log: Log, writers: list[Projections]) -> None:
         if random.random() < 0.2:
             tables.leave()
             continue
-        tables.write(rows)
+        tables.write(rows.texts())
         for partition in partitions:
             read[partition] = rows.places[partition].read + 1
 
