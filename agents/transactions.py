@@ -85,33 +85,34 @@ watchdog = Watchdog()
 
 @app.timer(interval=LOOK_EVERY_S)  # type: ignore[untyped-decorator]
 async def watch() -> None:
-    """End the process when partitions stand still although there is work and PostgreSQL is there."""
-    if app.rebalancing or app.in_recovery or not app.tables.actives_ready or projection.is_away:
+    """End the process when partitions are not read on although there is something to read."""
+    if app.rebalancing or app.in_recovery or not app.tables.actives_ready:
         watchdog.look({}, time.monotonic())
         return
     with crash_on_bug():
         still = watchdog.look(await progress(), time.monotonic())
         if still:
-            raise StandstillError(
-                f"Partitions {still} have had events to write for too long and stand still."
-            )
+            raise StandstillError(f"Partitions {still} of the event topic have not been read for too long.")
 
 
 async def progress() -> dict[int, Progress]:
-    """Return how far the partitions of this worker are; nothing while Kafka does not tell."""
-    mine = [tp for tp in app.consumer.assignment() if tp.topic == WALLET_EVENTS]
+    """Return how far the partitions of this worker are; nothing while Kafka does not tell.
+
+    Where something waits to be written, PostgreSQL is waited for, which may be away for long.
+    """
+    mine = [
+        tp
+        for tp in app.consumer.assignment()
+        if tp.topic == WALLET_EVENTS and not projection.is_waiting(tp.partition)
+    ]
     try:
         ends = await app.consumer.highwaters(*mine)
         read = {tp: await app.consumer.position(tp) for tp in mine}
     except Exception:
         # Kafka is away, or the partitions have just been taken: no standstill of ours.
         return {}
+    known = projection.places
     return {
-        tp.partition: Progress(
-            projection.places.get(tp.partition, Place()).read,
-            read[tp] or 0,
-            ends[tp],
-            projection.is_waiting(tp.partition),
-        )
+        tp.partition: Progress(known.get(tp.partition, Place()).read, read[tp] or 0, ends[tp], False)
         for tp in mine
     }
