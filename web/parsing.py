@@ -49,12 +49,17 @@ def parse_body(content: bytes, kind: type[S]) -> S | Problem:
 def parse_query(request: Request, kind: type[S]) -> S | Problem:
     """Return the request's query parameters as a struct."""
     query = request.query
-    for name, value in query.items():
-        if len(query.getall(name)) > 1:
-            return _invalid([_error(name, Code.INVALID_FIELD, "It may be given once.")])
-        if value.lower() == "null":  # It would be read as none at all.
-            return _invalid([_error(name, Code.INVALID_FIELD, "It may be missing, and not null.")])
-    return _convert(dict(query), kind, strict=False)
+    twice = [name for name in set(query) if len(query.getall(name)) > 1]
+    if twice:
+        return _invalid([_error(name, Code.INVALID_FIELD, "It may be given once.") for name in twice])
+    found = _convert(dict(query), kind, strict=False)
+    if isinstance(found, Problem):
+        return found
+    # The converter takes `null` for none at all, where that is no text.
+    nulls = [name for name in query if getattr(found, name) is None]
+    if nulls:
+        return _invalid([_error(name, Code.INVALID_FIELD, "It may be missing, not null.") for name in nulls])
+    return found
 
 
 def parse_id(name: str, text: str) -> UUID | Problem:

@@ -329,6 +329,7 @@ ADDRESSES: dict[str, tuple[str, tuple[int, str]]] = {
     # Cursors.
     "cursor empty": ("/wallets?cursor=", (400, "invalid_cursor")),
     "cursor that is none": ("/wallets?cursor=abc", (400, "invalid_cursor")),
+    "cursor null": ("/wallets?cursor=NULL", (400, "invalid_cursor")),
     "cursor with SQL": ("/wallets?cursor='%3BDROP%20TABLE%20wallets--", (400, "invalid_cursor")),
     "cursor with a NUL": ("/transactions?cursor=%00", (400, "invalid_cursor")),
     "cursor that is no UTF-8": ("/transactions?cursor=%ff", (400, "invalid_cursor")),
