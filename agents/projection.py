@@ -147,7 +147,7 @@ class Projection:
     async def _write(self, places: dict[int, Place]) -> dict[int, int]:
         """Write what follows `places`; return where records are missing, and from which offset on."""
         rows, missing, done = Rows(places), dict[int, int](), list[tuple[int, Fetched]]()
-        for partition, piece in self._in_turn(places):
+        for partition, piece in self._in_turn([number for number in self._waiting if number in places]):
             follows = rows.places[partition].read + 1
             if piece.start <= follows:
                 await _take(rows, partition, piece)
@@ -169,7 +169,7 @@ class Projection:
         await self._drop(done)
         return missing
 
-    def _in_turn(self, partitions: dict[int, Place]) -> Iterator[tuple[int, Fetched]]:
+    def _in_turn(self, partitions: list[int]) -> Iterator[tuple[int, Fetched]]:
         """Yield the first piece of each partition, then the second of each, and so on."""
         pieces = {number: tuple(self._waiting[number]) for number in partitions}
         for index in range(max(map(len, pieces.values()), default=0)):
@@ -181,6 +181,8 @@ class Projection:
             # Others may be there, if the partition was taken away and came back meanwhile.
             if waiting and waiting[0] is piece:
                 waiting.popleft()
+            # The others come first in the next round.
+            self._waiting[partition] = self._waiting.pop(partition)
         async with self._room:
             self._room.notify_all()
 
@@ -196,7 +198,6 @@ class Projection:
             return
         if times >= MAX_SEEKS:
             raise GapError(f"Partition {partition} of the event topic does not go on at {offset}.")
-        log.warning("Partition %d of the event topic is read again from %d on.", partition, offset)
         self._sought[partition] = _Sought(offset, now_s, times + 1)
         await self._seek(partition, offset)
 

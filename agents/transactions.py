@@ -6,6 +6,7 @@ Where it is, PostgreSQL says itself (`agents.projection`); what Faust commits on
 import asyncio
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from faust.types import TP
@@ -23,6 +24,7 @@ from mercuria.topics import WALLET_EVENTS
 
 RESUME_WITHIN_S = 1.5
 """PostgreSQL is asked for so long where to go on; deciding commands waits for that."""
+COMPARE_EVERY_S = 2.0
 
 log = get_logger(__name__)
 
@@ -36,7 +38,8 @@ positions = Positions(database, STAGE)
 
 
 async def seek(partition: int, offset: int) -> None:
-    """Let reading of a partition go on at an offset."""
+    """Let reading of a partition go back to an offset."""
+    log.warning("Partition %d of the event topic is read again from %d on.", partition, offset)
     try:
         await app.consumer.seek_wait({TP(WALLET_EVENTS, partition): offset})
     except Exception:
@@ -80,6 +83,46 @@ async def resume_at(partitions: Collection[int]) -> Mapping[int, int]:
 app.positions[WALLET_EVENTS] = resume_at
 
 
+lacking: dict[int, int] = {}
+"""What PostgreSQL lacked at the last look, by partition the first offset."""
+
+
+@app.timer(interval=COMPARE_EVERY_S)  # type: ignore[untyped-decorator]
+async def compare() -> None:
+    """Read again what was read and is not in PostgreSQL, nor waits to be written.
+
+    It was read on from where Faust had committed, while PostgreSQL was away; or the tables have been emptied.
+    """
+    before = dict(lacking)
+    lacking.clear()
+    if app.rebalancing or app.in_recovery or not app.tables.actives_ready or projection.is_away:
+        return
+    with suppress(DatabaseUnavailable):
+        lacking.update(lacks(await read_offsets(), await positions.places()))
+    for partition, offset in lacking.items() & before.items():
+        await seek(partition, offset)
+
+
+def lacks(read: Mapping[int, int], places: Mapping[int, Place]) -> dict[int, int]:
+    """Return where PostgreSQL lacks something before the offsets that are to be read next, and from where on."""
+    follows = {number: places.get(number, Place()).read + 1 for number in read}
+    return {
+        number: offset
+        for number, offset in follows.items()
+        if offset < read[number] and not projection.is_waiting(number)
+    }
+
+
+async def read_offsets() -> dict[int, int]:
+    """Return what is to be read next in the partitions of this worker; nothing while Kafka does not tell."""
+    mine = [tp for tp in app.consumer.assignment() if tp.topic == WALLET_EVENTS]
+    try:
+        return {tp.partition: await app.consumer.position(tp) or 0 for tp in mine}
+    except Exception:
+        # Kafka is away, or the partitions have just been taken.
+        return {}
+
+
 watchdog = Watchdog()
 
 
@@ -100,19 +143,17 @@ async def progress() -> dict[int, Progress]:
 
     Where something waits to be written, PostgreSQL is waited for, which may be away for long.
     """
-    mine = [
-        tp
-        for tp in app.consumer.assignment()
-        if tp.topic == WALLET_EVENTS and not projection.is_waiting(tp.partition)
-    ]
+    read = {
+        number: offset
+        for number, offset in (await read_offsets()).items()
+        if not projection.is_waiting(number)
+    }
     try:
-        ends = await app.consumer.highwaters(*mine)
-        read = {tp: await app.consumer.position(tp) for tp in mine}
+        ends = await app.consumer.highwaters(*(TP(WALLET_EVENTS, number) for number in read))
     except Exception:
-        # Kafka is away, or the partitions have just been taken: no standstill of ours.
         return {}
     known = projection.places
     return {
-        tp.partition: Progress(known.get(tp.partition, Place()).read, read[tp] or 0, ends[tp], False)
-        for tp in mine
+        tp.partition: Progress(known.get(tp.partition, Place()).read, read[tp.partition], end, False)
+        for tp, end in ends.items()
     }

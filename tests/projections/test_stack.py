@@ -16,6 +16,7 @@ from mercuria.embedded.stack import Stack
 from mercuria.streams.client import event_reader
 from mercuria.topics import WALLET_EVENTS
 from tests.embedded.conftest import clean_environ, eventually
+from tests.projections.conftest import empty
 from tests.projections.model import Model, Tables, read_tables
 
 WITHIN_S = 60.0
@@ -131,4 +132,10 @@ async def workers_without_postgresql(trial: Trial) -> None:
 async def test_postgresql_comes_to_the_same_whatever_is_killed(live_stack: Stack, faults: Faults) -> None:
     outcome = await trial_of(live_stack).run(faults)
     assert outcome.audit.violations == []
+    await assert_all_is_there(live_stack)
+
+
+async def test_tables_that_are_emptied_are_filled_again_although_nothing_happens(live_stack: Stack) -> None:
+    await assert_all_is_there(live_stack)
+    empty(live_stack.env["MERCURIA_DATABASE"])
     await assert_all_is_there(live_stack)
