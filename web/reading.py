@@ -6,8 +6,8 @@ in PostgreSQL a moment later; nobody says that there is none before PostgreSQL h
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
 import aiohttp
@@ -34,6 +34,8 @@ from mercuria.web.endpoint import Answer, Call
 
 CAUGHT_UP_WITHIN_S = 3.0
 OWNER_ANSWERS_WITHIN_S = 3.0
+DATABASE_ANSWERS_WITHIN_S = 3.0
+KAFKA_ANSWERS_WITHIN_S = 3.0
 LOOK_EVERY_S = 0.01
 LOOKS_BEFORE_ASKING = 50
 FROM_OWNER = "X-Mercuria-Asks-Owner"
@@ -41,15 +43,33 @@ FROM_OWNER = "X-Mercuria-Asks-Owner"
 
 homes = Homes(settings.partitions)
 history = History(database)
-keys = Keys(redis, settings.receipts_days * 86_400, history.used_before)
 
 
-@app.task  # type: ignore[untyped-decorator]
-async def begin_keys() -> None:
-    """Say whether Redis has known all Idempotency-Keys from the beginning: it has where nobody has commanded yet."""
-    with suppress(KafkaError):
-        ends = await app.log_ends.ends(WALLET_COMMANDS, range(settings.partitions))
-        await keys.begin(is_new=not any(ends.values()))
+async def is_new() -> bool:
+    """Tell whether nobody has commanded anything yet; False where Kafka does not say."""
+    try:
+        async with asyncio.timeout(KAFKA_ANSWERS_WITHIN_S):
+            ends = await app.log_ends.ends(WALLET_COMMANDS, range(settings.partitions))
+    except (TimeoutError, KafkaError):
+        return False
+    return not any(ends.values())
+
+
+keys = Keys(redis, settings.receipts_days * 86_400, history.used_before, is_new)
+
+
+@asynccontextmanager
+async def soon() -> AsyncIterator[None]:
+    """Wait for PostgreSQL in the block no longer than whoever asks for one thing would wait.
+
+    Raises:
+        DatabaseUnavailable: it does not answer in time.
+    """
+    try:
+        async with asyncio.timeout(DATABASE_ANSWERS_WITHIN_S):
+            yield
+    except TimeoutError as error:
+        raise DatabaseUnavailable("PostgreSQL does not answer soon.") from error
 
 
 class _Code(Struct):
@@ -160,10 +180,10 @@ async def _ask_owner(call: Call, partition: int) -> Answer | Problem | None:
 
 async def _without_owner(wallet_id: UUID, cached: Cached | None) -> Wallet | Problem:
     """Return the newest that anybody but its owner knows of a wallet."""
-    try:
-        found = await history.wallet(wallet_id)
-    except DatabaseUnavailable:
-        found = None
+    found = None
+    with suppress(DatabaseUnavailable):
+        async with soon():
+            found = await history.wallet(wallet_id)
     known = [each for each in (cached and cached.wallet, found) if each]
     # A wallet that was just opened may be missing in both: that there is none, only its owner can say.
     return max(known, key=lambda each: each.version) if known else Problem("wallets_unavailable")
@@ -177,7 +197,8 @@ async def settled_transaction(transaction_id: UUID) -> Transaction | None:
     found = await _remembered(transaction_id)
     if found is None or found.status == "pending":
         with suppress(DatabaseUnavailable):
-            found = await history.transaction(transaction_id) or found
+            async with soon():
+                found = await history.transaction(transaction_id) or found
     return found if found is not None and found.status != "pending" else None
 
 
@@ -191,11 +212,13 @@ async def find_transaction(transaction_id: UUID) -> Transaction | Problem:
     if remembered is not None and remembered.status != "pending":
         return remembered
     try:
-        found = await history.transaction(transaction_id) or remembered
+        async with soon():
+            found = await history.transaction(transaction_id) or remembered
         if found is not None and found.status != "pending":
             return found
         is_sure = await _is_caught_up(None)
-        found = await history.transaction(transaction_id) or found
+        async with soon():
+            found = await history.transaction(transaction_id) or found
     except DatabaseUnavailable:
         return remembered or Problem("database_unavailable")
     return found or Problem("transaction_not_found" if is_sure else "not_known_yet")

@@ -17,6 +17,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from mercuria.adapters.coalescing import Coalescer
+from mercuria.adapters.redis import UNAVAILABLE
 from mercuria.adapters.resting import Rest
 from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
@@ -113,7 +114,7 @@ class Cache:
         self._remember = redis.register_script(_REMEMBER)
         self._read = redis.register_script(_READ)
         self._find = Coalescer(self._find_all)
-        self._rest = Rest()
+        self._rest = Rest(UNAVAILABLE)
 
     async def remember(
         self,

@@ -8,9 +8,11 @@ memory or being away. Where both do not know, the key is taken for a new one: th
 has one effect all the same.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from enum import IntEnum
 from hashlib import blake2b
 from itertools import islice
 from typing import Any, NamedTuple
@@ -25,15 +27,16 @@ from mercuria.adapters.resting import Rest
 
 MAX_KEY_CHARACTERS = 255
 SINCE_KEY = "mercuria:idempotency:since"
-"""Since when Redis has remembered all keys, in seconds."""
+"""Since when Redis has remembered all keys, in seconds; 0: since there are any."""
 
 _CLAIM = """
-local since = redis.call('GET', KEYS[1])
+local since = tonumber(redis.call('GET', KEYS[1]))
+if not since and ARGV[3] == '0' then return {-1} end
 if not since then
-    redis.call('SET', KEYS[1], ARGV[1])
-    since = ARGV[1]
+    since = tonumber(ARGV[1])
+    redis.call('SET', KEYS[1], since)
 end
-local is_complete = tonumber(since) + tonumber(ARGV[2]) < tonumber(ARGV[1])
+local is_complete = since + tonumber(ARGV[2]) < tonumber(ARGV[1])
 local answers = {is_complete and 1 or 0}
 for i = 4, #ARGV, 2 do
     local key = 'mercuria:idempotency:' .. ARGV[i]
@@ -46,10 +49,18 @@ return answers
 """Claim keys. Key: since when all are remembered.
 
 Arguments: now and life in seconds; 1 if keys are to be claimed although Redis may have forgotten who has had them,
-which somebody else has been asked for; then pairs of prefix and id. Returns whether Redis remembers all keys that
-count, and for each the id of the command that had claimed it before, or nothing.
+which somebody else has been asked for; then pairs of prefix and id. Returns what Redis remembers (`_Memory`), and for
+each the id of the command that had claimed it before, or nothing.
 """
 
+
+class _Memory(IntEnum):
+    """Which of the keys that count Redis remembers: nobody knows, those since some moment, or all."""
+
+    UNKNOWN, PARTIAL, COMPLETE = -1, 0, 1
+
+
+LOOKED_UP_WITHIN_S = 1.0
 MAX_OWED = 200_000
 """So many claims are kept for Redis while it is away: deciding stops before there are more."""
 TOLD_AT_ONCE = 1_000
@@ -68,6 +79,7 @@ class Keys:
     Args:
         lifetime_s: for how long a key counts.
         used_before: asked for the ids of commands by their prefixes, from PostgreSQL.
+        is_new: asked whether there has been no command at all, where Redis remembers nothing.
     """
 
     def __init__(
@@ -75,20 +87,17 @@ class Keys:
         redis: Redis,
         lifetime_s: int,
         used_before: Callable[[Sequence[int]], Awaitable[dict[int, UUID]]],
+        is_new: Callable[[], Awaitable[bool]],
     ) -> None:
         self._redis = redis
         self._script = redis.register_script(_CLAIM)
         self._lifetime_s = lifetime_s
         self._used_before = used_before
+        self._is_new = is_new
         self._claim = Coalescer(self._claim_all)
-        self._rest = Rest()
+        self._rest = Rest(UNAVAILABLE)
+        self._database_rest = Rest((DatabaseUnavailable, TimeoutError))
         self._owed: dict[int, UUID] = {}
-
-    async def begin(self, *, is_new: bool) -> None:
-        """Say whether the installation `is_new`: then Redis, unless it knows better, has known all keys there are."""
-        if is_new:
-            with suppress(*UNAVAILABLE):
-                await self._redis.set(SINCE_KEY, 0, nx=True)
 
     async def is_free(self, command_id: UUID) -> bool:
         """Claim the key of a command; tell whether no other command has had it."""
@@ -99,10 +108,13 @@ class Keys:
         """Return for each claim the command that has the key from now on: the first one that anybody knows of."""
         try:
             await self._tell_owed()
-            is_complete, known = await self._tell(claims)
+            memory, known = await self._tell(claims)
+            if memory is _Memory.UNKNOWN:
+                await self._redis.set(SINCE_KEY, 0 if await self._is_new() else int(time.time()), nx=True)
+                memory, known = await self._tell(claims)
         except UNAVAILABLE:
             return self._owe(await self._looked_up(claims))
-        if is_complete or all(known):
+        if memory is _Memory.COMPLETE or all(known):
             return [mine or claim.command_id for mine, claim in zip(known, claims, strict=True)]
         # Redis has lost its memory, and may not know. PostgreSQL is asked first: what is claimed, others rely on.
         found = await self._looked_up(claims)
@@ -114,19 +126,22 @@ class Keys:
 
     async def _tell(
         self, claims: Sequence[Claim], *, is_looked_up: bool = False
-    ) -> tuple[bool, list[UUID | None]]:
+    ) -> tuple[_Memory, list[UUID | None]]:
         arguments: list[Any] = [int(time.time()), self._lifetime_s, int(is_looked_up)]
         for prefix, command_id in claims:
             arguments += (f"{prefix:016x}", command_id.hex)
         with self._rest.unless_away():
-            is_complete, *holders = await self._script(keys=[SINCE_KEY], args=arguments)
-        return bool(is_complete), [UUID(holder.decode()) if holder else None for holder in holders]
+            memory, *holders = await self._script(keys=[SINCE_KEY], args=arguments)
+        return _Memory(memory), [
+            UUID(each.decode()) if each else None for each in holders or [b""] * len(claims)
+        ]
 
     async def _looked_up(self, claims: Sequence[Claim]) -> list[Claim]:
         """Return the claims with the commands that have had the keys before, as far as it is known without Redis."""
         used: dict[int, UUID] = {}
-        with suppress(DatabaseUnavailable):
-            used = await self._used_before([prefix for prefix, _ in claims])
+        with suppress(DatabaseUnavailable, TimeoutError), self._database_rest.unless_away():
+            async with asyncio.timeout(LOOKED_UP_WITHIN_S):
+                used = await self._used_before([prefix for prefix, _ in claims])
         return [Claim(prefix, used.get(prefix, command_id)) for prefix, command_id in claims]
 
     def _owe(self, claims: Sequence[Claim]) -> list[UUID]:

@@ -1,30 +1,31 @@
-"""Resting: nobody waits for Redis again right after it did not answer."""
+"""Resting: nobody waits again right away for a server that did not answer."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from redis.exceptions import RedisError
-
-from mercuria.adapters.redis import UNAVAILABLE
-
 REST_S = 3.0
 
 
-class Resting(RedisError):
-    """Redis did not answer a moment ago, and is not asked again yet."""
+class Resting(TimeoutError):
+    """A server did not answer a moment ago, and is not asked again yet."""
 
 
 class Rest:
-    """Spares callers the wait for what did not answer, for a while."""
+    """Spares callers the wait for a server that did not answer, for a while.
 
-    def __init__(self, for_s: float = REST_S) -> None:
+    Args:
+        errors: what asking it raises when it is away.
+    """
+
+    def __init__(self, errors: tuple[type[Exception], ...], for_s: float = REST_S) -> None:
+        self._errors = errors
         self._for_s = for_s
         self._until_s = 0.0
 
     @contextmanager
     def unless_away(self) -> Iterator[None]:
-        """Carry out the block, which asks Redis, unless it did not answer lately.
+        """Carry out the block, which asks the server, unless that did not answer lately.
 
         Raises:
             Resting: it did not.
@@ -33,6 +34,6 @@ class Rest:
             raise Resting
         try:
             yield
-        except UNAVAILABLE:
+        except self._errors:
             self._until_s = time.monotonic() + self._for_s
             raise

@@ -90,7 +90,7 @@ class Announcer(Service):
         return [
             self._balances_of(partition, list(wallets.values()))
             for partition, wallets in newest.items()
-            # Without an epoch, the partition has gone to somebody else.
+            # Without an epoch, the partition is somebody else's; and an old one is not heard.
             if self._locks.epoch(partition)
         ]
 

@@ -86,6 +86,7 @@ class PartitionLocks(Service):
         self._held_until_s: dict[int, float] = {}
         self._epochs: dict[int, int] = {}
         self._answered_s = time.monotonic()
+        self._is_missed = False
         self._wanted = asyncio.Event()
         self._renewed = asyncio.Condition()
 
@@ -96,7 +97,8 @@ class PartitionLocks(Service):
     @property
     def is_redis_lost(self) -> bool:
         """Whether Redis has been away for longer than a lock lives: nobody decides."""
-        return time.monotonic() - self._answered_s > LIFE_S
+        # A worker that was suspended has not asked for long, which says nothing of Redis.
+        return self._is_missed and time.monotonic() - self._answered_s > LIFE_S
 
     def epoch(self, partition: int) -> int:
         """Return the epoch of a partition; 0 while it has none."""
@@ -136,8 +138,8 @@ class PartitionLocks(Service):
         generation = self._generation()
         partitions = list(self._partitions())
         for lost in self._held_until_s.keys() - set(partitions):
+            # The epoch goes on if nobody else takes the partition before it comes back.
             self._held_until_s.pop(lost)
-            self._epochs.pop(lost, None)
         began_s = time.monotonic()
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
@@ -150,7 +152,7 @@ class PartitionLocks(Service):
         except UNAVAILABLE as error:
             self._miss(error)
             return False
-        self._answered_s = time.monotonic()
+        self._answered_s, self._is_missed = time.monotonic(), False
         for partition, epoch in zip(partitions, epochs, strict=True):
             self._epochs[partition] = max(epoch, self._epochs.get(partition, 0)) if epoch else 0
             self._held_until_s[partition] = began_s + LIFE_S - MARGIN_S if epoch else 0.0
@@ -160,6 +162,7 @@ class PartitionLocks(Service):
         """Go on without an answer. What Redis has missed, or forgotten, nobody knows: nothing of it counts any more."""
         if not self.is_redis_lost:
             self.log.warning("Redis does not answer: %s", type(error).__name__)
+        self._is_missed = True
         for partition in self._epochs:
             self.next_epoch(partition)
 

@@ -21,6 +21,8 @@ class Log:
     def __init__(self) -> None:
         self.known: dict[int, UUID] = {}
         self.is_away = False
+        self.is_slow = False
+        self.is_new = True
         self.asked = 0
 
     async def used_before(self, prefixes: Sequence[int]) -> dict[int, UUID]:
@@ -28,10 +30,17 @@ class Log:
         self.asked += 1
         if self.is_away:
             raise DatabaseUnavailable("it is away")
+        if self.is_slow:
+            await asyncio.sleep(60)
         return {prefix: self.known[prefix] for prefix in prefixes if prefix in self.known}
+
+    async def has_nothing(self) -> bool:
+        """Tell whether there has been no command."""
+        return self.is_new
 
     def learn(self, command_id: UUID) -> None:
         """Know a command."""
+        self.is_new = False
         self.known[command_id.int >> 64] = command_id
 
 
@@ -44,9 +53,12 @@ def log() -> Log:
 @pytest.fixture
 async def keys(redis: Client, log: Log) -> Keys:
     """Return the keys of a new installation."""
-    made = Keys(redis, WEEK_S, log.used_before)
-    await made.begin(is_new=True)
-    return made
+    return keys_of(redis, log)
+
+
+def keys_of(redis: Client, log: Log) -> Keys:
+    """Return the keys as another worker has them."""
+    return Keys(redis, WEEK_S, log.used_before, log.has_nothing)
 
 
 def commands(count: int = 2) -> list[UUID]:
@@ -62,7 +74,7 @@ async def test_a_key_is_one_commands(keys: Keys, log: Log) -> None:
 
 
 async def test_of_many_commands_at_once_one_has_the_key(keys: Keys, redis: Client, log: Log) -> None:
-    others = Keys(redis, WEEK_S, log.used_before)
+    others = keys_of(redis, log)
     for _ in range(20):
         all_of_them = commands(8)
         free = await asyncio.gather(
@@ -71,25 +83,31 @@ async def test_of_many_commands_at_once_one_has_the_key(keys: Keys, redis: Clien
         assert sum(free) == 1
 
 
-@pytest.mark.parametrize("is_new", [True, False])
 async def test_what_an_emptied_redis_has_forgotten_postgresql_knows(
-    keys: Keys, redis: Client, log: Log, is_new: bool
+    keys: Keys, redis: Client, log: Log
 ) -> None:
     mine, other = commands()
     assert await keys.is_free(mine)
+    assert await redis.get(SINCE_KEY) == b"0"
     log.learn(mine)
     await redis.flushall()
-    # A worker that starts afterwards sees that the installation is not new.
-    await keys.begin(is_new=False)
     assert [await keys.is_free(each) for each in (other, other, mine)] == [False, False, True]
     assert int(await redis.get(SINCE_KEY)) > 0
+
+
+async def test_an_installation_that_is_not_new_may_have_keys_that_redis_does_not_know(
+    keys: Keys, redis: Client, log: Log
+) -> None:
+    mine, other = commands()
+    log.learn(mine)
+    assert [await keys.is_free(each) for each in (other, mine)] == [False, True]
 
 
 async def test_while_redis_may_have_forgotten_of_many_commands_at_once_one_has_the_key(
     keys: Keys, redis: Client, log: Log
 ) -> None:
-    others = Keys(redis, WEEK_S, log.used_before)
-    await redis.flushall()
+    others = keys_of(redis, log)
+    log.learn(commands()[0])
     for is_known in (True, False) * 10:
         all_of_them = commands(8)
         if is_known:
@@ -114,7 +132,7 @@ async def test_a_key_that_was_used_while_redis_was_away_is_known_afterwards(
         while not await redis.exists(f"mercuria:idempotency:{used[0][0].int >> 64:016x}"):
             assert await keys.is_free(commands()[0])
             await asyncio.sleep(0.1)
-    others = Keys(redis, WEEK_S, log.used_before)
+    others = keys_of(redis, log)
     for mine, other in used:
         assert await others.is_free(mine) and not await others.is_free(other)
 
@@ -130,15 +148,20 @@ async def test_a_stopped_redis_holds_up_one_request_and_not_each(server: Redis, 
         assert loop.time() - began_s < 2
 
 
+@pytest.mark.parametrize("way", ["away", "slow"])
 @pytest.mark.parametrize("is_emptied", [True, False])
 async def test_without_redis_and_postgresql_a_key_is_taken_for_new(
-    server: Redis, keys: Keys, redis: Client, log: Log, is_emptied: bool
+    server: Redis, keys: Keys, redis: Client, log: Log, is_emptied: bool, way: str
 ) -> None:
-    log.is_away = True
+    loop = asyncio.get_running_loop()
     mine, other = commands()
+    log.learn(mine)
+    log.is_away, log.is_slow = way == "away", way == "slow"
     if is_emptied:
         await redis.flushall()
-        assert [await keys.is_free(each) for each in (mine, other)] == [True, False]
+        began_s = loop.time()
+        assert [await keys.is_free(each) for each in (other, mine, *commands(50))].count(True) == 2
+        assert loop.time() - began_s < 2
         return
     with away(server):
         assert [await keys.is_free(each) for each in (mine, other)] == [True, False]
