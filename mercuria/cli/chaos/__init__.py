@@ -93,7 +93,7 @@ def _conduct(
 
     tell(f"Seed {seed}.")
     try:
-        with _directory() as directory, fresh_stack(directory, workers, tell) as stack:
+        with trial_directory() as directory, fresh_stack(directory, workers, tell) as stack:
             trial = Trial(stack, seed=seed, commands=commands, rate_per_s=rate, tell=tell)
             outcome = asyncio.run(_run(trial, faults, console))
     except (StackError, TrialError) as error:
@@ -143,7 +143,7 @@ async def _run(trial: Trial, faults: Faults, console: Console) -> Outcome:
 
 
 @contextmanager
-def _directory() -> Iterator[Path]:
+def trial_directory() -> Iterator[Path]:
     """Yield a fresh directory: the one that is named, or one that is removed afterwards."""
     # The `mercuria` command has put --data-dir into the environment before it came here.
     named = os.environ.get("MERCURIA_DATA_DIR")
@@ -181,3 +181,8 @@ def _show(outcome: Outcome, as_json: bool) -> None:
     console.print(table)
     for sentence in outcome.audit.violations:
         console.print(sentence)
+
+
+from mercuria.cli.chaos import http  # noqa: E402  registers itself with the group above
+
+__all__ = ["KEPT_VARIABLES", "PARTITIONS", "chaos", "fresh_stack", "http", "trial_directory"]

@@ -1,0 +1,161 @@
+"""`mercuria chaos http`: people use a stack of its own over HTTP while its parts are stopped or killed."""
+
+import asyncio
+import json
+import logging
+import secrets
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from mercuria.cli.chaos import chaos, fresh_stack, trial_directory
+from mercuria.cli.chaos.copies import Copies
+from mercuria.cli.chaos.copies import Outcome as CopiesOutcome
+from mercuria.cli.chaos.outages import OUTAGES, besiege, shown
+from mercuria.cli.chaos.siege import PHASES, Outcome, Siege
+from mercuria.cli.chaos.trial import TrialError
+from mercuria.embedded.errors import StackError
+from mercuria.embedded.stack import Stack
+
+MANY_LOGINS = {
+    "MERCURIA_BCRYPT_COST": "4",
+    "MERCURIA_LOGIN_LIMIT_ADDRESS": "1000000/minute",
+    "MERCURIA_LOGIN_LIMIT_ACCOUNT": "1000000/minute",
+}
+"""Lets all people have one address."""
+PARTS = click.Choice(["redis", "postgres", "worker"])
+
+Tell = Callable[[str], None]
+
+
+@chaos.command("http")
+@click.option("--stop", type=PARTS, help="Freeze it with SIGSTOP for a while.")
+@click.option("--kill", type=PARTS, help="Kill it with SIGKILL. Redis is emptied as well.")
+@click.option(
+    "--stop-s",
+    type=click.FloatRange(1),
+    default=60,
+    show_default=True,
+    help="For how long a server, or a frozen worker, is away, in seconds.",
+)
+@click.option("--rate", type=click.IntRange(1), default=200, show_default=True, help="Requests a second.")
+@click.option(
+    "--keys",
+    type=click.IntRange(2),
+    default=2500,
+    show_default=True,
+    help="With --kill worker: how many requests, each of which is sent four times at the same moment.",
+)
+@click.option("--workers", type=click.IntRange(2, 64), default=2, show_default=True)
+@click.option("--seed", type=int, help="Repeats the choices of an earlier run.")
+@click.option(
+    "--data-dir",
+    type=click.Path(),
+    expose_value=False,  # As `cli.options.data_dir_option`, for another purpose.
+    help="A directory that is empty or does not exist, and is kept. Default: a temporary one.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def http_command(
+    stop: str | None,
+    kill: str | None,
+    stop_s: float,
+    rate: int,
+    keys: int,
+    workers: int,
+    seed: int | None,
+    as_json: bool,
+) -> None:
+    """Let people use a stack over HTTP while a part of it is away, and compare what they are answered with the log.
+
+    One of --stop and --kill is needed. With --kill worker, each request is sent four times at once, and a worker is
+    killed half-way. The exit code is 1 when anything is wrong.
+    """
+    if (stop is None) == (kill is None):
+        raise click.UsageError("Say what is to be away, with either --stop or --kill.")
+    # While parts are away, clients say so more loudly than a reader needs.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    seed = secrets.randbelow(2**32) if seed is None else seed
+    tell = _teller(as_json)
+    tell(f"Seed {seed}.")
+    try:
+        with trial_directory() as directory, fresh_stack(directory, workers, tell, MANY_LOGINS) as stack:
+            if kill == "worker":
+                running: Any = Copies(stack, seed=seed, keys=keys, tell=tell).run()
+            else:
+                running = _besiege(stack, stop, kill, stop_s, rate, seed, tell)
+            outcome = asyncio.run(running)
+    except (StackError, TrialError) as error:
+        click.echo(f"mercuria: {error}", err=True)
+        sys.exit(1)
+    _show(outcome, as_json)
+    sys.exit(0 if outcome.is_clean else 1)
+
+
+async def _besiege(
+    stack: Stack, stop: str | None, kill: str | None, stop_s: float, rate: int, seed: int, tell: Tell
+) -> Outcome:
+    outage = OUTAGES["stop" if stop else "kill", str(stop or kill)](stop_s)
+    return await besiege(Siege(stack, seed=seed, rate_per_s=rate, tell=tell), outage)
+
+
+def _teller(as_json: bool) -> Tell:
+    console = Console(stderr=as_json, highlight=False, markup=False, soft_wrap=True)
+
+    def tell(sentence: str) -> None:
+        # What follows in other lines is the log of a part that was killed on purpose.
+        console.print(sentence.splitlines()[0].partition("; the last lines of")[0])
+
+    return tell
+
+
+def _show(outcome: Outcome | CopiesOutcome, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(outcome), indent=1))
+        return
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if isinstance(outcome, Outcome):
+        _show_answers(outcome, console)
+    table = Table.grid(padding=(0, 2))
+    for name, value in _figures(outcome).items():
+        table.add_row(name, str(value))
+    console.print(table)
+    for sentence in outcome.violations:
+        console.print(sentence)
+
+
+def _show_answers(outcome: Outcome, console: Console) -> None:
+    for phase in PHASES:
+        console.print(f"{phase} the outage")
+        for what, asked in sorted(outcome.asked[phase].items()):
+            console.print(f"  {what}: {shown(asked.answers)}; the slowest in {asked.slowest_s:.2f} s")
+
+
+def _figures(outcome: Outcome | CopiesOutcome) -> dict[str, object]:
+    figures: dict[str, object] = {
+        "commands": outcome.audit.commands,
+        "events": outcome.audit.events,
+        "duplicate events": outcome.audit.duplicate_events,
+    }
+    if isinstance(outcome, Outcome):
+        oldest_s = max(outcome.oldest_shown_s.values(), default=0.0)
+        figures |= {
+            "orders": outcome.orders,
+            "everything answered again after": f"{outcome.recovered_after_s:.1f} s",
+            "the oldest balance that was shown": f"{oldest_s:.1f} s",
+            "not ready because": "; ".join(outcome.unready) or "-",
+        }
+    else:
+        figures |= {
+            "keys": outcome.keys,
+            "effects": outcome.effects,
+            "answers": shown(outcome.answers),
+            "said to be repeated": outcome.replayed,
+            "the slowest answer": f"{outcome.slowest_s:.1f} s",
+            "took": f"{outcome.took_s:.1f} s",
+        }
+    return figures | {"violations": outcome.violation_count}
