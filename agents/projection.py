@@ -26,7 +26,6 @@ from mercuria.streams.transport import Fetched
 PACE_S = 0.02
 """Transactions begin no sooner one after the other: what comes meanwhile is cheaper together, and nobody waits long."""
 MAX_ROWS = 2_500
-"""A transaction is complete when it has more: larger ones would be little cheaper, and hold up others."""
 SLICE = 50
 """So many events are read before others have their turn: commands are decided on the same event loop."""
 MAX_WAITING = 4
@@ -62,6 +61,7 @@ class Projection:
         tables: in PostgreSQL.
         seek: lets reading of a partition go on at an offset.
         seek_takes_s: for so long after a seek, what was on its way before may come.
+        max_rows: a transaction is complete when it has more; larger ones would be little cheaper, and hold up others.
     """
 
     def __init__(
@@ -70,12 +70,14 @@ class Projection:
         seek: Callable[[int, int], Awaitable[None]],
         *,
         seek_takes_s: float = SEEK_TAKES_S,
+        max_rows: int = MAX_ROWS,
     ) -> None:
         self.places: dict[int, Place] = {}
         """How far partitions were when this worker wrote them last."""
         self._tables = tables
         self._seek = seek
         self._seek_takes_s = seek_takes_s
+        self._max_rows = max_rows
         self._waiting: defaultdict[int, deque[Fetched]] = defaultdict(deque)
         self._some = asyncio.Event()
         self._room = asyncio.Condition()
@@ -155,7 +157,7 @@ class Projection:
             else:
                 missing[partition] = follows
             done.append((partition, piece))
-            if rows.size > MAX_ROWS:
+            if rows.size > self._max_rows:
                 break
         moved = rows.moved
         if moved:
