@@ -5,13 +5,20 @@ import asyncio
 import pytest
 
 from mercuria.embedded.stack import Stack
-from tests.web.people import People, Person, Scene, set_scene
+from tests.web.people import People, Person, Scene, set_scene, settle
+
+
+@pytest.fixture(scope="module")
+def settled(live_stack: Stack) -> Stack:
+    """Return the shared stack once every partition has an owner again: tests before may have stopped workers."""
+    asyncio.run(settle(live_stack))
+    return live_stack
 
 
 @pytest.fixture
-def people(live_stack: Stack) -> People:
+def people(settled: Stack) -> People:
     """Return who makes people."""
-    return People(live_stack)
+    return People(settled)
 
 
 @pytest.fixture
@@ -35,4 +42,5 @@ def operator(people: People) -> Person:
 @pytest.fixture(scope="session")
 def scene(live_stack: Stack) -> Scene:
     """Return people and wallets for what is refused."""
+    asyncio.run(settle(live_stack))
     return asyncio.run(set_scene(People(live_stack)))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -11,6 +12,7 @@ import msgspec
 from mercuria.adapters.tokens import Caller, Role, Tokens
 from mercuria.config import Settings
 from mercuria.embedded.stack import Stack
+from mercuria.streams.routing import Homes
 from tests.web.wire import PATIENCE_S, Reply, ask
 
 API = "/api/v1"
@@ -78,9 +80,15 @@ class Person:
         body = {"from_wallet_id": source, "to_wallet_id": target, "amount": amount}
         return await self.post("/transactions", body, **more)
 
-    async def balance(self, wallet_id: str) -> int:
+    async def shown(self, wallet_id: str, *, worker: int = 0) -> dict[str, Any]:
+        """Return a wallet as a worker shows it."""
+        reply = await self.get(f"/wallets/{wallet_id}", worker=worker)
+        assert reply.status == 200, reply
+        return reply.document
+
+    async def balance(self, wallet_id: str, *, worker: int = 0) -> int:
         """Return what a wallet holds after all that Kafka has for it."""
-        reply = await self.get(f"/wallets/{wallet_id}?consistency=strong")
+        reply = await self.get(f"/wallets/{wallet_id}?consistency=strong", worker=worker)
         assert reply.status == 200, reply
         return int(reply.document["balance"])
 
@@ -149,6 +157,18 @@ async def set_scene(people: People) -> Scene:
     assert (await operator.post(f"/wallets/{wallets['frozen']}/freeze")).status == 200
     assert (await owner.post(f"/wallets/{wallets['closed']}/close")).status == 200
     return Scene({"owner": owner, "stranger": stranger, "operator": operator}, wallets)
+
+
+async def settle(stack: Stack) -> None:
+    """Wait until both workers know who owns each partition, and those decide."""
+    operator = People(stack).operator()
+    homes = Homes(int(stack.env["MERCURIA_PARTITIONS"]))
+    # None of these wallets is there, as only the owner of its partition can say.
+    ids = {homes.of(wallet_id).partition: wallet_id for wallet_id in (uuid4() for _ in range(200))}
+    for wallet_id in ids.values():
+        for worker in (0, 1):
+            path = f"/wallets/{wallet_id}?consistency=strong"
+            await until(partial(operator.get, path, worker=worker), lambda reply: reply.status == 404)
 
 
 async def until(look: Callable[[], Awaitable[T]], is_so: Callable[[T], bool]) -> T:

@@ -27,10 +27,10 @@ async def test_money_moves_to_another_persons_wallet(zoe: Person, max_: Person, 
         assert list(moved) == TRANSACTION_FIELDS
         assert moved == moved | body | {"kind": "transfer", "status": "completed", "currency": "EUR"}
         assert moved["failure"] is None and moved["created_at"] <= moved["completed_at"]
-        # Both halves are done when it is answered: nobody has to ask for more than a plain look.
+        # Both halves are done when it is answered. The receiver's, whose wallet answered, is to be seen everywhere.
         for each in (0, 1):
-            assert (await zoe.get(f"/wallets/{source}", worker=each)).document["balance"] == 70
-            assert (await max_.get(f"/wallets/{target}", worker=each)).document["balance"] == 31
+            assert await zoe.balance(source, worker=each) == 70
+            assert (await max_.shown(target, worker=each))["balance"] == 31
             for who in (zoe, max_):
                 assert (await who.get(f"/transactions/{moved['id']}", worker=each)).body == reply.body
 
@@ -90,7 +90,7 @@ async def test_what_is_not_received_comes_back(scene: Scene, zoe: Person, target
     assert refusal(reply) == (422, code)
     assert reply.document["detail"] == f"The receiver refused it: {DETAILS[Code(code)]}"
     for each in (0, 1):
-        assert (await zoe.get(f"/wallets/{source}", worker=each)).document["balance"] == 100
+        assert (await zoe.shown(source, worker=each))["balance"] == 100
     (failed,) = await until(lambda: zoe.all_of("/transactions?status=failed"), lambda found: len(found) == 1)
     assert (failed["from_wallet_id"], failed["to_wallet_id"]) == (source, scene.wallets[target])
     assert failed["failure"] == {"code": code, "detail": DETAILS[Code(code)]}
