@@ -49,7 +49,7 @@ CALLS = OF_USERS | OF_OPERATORS
 def forger(live_stack: Stack) -> Forger:
     """Return a forger who has the stack's own key."""
     text = (Path(live_stack.directory.path) / "token-keys.json").read_text()
-    (key,) = parse_keys(text).keys
+    key = parse_keys(text).keys[-1]
     return Forger(Ed25519PrivateKey.from_private_bytes(urlsafe_b64decode(key.d + "=")), key.kid)
 
 
