@@ -24,7 +24,8 @@ def map_body(context: HookContext, body: Any) -> Any:
         return body
     if context.operation.path.endswith("/register") and _is_text(body, "email", "password"):
         # Few texts are e-mail addresses, and each can be registered once.
-        return {"email": f"{uuid4()}@example.com", "password": f"{body['password'][:64]} {uuid4()}"}
+        password = f"{body['password'][:64]} {uuid4()}"
+        return body | {"email": f"{uuid4()}@example.com", "password": password}
     changed = {name: int(value) if _is_whole(value) else value for name, value in body.items()}
     if _is_text(body, "currency") and is_currency(body["currency"]):
         changed["currency"] = "EUR"  # Money moves between wallets of one currency.
