@@ -103,9 +103,10 @@ async def find_wallet_now(call: Call, wallet_id: UUID) -> Wallet | Answer | Prob
         return asked if isinstance(asked, Answer | Problem) else Problem("wallets_unavailable")
     try:
         async with asyncio.timeout(CAUGHT_UP_WITHIN_S):
-            await _decided(partition)
+            offset = await _decided(partition)
             async with balances.lock(partition):
-                if is_mine(partition):
+                # Meanwhile it may have gone and come back, with tables that lack the last moments.
+                if is_mine(partition) and balances.position(partition).offset >= offset:
                     return _own(partition, wallet_id) or Problem(Code.WALLET_NOT_FOUND)
     except (TimeoutError, KafkaError):
         pass
@@ -134,8 +135,8 @@ def _own(partition: int, wallet_id: UUID) -> Wallet | None:
     return balances.wallets(partition, [wallet_id])[wallet_id.int]
 
 
-async def _decided(partition: int) -> None:
-    """Return when everything is decided that is in a partition of the command topic now."""
+async def _decided(partition: int) -> int:
+    """Return when everything is decided that is in a partition of the command topic now, and up to which offset."""
     end = (await app.log_ends.ends(WALLET_COMMANDS, [partition]))[partition]
     idle_looks, before = 0, -1
     while (offset := balances.position(partition).offset) < end - 1:
@@ -144,9 +145,10 @@ async def _decided(partition: int) -> None:
         before = offset
         if idle_looks > LOOKS_BEFORE_ASKING:
             if await _is_read(partition, end) and balances.position(partition).offset == before:
-                return
+                return before
             idle_looks = 0
         await asyncio.sleep(LOOK_EVERY_S)
+    return end - 1
 
 
 async def _is_read(partition: int, end: int) -> bool:

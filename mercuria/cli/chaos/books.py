@@ -49,16 +49,16 @@ class Told:
     def effects(self, order: Order) -> list[BalanceUpdated | WalletCreated]:
         """Return how an order began to have an effect: once, or not at all."""
         if order.kind == "open":
-            return list(self._openings[order.reference].values())
+            return list(self._openings[order.key].values())
         return [each for each in self.movements(order) if _is_beginning(each)]
 
     def movements(self, order: Order) -> list[BalanceUpdated]:
         """Return what an order has done to wallets."""
-        return list(self._movements[order.reference].values())
+        return list(self._movements[order.key].values())
 
     def refusals(self, order: Order) -> list[CommandRejected]:
         """Return how an order, or a leg of its transfer, was refused."""
-        return list(self._refusals[order.reference].values())
+        return list(self._refusals[order.key].values())
 
 
 class Seen(NamedTuple):
@@ -187,7 +187,7 @@ def _differences(order: Order, answer: Answer, told: Told) -> list[str]:
         status="completed",
         amount=order.body["amount"],
         currency=last.currency,
-        reference=order.reference,
+        reference=order.key,
         from_wallet_id=str(last.from_wallet.wallet_id) if last.from_wallet else None,
         to_wallet_id=str(last.to_wallet.wallet_id) if last.to_wallet else None,
     )

@@ -35,7 +35,7 @@ class Account(NamedTuple):
 
 @dataclass(eq=False)
 class Order:
-    """A request under one key, and all that was answered to it."""
+    """A request under one key, and all that was answered to it. In the log, it has its key for a reference."""
 
     number: int
     kind: Kind
@@ -44,11 +44,6 @@ class Order:
     path: str
     body: dict[str, Any]
     answers: list[Answer] = field(default_factory=list)
-
-    @property
-    def reference(self) -> str:
-        """What it can be found by in the log."""
-        return str(self.number)
 
     @property
     def final(self) -> Answer | None:
@@ -89,8 +84,8 @@ class Orders:
 
     def opening(self, person: Person | None = None) -> Order:
         """Order a wallet."""
-        body = {"currency": self._random.choice(CURRENCIES), "metadata": {"order": str(len(self.made))}}
-        return self._make("open", person or self._random.choice(self._people), "/api/v1/wallets", body)
+        owner = person or self._random.choice(self._people)
+        return self._make("open", owner, "/api/v1/wallets", {"currency": self._random.choice(CURRENCIES)})
 
     def filling(self, account: Account) -> Order:
         """Order the first deposit of a wallet."""
@@ -144,8 +139,9 @@ class Orders:
 
     def _make(self, kind: Kind, person: Person, path: str, body: dict[str, Any]) -> Order:
         number = len(self.made)
-        if kind != "open":
-            body = body | {"reference": str(number)}
-        order = Order(number, kind, person, f"{self._name}-{number}", path, body)
+        key = f"{self._name}-{number}"
+        # So that it can be found in the log.
+        body = body | ({"metadata": {"order": key}} if kind == "open" else {"reference": key})
+        order = Order(number, kind, person, key, path, body)
         self.made.append(order)
         return order

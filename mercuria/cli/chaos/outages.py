@@ -12,15 +12,10 @@ from mercuria.embedded.part import Part
 from mercuria.embedded.stack import Stack
 from mercuria.streams.locks import LIFE_S as LOCK_LIFE_S
 
-BETWEEN_S = 4.0
-"""How long there is calm between two strikes."""
+BETWEEN_S = 2.0
+"""For how long everything has to be answered between two strikes."""
 NOTICED_S = LOCK_LIFE_S + 2.0
 """An outage of Redis that is shorter may pass without a pause in deciding."""
-SERVERS_RECOVER_S = 8.0
-"""So soon after a server is there again, everything has to be answered again."""
-WORKERS_RECOVER_S = 30.0
-"""A worker that is there again takes partitions, and reads their tables first."""
-
 LISTS = ("list", "login")
 """What only PostgreSQL knows."""
 DATABASE_AWAY = "503 database_unavailable"
@@ -72,7 +67,7 @@ def kill_redis(for_s: float) -> Faults:
 
     async def strike(siege: Siege) -> None:
         await flush(siege)
-        await asyncio.sleep(BETWEEN_S)
+        await siege.calm(BETWEEN_S)
         await kill(siege, siege.stack.redis, for_s, loses_data=True)
 
     return strike
@@ -123,7 +118,6 @@ def without_redis(for_s: float) -> Expectation:
             *_only(outcome, ("login",), "401 invalid_credentials"),
             *_only(outcome, ("wallet", "wallet, strongly"), "200", WALLETS_AWAY),
             *_only(outcome, ("transaction",), "200", "503 not_known_yet"),
-            *_late(outcome, SERVERS_RECOVER_S),
         ]
         orders, readings = outcome.of("during", "order"), outcome.of("during", "wallet")
         if readings.count("200") < 0.9 * readings.all:
@@ -148,7 +142,6 @@ def without_postgres(outcome: Outcome) -> list[str]:
         *_only(outcome, ("list",), "200", DATABASE_AWAY),
         *_only(outcome, ("login",), "401 invalid_credentials", DATABASE_AWAY),
         *_only(outcome, ("wallet", "wallet, strongly", "transaction", "ready"), "200"),
-        *_late(outcome, SERVERS_RECOVER_S),
     ]
     orders = outcome.of("during", "order")
     if any(name.startswith("5") for name in orders.answers) or not orders.count("201"):
@@ -162,8 +155,9 @@ def without_postgres(outcome: Outcome) -> list[str]:
 
 
 def without_worker(outcome: Outcome) -> list[str]:
-    """Return what is wrong with an outcome when a worker was away."""
-    return _late(outcome, WORKERS_RECOVER_S)
+    """Return what is wrong with an outcome when a worker was away, while another one was there."""
+    readings = outcome.of("during", "wallet")
+    return [] if readings.count("200") else [f"Without a worker, wallets were not shown: {readings.answers}."]
 
 
 def _only(outcome: Outcome, what: Sequence[str], *names: str) -> list[str]:
@@ -174,12 +168,6 @@ def _only(outcome: Outcome, what: Sequence[str], *names: str) -> list[str]:
         for name, count in outcome.of("during", each).answers.items()
         if name not in names
     ]
-
-
-def _late(outcome: Outcome, within_s: float) -> list[str]:
-    if outcome.recovered_after_s <= within_s:
-        return []
-    return [f"Requests were still refused {outcome.recovered_after_s:.1f} s after the outage."]
 
 
 OUTAGES: dict[tuple[str, str], Callable[[float], Outage]] = {

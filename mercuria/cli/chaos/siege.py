@@ -48,9 +48,10 @@ FOLLOW_EVERY_S = 0.25
 TRIES_OF_THE_IMPATIENT = 2
 PATIENCE_S = 6.0
 """How long people wait for a worker that may be broken: a little longer than it waits for a wallet."""
-CALM_S = 5.0
-"""How long there is load before something happens, and after all answers are as they should be again."""
-RECOVERED_WITHIN_S = 15.0
+SERVERS_RECOVER_WITHIN_S = 8.0
+"""So soon after a server is there again, everything has to be answered again."""
+WORKERS_RECOVER_WITHIN_S = 40.0
+"""A worker that is there again takes partitions, and reads their tables first; it may have to start again for that."""
 
 Phase = Literal["before", "during", "after"]
 PHASES: tuple[Phase, ...] = ("before", "during", "after")
@@ -107,6 +108,7 @@ class Siege:
 
     Args:
         rate_per_s: how many requests are sent a second, while not too many are unanswered.
+        calm_s: how long there is load before something happens, and after all answers are as they should be again.
         tell: hears of what happens, a sentence at a time.
     """
 
@@ -116,6 +118,7 @@ class Siege:
         *,
         seed: int,
         rate_per_s: float = 200,
+        calm_s: float = 5.0,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.stack = stack
@@ -124,11 +127,13 @@ class Siege:
         self.tell = tell
         self.books = Books()
         self._loses_answers = False
+        self._recovers_within_s = SERVERS_RECOVER_WITHIN_S
         self.phase: Phase = "before"
         self.ports = [worker.port for worker in stack.workers]
         self.unready: dict[int, list[str]] = {}
         """What each worker, by its port, says why it is not ready."""
         self._rate_per_s = rate_per_s
+        self._calm_s = calm_s
         self._tokens = Tokens(Settings.from_env(stack.env | {"MERCURIA_ACCESS_TOKEN_MINUTES": "1440"}))
         people = [self._person() for _ in range(PEOPLE)]
         self.orders = Orders(self.random, people, f"siege-{seed}")
@@ -151,9 +156,9 @@ class Siege:
             self.tell(f"{ACCOUNTS} wallets are open.")
             async with asyncio.TaskGroup() as group:
                 steady = [group.create_task(each) for each in (self._use(), self._watch(), self._log_in())]
-                await asyncio.sleep(CALM_S)
+                await asyncio.sleep(self._calm_s)
                 await faults(self)
-                await self._calm()
+                await self.calm(self._calm_s)
                 self._is_over = True
                 await asyncio.wait(steady)
             await self._settle()
@@ -173,13 +178,16 @@ class Siege:
         """Let people take it that workers are broken: they ask another one when an answer does not come soon."""
         self._loses_answers = True
         self._client.patience_s = PATIENCE_S
+        self._recovers_within_s = WORKERS_RECOVER_WITHIN_S
 
-    async def _calm(self) -> None:
+    async def calm(self, for_s: float) -> None:
         """Wait until for a while all was answered as it should be."""
-        deadline_s = self._ended_s + RECOVERED_WITHIN_S + 2 * CALM_S
-        while time.monotonic() < max(self._ended_s, self._refused_s) + CALM_S:
+        deadline_s = self._ended_s + self._recovers_within_s + for_s
+        while time.monotonic() < max(self._ended_s, self._refused_s) + for_s:
             if time.monotonic() > deadline_s:
-                self.violation(f"{RECOVERED_WITHIN_S:.0f} s after the outage, requests were still refused.")
+                self.violation(
+                    f"{self._recovers_within_s:.0f} s after the outage, requests were still refused."
+                )
                 return
             await asyncio.sleep(0.1)
 
@@ -190,7 +198,11 @@ class Siege:
         for task in late:
             task.cancel()
         if late:
-            self.violation(f"{len(late)} orders and readings have no end after {SETTLED_WITHIN_S:.0f} s.")
+            open_ = [order.key for order in self.orders.made if order.accepted and not order.final]
+            self.violation(
+                f"{len(late)} orders and readings have no end after {SETTLED_WITHIN_S:.0f} s;"
+                f" of those that were accepted: {open_}."
+            )
 
     async def _close(self) -> Outcome:
         self.tell(f"{len(self.orders.made)} orders are answered; the books are checked.")
@@ -358,7 +370,9 @@ class Siege:
 
     @property
     def _is_hopeless(self) -> bool:
-        return self._ended_s > 0 and time.monotonic() > self._ended_s + RECOVERED_WITHIN_S + SETTLED_WITHIN_S
+        return (
+            self._is_over and time.monotonic() > self._ended_s + WORKERS_RECOVER_WITHIN_S + SETTLED_WITHIN_S
+        )
 
     async def _transaction(self, person: Person, id_: str) -> Answer:
         path = f"/api/v1/transactions/{id_}"
@@ -400,7 +414,7 @@ class Siege:
         path = f"/api/v1/transactions?limit=20&wallet_id={account.id}"
         answer = await self._ask("list", self._port(), "GET", path, person=account.owner)
         for body in answer.body["data"] if answer.status == 200 else ():
-            order = self.orders.made[int(body["reference"])]
+            order = self.orders.made[int(body["reference"].rpartition("-")[2])]
             if body["amount"] != order.body["amount"]:
                 self.violation(f"Order {order.number} is listed as {body}.")
 
