@@ -6,14 +6,13 @@ in PostgreSQL a moment later; nobody says that there is none before PostgreSQL h
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
 import aiohttp
 import msgspec
 from aiokafka.errors import KafkaError
-from faust.types import TP
 from msgspec import Struct
 
 from mercuria.adapters.cache import Cached
@@ -37,7 +36,7 @@ OWNER_ANSWERS_WITHIN_S = 3.0
 DATABASE_ANSWERS_WITHIN_S = 3.0
 KAFKA_ANSWERS_WITHIN_S = 3.0
 LOOK_EVERY_S = 0.01
-LOOKS_BEFORE_ASKING = 50
+LOOKS_BEFORE_READING = 20
 FROM_OWNER = "X-Mercuria-Asks-Owner"
 """A worker sends this header to the one that it takes for a wallet's owner; who is not says so."""
 
@@ -138,22 +137,21 @@ def _own(partition: int, wallet_id: UUID) -> Wallet | None:
 async def _decided(partition: int) -> int:
     """Return when everything is decided that is in a partition of the command topic now, and up to which offset."""
     end = (await app.log_ends.ends(WALLET_COMMANDS, [partition]))[partition]
-    idle_looks, before = 0, -1
+    looks, before = 0, -1
     while (offset := balances.position(partition).offset) < end - 1:
-        # The last records may be the marks of a transaction, which nobody decides: then nothing happens any more.
-        idle_looks = 0 if offset != before or balances.lock(partition).locked() else idle_looks + 1
+        looks = looks + 1 if offset == before else 0
         before = offset
-        if idle_looks > LOOKS_BEFORE_ASKING:
-            if await _is_read(partition, end) and balances.position(partition).offset == before:
-                return before
-            idle_looks = 0
+        if looks == LOOKS_BEFORE_READING:
+            if await _is_blank(partition, offset + 1, end):
+                return offset
+            looks = 0
         await asyncio.sleep(LOOK_EVERY_S)
     return end - 1
 
 
-async def _is_read(partition: int, end: int) -> bool:
-    position = await app.consumer.position(TP(WALLET_COMMANDS, partition))
-    return (position or 0) >= end
+async def _is_blank(partition: int, start: int, end: int) -> bool:
+    """Tell whether what is left are the marks of transactions, which nobody decides."""
+    return await app.log_ends.is_blank(WALLET_COMMANDS, partition, start, end)
 
 
 async def _cached(partition: int, wallet_id: UUID) -> Cached | None:
@@ -247,18 +245,26 @@ async def _catch_up(callers: Sequence[None]) -> Sequence[bool]:
 
 async def _all_decided() -> None:
     """Return when everything is decided that is in the command topic now, whoever decides it."""
-    undecided = await app.log_ends.ends(WALLET_COMMANDS, range(settings.partitions))
-    while undecided := await _still_undecided(undecided):  # noqa: ASYNC110  others decide, too
+    ends = await app.log_ends.ends(WALLET_COMMANDS, range(settings.partitions))
+    looks = 0
+    while True:
+        decided = await _decided_up_to(ends)
+        ends = {each: end for each, end in ends.items() if decided.get(each, 0) < end}
+        if not ends:
+            return
+        looks += 1
+        if looks % LOOKS_BEFORE_READING == 0:
+            blank = [each for each, end in ends.items() if await _is_blank(each, decided.get(each, 0), end)]
+            ends = {each: end for each, end in ends.items() if each not in blank}
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _still_undecided(ends: Mapping[int, int]) -> dict[int, int]:
-    """Return those of the ends, by partition, up to which not everything is decided."""
-    mine = [each for each in ends if is_mine(each)]
+async def _decided_up_to(partitions: Iterable[int]) -> dict[int, int]:
+    """Return the ends of what is decided of partitions, of all that anything is decided of."""
+    mine = [each for each in partitions if is_mine(each)]
     decided = {each: balances.position(each).offset + 1 for each in mine}
-    if len(mine) < len(ends):
-        decided |= await _decided_by_others(ends.keys() - set(mine))
-    return {partition: end for partition, end in ends.items() if decided.get(partition, 0) < end}
+    others = set(partitions) - set(mine)
+    return decided | (await _decided_by_others(others) if others else {})
 
 
 async def _decided_by_others(partitions: Iterable[int]) -> dict[int, int]:

@@ -4,7 +4,8 @@ The worker's consumer cannot be asked: it polls in a thread of its own, and who 
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -33,22 +34,38 @@ class LogEnds(Service):
 
     async def last_records(self, topic: str, partitions: Iterable[int]) -> dict[int, Any]:
         """Return the last record of each partition that has one."""
-        consumer = await self._connected()
         ends = await self.ends(topic, partitions)
-        waiting = {TopicPartition(topic, each): end - 1 for each, end in ends.items() if end > 0}
+        starts = {TopicPartition(topic, each): end - 1 for each, end in ends.items() if end > 0}
         found: dict[int, Any] = {}
+        async with self._read(starts) as consumer:
+            while len(found) < len(starts):
+                for tp, records in (await consumer.getmany(timeout_ms=100)).items():
+                    found[tp.partition] = records[-1]
+        return found
+
+    async def is_blank(self, topic: str, partition: int, start: int, end: int) -> bool:
+        """Tell whether from `start` to before `end` there are no records: only the marks of transactions."""
+        tp = TopicPartition(topic, partition)
+        async with self._read({tp: start}) as consumer:
+            while await consumer.position(tp) < end:
+                found = await consumer.getmany(timeout_ms=100)
+                if any(record.offset < end for record in found.get(tp, ())):
+                    return False
+        return True
+
+    @asynccontextmanager
+    async def _read(self, starts: Mapping[TopicPartition, int]) -> AsyncIterator[AIOKafkaConsumer]:
+        """Let the block read partitions from offsets on; one block after the other does."""
+        consumer = await self._connected()
         async with self._reading:
-            consumer.assign(list(waiting))
+            consumer.assign(list(starts))
             try:
-                for tp, offset in waiting.items():
+                for tp, offset in starts.items():
                     consumer.seek(tp, offset)
-                while len(found) < len(waiting):
-                    for tp, records in (await consumer.getmany(timeout_ms=100)).items():
-                        found[tp.partition] = records[-1]
+                yield consumer
             finally:
                 # Else it would go on fetching what nobody reads.
                 consumer.unsubscribe()
-        return found
 
     async def on_stop(self) -> None:
         """Close the connection."""
