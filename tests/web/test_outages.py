@@ -6,10 +6,13 @@ Each test prints its seed; `mercuria chaos http --seed N` makes the same choices
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
+from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 
 from mercuria.adapters.cache import LOCK_KEY
@@ -27,15 +30,24 @@ from mercuria.cli.chaos.outages import (
     shown,
     without_postgres,
     without_redis,
+    without_worker,
 )
 from mercuria.cli.chaos.siege import Faults, Outcome, Siege
+from mercuria.cli.chaos.trial import read_log
+from mercuria.domain.commands import Deposit
+from mercuria.domain.events import BalanceUpdated, CommandRejected
+from mercuria.domain.parsing import read_command
 from mercuria.embedded.stack import Stack
+from mercuria.streams.cloudevents import read_told
 from mercuria.streams.locks import LIFE_S, RENEW_EVERY_S
 from mercuria.streams.routing import Homes
+from mercuria.topics import WALLET_COMMANDS, WALLET_EVENTS
 from tests.web.people import People, Person, until
 
 RATE_PER_S = 120
 CALM_S = 2.0
+SESSION_S = 10.0
+"""After so long without a word, Kafka gives a worker's partitions to others."""
 
 
 async def siege(stack: Stack, faults: Faults, faults_of: Expectation) -> Outcome:
@@ -72,6 +84,40 @@ async def test_without_postgresql_money_moves_and_wallets_are_shown(live_stack: 
 
     outcome = await siege(live_stack, strike, without_postgres)
     assert outcome.unready == []
+
+
+async def test_the_partitions_of_a_frozen_worker_are_taken_over_and_it_decides_no_more(
+    live_stack: Stack, redis: Redis
+) -> None:
+    times_ms: list[float] = []
+    await until(lambda: locks_of(redis), are_dealt_out)
+
+    async def strike(siege: Siege) -> None:
+        siege.lose_answers()
+        frozen, other = siege.random.sample(live_stack.workers, 2)
+        generation = (await locks_of(redis))[0].generation
+        async with siege.outage(f"{frozen.title} is frozen."):
+            times_ms.append(1000 * time.time())
+            began_s = time.monotonic()
+            frozen.suspend()
+            try:
+                await until(lambda: locks_of(redis), lambda locks: owners(locks) == {other.name})
+                took_s = time.monotonic() - began_s
+                assert all(each.generation > generation for each in await locks_of(redis))
+                await asyncio.sleep(began_s + SESSION_S + 3 - time.monotonic())
+            finally:
+                times_ms.append(1000 * time.time())
+                frozen.resume()
+        print(f"The other worker had all locks after {took_s:.1f} s.")
+        await assert_no_lock_goes_back(redis, for_s=2 * RENEW_EVERY_S)
+
+    await siege(live_stack, strike, without_worker)
+    # Before, it may have decided what was there, and died with it. What came last, the other one may have been deciding
+    # when the two noticed each other; the frozen one would begin with what came first.
+    first_ms, last_ms = times_ms[0] + 1000, times_ms[1] - 2000
+    twice = [at_ms for at_ms in await decided_twice(live_stack) if first_ms < at_ms < last_ms]
+    assert twice == []
+    await until(lambda: locks_of(redis), are_dealt_out)
 
 
 async def test_a_lock_of_a_newer_generation_holds_up_its_partition_and_no_other(
@@ -119,6 +165,27 @@ async def test_a_transaction_that_was_promised_is_never_unknown(
     assert (unknown.status, unknown.code) == (404, "transaction_not_found")
 
 
+async def test_what_ends_with_the_mark_of_a_transaction_is_read_to_its_end(
+    live_stack: Stack, zoe: Person
+) -> None:
+    # Any producer may write commands, also one that uses Kafka's transactions.
+    producer = AIOKafkaProducer(
+        bootstrap_servers=live_stack.env["MERCURIA_KAFKA"], transactional_id=str(uuid4())
+    )
+    wallet_id = UUID(await zoe.wallet())
+    home = Homes(PARTITIONS).of(wallet_id)
+    await producer.start()
+    async with producer.transaction():
+        command = msgspec.json.encode(Deposit(id=uuid4(), wallet_id=wallet_id, amount=7))
+        await producer.send(WALLET_COMMANDS, command, key=home.key, partition=home.partition)
+    await producer.stop()
+    for worker in (0, 1):
+        found = await zoe.get(f"/wallets/{wallet_id}?consistency=strong", worker=worker)
+        assert (found.status, found.document["balance"]) == (200, 7)
+        unknown = await zoe.get(f"/transactions/{uuid4()}", worker=worker)
+        assert (unknown.status, unknown.code) == (404, "transaction_not_found")
+
+
 async def test_copies_of_requests_have_one_answer_and_one_effect_although_a_worker_is_killed(
     live_stack: Stack,
 ) -> None:
@@ -158,3 +225,54 @@ async def redis(live_stack: Stack) -> AsyncIterator[Redis]:
 async def locks_of(redis: Redis) -> list[Lock]:
     """Return the locks of all partitions."""
     return [Lock(value or b"") for value in await redis.mget(map(LOCK_KEY.format, range(PARTITIONS)))]
+
+
+def owners(locks: list[Lock]) -> set[str]:
+    """Return who has locks."""
+    return {each.owner for each in locks}
+
+
+def are_dealt_out(locks: list[Lock]) -> bool:
+    """Tell whether both workers have locks, in one generation."""
+    return owners(locks) == {"worker-1", "worker-2"} and len({each.generation for each in locks}) == 1
+
+
+async def assert_no_lock_goes_back(redis: Redis, *, for_s: float) -> None:
+    """Assert that for a while no older generation takes a lock from a newer one."""
+    newest = [each.generation for each in await locks_of(redis)]
+    ends_s = time.monotonic() + for_s
+    while time.monotonic() < ends_s:
+        now = [each.generation for each in await locks_of(redis)]
+        assert all(after >= before for before, after in zip(newest, now, strict=True)), (newest, now)
+        newest = now
+        await asyncio.sleep(0.01)
+
+
+async def decided_twice(stack: Stack) -> list[int]:
+    """Return when those records came to Kafka that were decided more often than they were sent, in ms."""
+    servers = stack.env["MERCURIA_KAFKA"]
+    sent: Counter[UUID] = Counter()
+    async for record in read_log(servers, WALLET_COMMANDS):
+        command = read_command(record.value)
+        if (id_ := getattr(command, "id", None)) is not None:
+            sent[id_] += 1
+    told: Counter[tuple[int, int]] = Counter()
+    may: dict[tuple[int, int], int] = {}
+    times_ms: dict[tuple[int, int], int] = {}
+    async for record in read_log(servers, WALLET_EVENTS):
+        event, time_ms = read_told(record.value)
+        at = record.partition, event.offset
+        told[at] += 1
+        times_ms[at] = time_ms
+        may[at] = times_of(event, sent)
+    return [times_ms[at] for at, times in told.items() if times > may[at]]
+
+
+def times_of(event: object, sent: Counter[UUID]) -> int:
+    """Return how often an event may come: once for a leg, else as often as its command was sent."""
+    if isinstance(event, BalanceUpdated):
+        is_leg = event.kind == "transfer" and event.transaction_status != "pending"
+        return 1 if is_leg else sent[event.transaction_id]
+    if isinstance(event, CommandRejected) and event.command_type in ("credit", "refund", "forwarded"):
+        return 1
+    return sent[event.command_id]  # type: ignore[attr-defined]

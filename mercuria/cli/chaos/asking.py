@@ -2,20 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import aiohttp
 import msgspec
 
 from mercuria.embedded.ports import LOOPBACK
+from mercuria.streams.routing import Homes
 
 LOST = 0
 """What stands for the status where no answer came."""
 SILENCE_S = 45.0
 """Longer than anything may take here."""
 CONNECTED_WITHIN_S = 5.0
+SETTLED_WITHIN_S = 60.0
 NOT_SENT = frozenset({"wallets_unavailable", "overloaded", "shutting_down", "database_unavailable"})
 """Codes of refusals that a POST gets before anything of it is sent to a wallet."""
 
@@ -121,3 +124,16 @@ async def client() -> AsyncIterator[Client]:
     """Open a client with as many connections as it needs."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         yield Client(session)
+
+
+async def settled(client: Client, ports: Sequence[int], partitions: int, token: str) -> None:
+    """Wait until all workers know who owns each partition, and those decide."""
+    homes = Homes(partitions)
+    # None of these wallets is there, as only the owner of its partition can say.
+    strangers = {homes.of(id_).partition: id_ for id_ in (uuid4() for _ in range(40 * partitions))}
+    async with asyncio.timeout(SETTLED_WITHIN_S):
+        for id_ in strangers.values():
+            for port in ports:
+                path = f"/api/v1/wallets/{id_}?consistency=strong"
+                while (await client.ask(port, "GET", path, token=token)).status != 404:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)

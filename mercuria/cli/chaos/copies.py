@@ -16,7 +16,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from mercuria.adapters.tokens import Caller, Tokens
-from mercuria.cli.chaos.asking import Answer, Client, client
+from mercuria.cli.chaos.asking import Answer, Client, client, settled
 from mercuria.cli.chaos.books import Books
 from mercuria.cli.chaos.orders import Order, Orders, Person
 from mercuria.cli.chaos.siege import told_by
@@ -82,8 +82,8 @@ class Copies:
         self._ports = [worker.port for worker in stack.workers]
         tokens = Tokens(Settings.from_env(stack.env | {"MERCURIA_ACCESS_TOKEN_MINUTES": "1440"}))
         ids = [UUID(int=self._random.getrandbits(128), version=4) for _ in range(PEOPLE)]
-        people = [Person(id_, tokens.issue(Caller(id_, "user"))) for id_ in ids]
-        self._orders = Orders(self._random, people, f"copies-{seed}")
+        self._people = [Person(id_, tokens.issue(Caller(id_, "user"))) for id_ in ids]
+        self._orders = Orders(self._random, self._people, f"copies-{seed}")
         self._names: Counter[str] = Counter()
         self._slowest_s = 0.0
         self._done = 0
@@ -92,6 +92,8 @@ class Copies:
     async def run(self) -> Outcome:
         """Open wallets, send everything, kill a worker half-way, and check the answers against the log."""
         async with client() as self._client:
+            partitions = int(self._stack.env["MERCURIA_PARTITIONS"])
+            await settled(self._client, self._ports, partitions, self._people[0].token)
             await asyncio.gather(*(self._open() for _ in range(ACCOUNTS)))
             opened, began_s = len(self._orders.made), time.monotonic()
             killing = asyncio.create_task(self._kill_half_way())

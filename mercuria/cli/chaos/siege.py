@@ -24,7 +24,7 @@ from mercuria.adapters.postgres import Database
 from mercuria.adapters.projections import STAGE
 from mercuria.adapters.redis import connect
 from mercuria.adapters.tokens import Caller, Tokens
-from mercuria.cli.chaos.asking import Answer, Client, client
+from mercuria.cli.chaos.asking import Answer, Client, client, settled
 from mercuria.cli.chaos.books import Books, State, Told
 from mercuria.cli.chaos.orders import Account, Order, Orders, Person
 from mercuria.cli.chaos.trial import audit_stack, read_log
@@ -152,6 +152,8 @@ class Siege:
     async def run(self, faults: "Faults") -> Outcome:
         """Open wallets, use them while the faults happen, wait until all is answered, and check everything."""
         async with client() as self._client:
+            partitions = int(self.stack.env["MERCURIA_PARTITIONS"])
+            await settled(self._client, self.ports, partitions, self._people[0].token)
             await asyncio.gather(*(self._open() for _ in range(ACCOUNTS)))
             self.tell(f"{ACCOUNTS} wallets are open.")
             async with asyncio.TaskGroup() as group:
