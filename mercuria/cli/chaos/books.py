@@ -56,6 +56,13 @@ class Told:
         """Return what an order has done to wallets."""
         return list(self._movements[order.key].values())
 
+    def ending(self, order: Order) -> str | None:
+        """Return how the transaction that was ordered has ended; None where no wallet has heard of it."""
+        statuses = {each.transaction_status for each in self.movements(order)}
+        if not statuses:
+            return "failed" if self.refusals(order) else None
+        return next(iter(statuses - {"pending"}), "pending")
+
     def refusals(self, order: Order) -> list[CommandRejected]:
         """Return how an order, or a leg of its transfer, was refused."""
         return list(self._refusals[order.key].values())

@@ -479,7 +479,9 @@ class Siege:
         last = {id_: (max(states), states[max(states)]) for id_, states in told.states.items()}
         database = Database(self.stack.env["MERCURIA_DATABASE"])
         rows = await database.rows("SELECT id, version, balance, status FROM wallets")
+        transactions = await database.rows("SELECT reference, status FROM transactions")
         await database.close()
+        self._compare_transactions({row.reference: row.status for row in transactions}, told)
         in_postgres = {row.id: (row.version, State(row.balance, row.status)) for row in rows}
         for id_ in last.keys() | in_postgres.keys():
             if in_postgres.get(id_) != last.get(id_):
@@ -490,6 +492,15 @@ class Siege:
         for account in self.orders.accounts:
             for port in self.ports:
                 await self._compare_answer(account, port, last[account.id])
+
+    def _compare_transactions(self, statuses: dict[str | None, str], told: Told) -> None:
+        """Compare how transactions ended, as PostgreSQL has it, with the log."""
+        for order in self.orders.made:
+            expected = told.ending(order)
+            if order.kind != "open" and statuses.get(order.key) != expected:
+                self.violation(
+                    f"Order {order.key} is {statuses.get(order.key)} in PostgreSQL and {expected} in the log."
+                )
 
     async def _compare_cache(self, last: dict[UUID, tuple[int, State]]) -> None:
         homes = Homes(int(self.stack.env["MERCURIA_PARTITIONS"]))
