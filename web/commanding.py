@@ -18,17 +18,16 @@ from msgspec.structs import replace
 from mercuria.adapters.idempotency import MAX_KEY_CHARACTERS, command_id_of, key_prefix, wallet_id_of
 from mercuria.adapters.problems import FieldError, Problem
 from mercuria.adapters.redis import UNAVAILABLE
-from mercuria.app import app, cache, settings
+from mercuria.app import app, cache
 from mercuria.domain.commands import ClientCommand, Movement, Position
 from mercuria.domain.parsing import MAX_COMMAND_BYTES
 from mercuria.domain.rejections import Code
 from mercuria.domain.transaction import Transaction, asked_transaction
 from mercuria.streams.producing import Record
 from mercuria.streams.replies import Reply, Waiting
-from mercuria.streams.routing import Homes
 from mercuria.topics import WALLET_COMMANDS
 from mercuria.web.endpoint import Answer, Call
-from mercuria.web.reading import keys, settled_transaction
+from mercuria.web.reading import homes, keys, settled_transaction
 
 WAIT_S = 5.0
 MAX_WAIT_S = 30.0
@@ -48,7 +47,6 @@ _KEY = re.compile(rf"[\x20-\x7e]{{1,{MAX_KEY_CHARACTERS}}}")
 
 _encode = msgspec.json.Encoder().encode
 
-homes = Homes(settings.partitions)
 _looks: set[asyncio.Task[Transaction | None]] = set()
 _unacknowledged: set[asyncio.Future[int]] = set()
 
@@ -89,6 +87,16 @@ def ids_of(call: Call) -> Ids | Problem:
         detail = f"It must have 1 to {MAX_KEY_CHARACTERS} printable ASCII characters."
         return Problem("invalid_header", errors=[FieldError("Idempotency-Key", Code.INVALID_FIELD, detail)])
     return Ids(key_prefix(call.caller.id, key))
+
+
+def sent_by(call: Call, ids: Ids, wallet_id: UUID) -> dict[str, Any]:
+    """Return what every command says: its id, the wallet that decides, and on whose behalf it is sent."""
+    return {
+        "id": ids.command_at(wallet_id),
+        "wallet_id": wallet_id,
+        "actor_id": call.caller.id,
+        "actor_role": call.caller.role,
+    }
 
 
 def patience_of(call: Call) -> Patience:
@@ -241,6 +249,11 @@ def applied(call: Call) -> dict[str, str]:
     return {"Preference-Applied": preference} if preference else {}
 
 
+def location_of(transaction: Transaction) -> dict[str, str]:
+    """Return the header that says where a transaction can be asked for."""
+    return {"Location": f"/api/v1/transactions/{transaction.id}"}
+
+
 def pending_movement(command: Movement) -> Transaction:
     """Return the transaction that a command asks for, as long as nobody knows where it stands in the log."""
     return asked_transaction(command, Position(-1, -1, 0))
@@ -250,5 +263,4 @@ async def accepted(call: Call, transaction: Transaction, content: object) -> Ans
     """Answer that a transaction is on its way; it can be asked for from now on."""
     with suppress(*UNAVAILABLE):  # Else, whoever asks waits until PostgreSQL has it.
         await cache.remember_pending(transaction)
-    location = f"/api/v1/transactions/{transaction.id}"
-    return Answer(content, 202, {"Location": location} | applied(call))
+    return Answer(content, 202, location_of(transaction) | applied(call))

@@ -93,7 +93,6 @@ _OF_BODY = (
 _OF_COMMANDS = (
     "invalid_header",
     Code.COMMAND_ID_REUSED,
-    "idempotency_key_in_use",
     "not_decided",
     "wallets_unavailable",
 )

@@ -16,9 +16,11 @@ from mercuria.web.commanding import (
     applied,
     carry_out,
     ids_of,
+    location_of,
     pending_movement,
     refusal,
     replayed,
+    sent_by,
 )
 from mercuria.web.endpoint import Answer, Call, endpoint
 from mercuria.web.pages import PageQuery, page_of
@@ -66,14 +68,11 @@ class TransactionsQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
 )
 async def transfer(call: Call) -> Answer | Problem:
     """Move money to another wallet."""
-    ids, body, caller = ids_of(call), call.body, call.caller
+    ids, body = ids_of(call), call.body
     if isinstance(ids, Problem):
         return ids
     command = Transfer(
-        id=ids.command_at(body.from_wallet_id),
-        wallet_id=body.from_wallet_id,
-        actor_id=caller.id,
-        actor_role=caller.role,
+        **sent_by(call, ids, body.from_wallet_id),
         to_wallet_id=body.to_wallet_id,
         amount=body.amount,
         reference=body.reference,
@@ -90,8 +89,8 @@ async def transfer(call: Call) -> Answer | Problem:
     if problem is not None:
         return problem
     assert outcome.transaction is not None
-    location = {"Location": f"/api/v1/transactions/{outcome.transaction.id}"}
-    return Answer(transaction_body(outcome.transaction), 201, location | replayed(outcome) | applied(call))
+    headers = location_of(outcome.transaction) | replayed(outcome) | applied(call)
+    return Answer(transaction_body(outcome.transaction), 201, headers)
 
 
 @endpoint(

@@ -24,7 +24,6 @@ from mercuria.domain.commands import (
 from mercuria.domain.events import Status
 from mercuria.domain.money import MINOR_DIGITS
 from mercuria.domain.rejections import Code
-from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
 from mercuria.web.commanding import (
     Pending,
@@ -32,9 +31,11 @@ from mercuria.web.commanding import (
     applied,
     carry_out,
     ids_of,
+    location_of,
     pending_movement,
     refusal,
     replayed,
+    sent_by,
 )
 from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
 from mercuria.web.pages import PageQuery, page_of
@@ -119,16 +120,13 @@ _MOVE = (
 )
 async def open_wallet(call: Call) -> Answer | Problem:
     """Open a wallet."""
-    ids, body, caller = ids_of(call), call.body, call.caller
+    ids, body = ids_of(call), call.body
     if isinstance(ids, Problem):
         return ids
     wallet_id = ids.new_wallet()
     command = OpenWallet(
-        id=ids.command_at(wallet_id),
-        wallet_id=wallet_id,
-        actor_id=caller.id,
-        actor_role=caller.role,
-        owner_id=body.owner_id or caller.id,
+        **sent_by(call, ids, wallet_id),
+        owner_id=body.owner_id or call.caller.id,
         currency=body.currency,
         overdraft_limit=body.overdraft_limit,
         metadata=body.metadata,
@@ -287,10 +285,7 @@ async def _move(call: Call, kind: type[Deposit | Withdraw]) -> Answer | Problem:
     if isinstance(ids, Problem):
         return ids
     command = kind(
-        id=ids.command_at(wallet_id),
-        wallet_id=wallet_id,
-        actor_id=call.caller.id,
-        actor_role=call.caller.role,
+        **sent_by(call, ids, wallet_id),
         amount=body.amount,
         reference=body.reference,
         metadata=body.metadata,
@@ -306,7 +301,7 @@ async def _move(call: Call, kind: type[Deposit | Withdraw]) -> Answer | Problem:
         return problem
     assert outcome.transaction is not None
     content = movement_body(outcome.transaction, outcome.wallet)
-    return Answer(content, 201, _location(outcome.transaction) | replayed(outcome) | applied(call))
+    return Answer(content, 201, location_of(outcome.transaction) | replayed(outcome) | applied(call))
 
 
 async def _change_status(call: Call, kind: type[StatusCommand]) -> Answer | Problem:
@@ -314,10 +309,7 @@ async def _change_status(call: Call, kind: type[StatusCommand]) -> Answer | Prob
     if isinstance(ids, Problem):
         return ids
     command: ClientCommand = kind(
-        id=ids.command_at(wallet_id),
-        wallet_id=wallet_id,
-        actor_id=call.caller.id,
-        actor_role=call.caller.role,
+        **sent_by(call, ids, wallet_id),
         reason=call.body.reason,
     )
     outcome = await carry_out(call, ids, command)
@@ -331,10 +323,6 @@ async def _change_status(call: Call, kind: type[StatusCommand]) -> Answer | Prob
 def _wallet_answer(call: Call, wallet: Wallet | None, status: int, headers: dict[str, str]) -> Answer:
     assert wallet is not None, "an accepted command leaves a wallet"
     return Answer(wallet_body(wallet), status, headers | applied(call))
-
-
-def _location(transaction: Transaction) -> dict[str, str]:
-    return {"Location": f"/api/v1/transactions/{transaction.id}"}
 
 
 def _refused_to_show(call: Call, wallet: Wallet) -> Problem | None:

@@ -86,7 +86,6 @@ OF_HTTP: dict[str, Meaning] = _meanings(
         "transaction_not_found": (404, "There is no such transaction."),
         "method_not_allowed": (405, "This address does not take this method."),
         "request_timeout": (408, "The request took too long to arrive."),
-        "idempotency_key_in_use": (409, "A request with this Idempotency-Key is being worked on: ask again."),
         "expectation_failed": (417, "`Expect` may be `100-continue`, and nothing else."),
         "body_too_large": (413, "The body is larger than it may be."),
         "uri_too_long": (414, "The address is longer than it may be."),

@@ -14,6 +14,7 @@ from mode import Service
 
 from mercuria.adapters.cache import Balances, Cache
 from mercuria.adapters.redis import UNAVAILABLE
+from mercuria.adapters.resting import Rest, Resting
 from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
 from mercuria.streams.locks import PartitionLocks
@@ -21,8 +22,6 @@ from mercuria.streams.replies import CHANNEL, Replies, Reply, encode_replies
 
 MAX_CACHED_WALLETS = 200
 """A batch of more is a load, not people: its partition's cache is dropped, which costs nothing."""
-REST_S = 3.0
-"""For how long Redis is not asked again after it did not answer."""
 
 ToNode = tuple[str, Reply]
 
@@ -45,7 +44,7 @@ class Announcer(Service):
         self._replies = replies
         self._waiting: list[Announcement] = []
         self._some = asyncio.Event()
-        self._rest_until_s = 0.0
+        self._rest = Rest(UNAVAILABLE)
 
     def announce(self, announcement: Announcement) -> None:
         """Tell what was decided, soon."""
@@ -66,10 +65,6 @@ class Announcer(Service):
                 )
 
     async def _tell_redis(self, taken: list[Announcement]) -> None:
-        now_s = asyncio.get_running_loop().time()
-        if now_s < self._rest_until_s:
-            self._forget(taken)
-            return
         by_node: defaultdict[str, list[Reply]] = defaultdict(list)
         for each in taken:
             for node, reply in each.replies:
@@ -77,10 +72,11 @@ class Announcer(Service):
                     by_node[node].append(reply)
         messages = [(CHANNEL.format(node), encode_replies(replies)) for node, replies in by_node.items()]
         try:
-            await self._cache.remember(self._balances(taken), _transactions(taken), messages)
+            with self._rest.unless_away():
+                await self._cache.remember(self._balances(taken), _transactions(taken), messages)
         except UNAVAILABLE as error:
-            self.log.warning("What was decided cannot be cached: %s", type(error).__name__)
-            self._rest_until_s = now_s + REST_S
+            if not isinstance(error, Resting):
+                self.log.warning("What was decided cannot be cached: %s", type(error).__name__)
             self._forget(taken)
 
     def _balances(self, taken: Iterable[Announcement]) -> list[Balances]:
