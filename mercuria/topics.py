@@ -11,6 +11,14 @@ WALLET_COMMANDS = "mercuria.wallet.commands"
 WALLET_EVENTS = "mercuria.wallet.events"
 """Key: the wallet's id as text. Value: an event (`domain.events`) in its CloudEvents envelope."""
 
+TRANSACTION_EVENTS = "mercuria.transaction.events"
+"""Key: the id of the wallet whose event ended the transaction. Value: `transaction.completed` or `transaction.failed`
+(`domain.transaction`) in its CloudEvents envelope."""
+
+LEDGER_EVENTS = "mercuria.ledger.events"
+"""Key: as on the transaction topic. Value: `ledger.entry_created` (`domain.ledger.Entry`) in its CloudEvents envelope.
+A partition holds the ledger's chain of that number, and proves what PostgreSQL says of it."""
+
 WALLET_DEAD_LETTERS = "mercuria.wallet.dead-letters"
 """Key and value: as they came. Headers say why the record is no command, and where it came from."""
 
@@ -49,6 +57,8 @@ TOPICS: tuple[TopicSpec, ...] = (
         | {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_COMMAND_RECORD_BYTES)},
     ),
     TopicSpec(WALLET_EVENTS, _FOREVER | {"max.message.bytes": str(MAX_RECORD_BYTES)}),
+    TopicSpec(TRANSACTION_EVENTS, _FOREVER | {"max.message.bytes": str(MAX_RECORD_BYTES)}),
+    TopicSpec(LEDGER_EVENTS, _FOREVER | {"max.message.bytes": str(MAX_RECORD_BYTES)}),
     TopicSpec(WALLET_DEAD_LETTERS, _FOREVER | {"max.message.bytes": str(MAX_RECORD_BYTES)}),
     TopicSpec(BALANCES_CHANGELOG, _COMPACTED),
     TopicSpec(RECEIPTS_CHANGELOG, _COMPACTED),

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from mercuria.domain.commands import KINDS, Deposit, Movement, Position, Transfer, Withdraw
+from mercuria.domain.commands import KINDS, Deposit, Movement, Position, Transfer, WalletSide, Withdraw
 from mercuria.domain.events import (
     NO_COMMAND,
     BalanceUpdated,
@@ -58,6 +58,106 @@ class Transaction(Struct, frozen=True, kw_only=True):
     def is_visible_to(self, person_id: UUID) -> bool:
         """Tell whether a person took part in it: owns one of its wallets, or tried it and was refused."""
         return person_id in (self.from_owner_id, self.to_owner_id, self.actor_id)
+
+
+class TransactionCompleted(Struct, frozen=True, gc=False, kw_only=True):
+    """Money has moved. `sequence` counts the events of a partition from 1.
+
+    `initiated` is the record of the command topic that began the transaction, `offset` the one that completed it, in
+    the event's own partition. The wallets are as they were right after their part; None stands for outside.
+    """
+
+    sequence: int
+    offset: int
+    transaction_id: UUID
+    initiated: Position
+    kind: Kind
+    amount: int
+    currency: str
+    from_wallet: WalletSide | None
+    to_wallet: WalletSide | None
+    reference: str | None
+    metadata: dict[str, str]
+
+
+class TransactionFailed(Struct, frozen=True, gc=False, kw_only=True):
+    """Money did not move, or has come back. Fields are those of `TransactionCompleted`.
+
+    A wallet that took no part is known by its id only; `currency` is None where the command named none.
+    """
+
+    sequence: int
+    offset: int
+    transaction_id: UUID
+    initiated: Position
+    kind: Kind
+    amount: int
+    currency: str | None
+    from_wallet: WalletSide | None
+    to_wallet: WalletSide | None
+    reference: str | None
+    metadata: dict[str, str]
+    failure: Failure
+
+
+TransactionEvent = TransactionCompleted | TransactionFailed
+
+
+def ended(event: BalanceUpdated, sequence: int) -> TransactionEvent | None:
+    """Return what is told of the transaction that `event` has ended; None where it goes on."""
+    if event.transaction_status == "completed":
+        return TransactionCompleted(
+            sequence=sequence,
+            offset=event.offset,
+            transaction_id=event.transaction_id,
+            initiated=event.initiated,
+            kind=event.kind,
+            amount=event.amount,
+            currency=event.currency,
+            from_wallet=event.from_wallet,
+            to_wallet=event.to_wallet,
+            reference=event.reference,
+            metadata=event.metadata,
+        )
+    if event.failure is None:
+        return None
+    return TransactionFailed(
+        sequence=sequence,
+        offset=event.offset,
+        transaction_id=event.transaction_id,
+        initiated=event.initiated,
+        kind=event.kind,
+        amount=event.amount,
+        currency=event.currency,
+        from_wallet=event.from_wallet,
+        to_wallet=event.to_wallet,
+        reference=event.reference,
+        metadata=event.metadata,
+        failure=event.failure,
+    )
+
+
+def refused(transaction: Transaction, sequence: int) -> TransactionFailed:
+    """Return what is told of a transaction that a wallet has refused (`refused_transaction`)."""
+    assert transaction.failure is not None, "it was refused"
+    return TransactionFailed(
+        sequence=sequence,
+        offset=transaction.initiated.offset,
+        transaction_id=transaction.id,
+        initiated=transaction.initiated,
+        kind=transaction.kind,
+        amount=transaction.amount,
+        currency=transaction.currency,
+        from_wallet=_side(transaction.from_wallet_id, transaction.from_owner_id),
+        to_wallet=_side(transaction.to_wallet_id, transaction.to_owner_id),
+        reference=transaction.reference,
+        metadata=transaction.metadata,
+        failure=transaction.failure,
+    )
+
+
+def _side(wallet_id: UUID | None, owner_id: UUID | None) -> WalletSide | None:
+    return None if wallet_id is None else WalletSide(wallet_id, owner_id)
 
 
 def transaction_of(event: BalanceUpdated, time_ms: int) -> Transaction:

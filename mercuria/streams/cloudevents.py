@@ -9,14 +9,28 @@ import msgspec
 from msgspec import Struct
 
 from mercuria.domain.events import TYPES, Event
+from mercuria.domain.ledger import Entry
+from mercuria.domain.transaction import TransactionCompleted, TransactionEvent, TransactionFailed
 
 SOURCE = "/mercuria/wallets"
+
+NumberedEvent = TransactionEvent | Entry
+"""Events that are made of events, and count from 1 in each partition."""
+
+NUMBERED: dict[type, tuple[str, str]] = {
+    TransactionCompleted: ("transaction.completed", "/mercuria/transactions"),
+    TransactionFailed: ("transaction.failed", "/mercuria/transactions"),
+    Entry: ("ledger.entry_created", "/mercuria/ledger"),
+}
+"""The type and the source of each."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class CloudEvent(Struct, frozen=True, omit_defaults=True):
-    """The envelope. `id` is `<partition>-<offset>` of the command, so a repeated event is the same event."""
+    """The envelope. `id` is derived, so a repeated event is the same event: `<partition>-<offset>` of the command for
+    what wallets say, and `<partition>-<sequence>` for what is made of that.
+    """
 
     specversion: str
     id: str
@@ -24,7 +38,7 @@ class CloudEvent(Struct, frozen=True, omit_defaults=True):
     type: str
     time: str
     datacontenttype: str
-    data: Event
+    data: Event | NumberedEvent
     subject: UUID | None = None
 
 
@@ -44,6 +58,17 @@ def envelop(event: Event, partition: int, time_ms: int) -> bytes:
     )
 
 
+def envelop_numbered(event: NumberedEvent, partition: int, time_ms: int) -> bytes:
+    """Return an event of `partition` as JSON; the subject is the transaction."""
+    type_, source = NUMBERED[type(event)]
+    id_ = f"{partition}-{event.sequence}"
+    return _encode(
+        CloudEvent(
+            "1.0", id_, source, type_, rfc3339(time_ms), "application/json", event, event.transaction_id
+        )
+    )
+
+
 class _Envelope(Struct):
     type: str
     time: str
@@ -51,7 +76,8 @@ class _Envelope(Struct):
 
 
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
-_DECODERS: dict[str, Any] = {name: msgspec.json.Decoder(struct).decode for struct, name in TYPES.items()}
+_TYPES = TYPES | {struct: type_ for struct, (type_, _) in NUMBERED.items()}
+_DECODERS: dict[str, Any] = {name: msgspec.json.Decoder(struct).decode for struct, name in _TYPES.items()}
 
 
 def read_event(value: bytes) -> Event:
@@ -61,6 +87,12 @@ def read_event(value: bytes) -> Event:
 
 def read_told(value: bytes) -> tuple[Event, int]:
     """Return the event in an envelope, and when it happened, in ms."""
+    envelope = _decode_envelope(value)
+    return _DECODERS[envelope.type](envelope.data), _time_ms(envelope.time)
+
+
+def read_numbered(value: bytes) -> tuple[NumberedEvent, int]:
+    """Return the event in an envelope of the transaction or the ledger topic, and when it happened, in ms."""
     envelope = _decode_envelope(value)
     return _DECODERS[envelope.type](envelope.data), _time_ms(envelope.time)
 

@@ -1,0 +1,149 @@
+"""The ledger: double entry. A completed transaction is a debit and a credit of the same amount, and nothing else is.
+
+Debit and credit are named as for a liability, which a wallet is to whoever keeps it: a credit raises its balance. What
+comes in is debited from one account that stands for the world outside, and what goes out is credited to another.
+
+Each partition of the log has a chain: every entry's hash is made of its content and of the hash before it.
+"""
+
+from hashlib import sha256
+from typing import Literal
+from uuid import UUID
+
+from msgspec import Struct
+
+from mercuria.domain.commands import WalletSide
+from mercuria.domain.events import Kind
+from mercuria.domain.transaction import TransactionCompleted
+
+Direction = Literal["debit", "credit"]
+
+EXTERNAL_DEPOSITS = "external:deposits"
+EXTERNAL_WITHDRAWALS = "external:withdrawals"
+
+NO_HASH = bytes(32)
+"""What stands before the first entry of a chain."""
+
+# RFC 9562: version 8 is for ids made in a way of one's own.
+_VERSION_AND_VARIANT = 0xF << 76 | 0b11 << 62
+_VERSION_8 = 0x8 << 76 | 0b10 << 62
+
+
+class Entry(Struct, frozen=True, gc=False, kw_only=True):
+    """One side of a transaction. It is also the data of the event `ledger.entry_created`.
+
+    `sequence` counts the entries of its partition from 1. `account` is a wallet's id or an external account; only
+    wallets have an owner, a balance and a version, which are those right after. `hash` is in hexadecimal digits.
+    """
+
+    id: UUID
+    sequence: int
+    transaction_id: UUID
+    kind: Kind
+    account: str
+    owner_id: UUID | None
+    direction: Direction
+    amount: int
+    currency: str
+    balance_after: int | None
+    wallet_version: int | None
+    occurred_at_ms: int
+    hash: str
+
+
+def entries_of(
+    event: TransactionCompleted, partition: int, occurred_at_ms: int, *, sequence: int, previous: bytes
+) -> tuple[Entry, Entry]:
+    """Return the debit and the credit of a completed transaction.
+
+    Args:
+        sequence: of the last entry before them in the partition's chain, 0 for none.
+        previous: its hash.
+    """
+    debit = _entry(
+        event, "debit", event.from_wallet, EXTERNAL_DEPOSITS, partition, occurred_at_ms, sequence + 1, previous
+    )
+    credit = _entry(
+        event,
+        "credit",
+        event.to_wallet,
+        EXTERNAL_WITHDRAWALS,
+        partition,
+        occurred_at_ms,
+        sequence + 2,
+        bytes.fromhex(debit.hash),
+    )
+    return debit, credit
+
+
+def hash_after(
+    previous: bytes,
+    partition: int,
+    sequence: int,
+    transaction_id: UUID | str,
+    kind: str,
+    account: str,
+    direction: str,
+    amount: int,
+    currency: str,
+    balance_after: int | None,
+    wallet_version: int | None,
+    occurred_at_ms: int,
+) -> bytes:
+    """Return the hash of an entry that follows the one whose hash is `previous`."""
+    balance = "" if balance_after is None else balance_after
+    version = "" if wallet_version is None else wallet_version
+    content = (
+        f"{partition}|{sequence}|{transaction_id}|{kind}|{account}|{direction}|{amount}|{currency}"
+        f"|{balance}|{version}|{occurred_at_ms}"
+    )
+    return sha256(previous + content.encode()).digest()
+
+
+def entry_id(hash_: bytes) -> UUID:
+    """Return the id of the entry with a hash: a UUID of version 8, made of its first half."""
+    return UUID(int=int.from_bytes(hash_[:16]) & ~_VERSION_AND_VARIANT | _VERSION_8)
+
+
+def _entry(
+    event: TransactionCompleted,
+    direction: Direction,
+    side: WalletSide | None,
+    external: str,
+    partition: int,
+    occurred_at_ms: int,
+    sequence: int,
+    previous: bytes,
+) -> Entry:
+    account = external if side is None else str(side.wallet_id)
+    balance_after = None if side is None else side.balance
+    wallet_version = None if side is None else side.version
+    hash_ = hash_after(
+        previous,
+        partition,
+        sequence,
+        event.transaction_id,
+        event.kind,
+        account,
+        direction,
+        event.amount,
+        event.currency,
+        balance_after,
+        wallet_version,
+        occurred_at_ms,
+    )
+    return Entry(
+        id=entry_id(hash_),
+        sequence=sequence,
+        transaction_id=event.transaction_id,
+        kind=event.kind,
+        account=account,
+        owner_id=None if side is None else side.owner_id,
+        direction=direction,
+        amount=event.amount,
+        currency=event.currency,
+        balance_after=balance_after,
+        wallet_version=wallet_version,
+        occurred_at_ms=occurred_at_ms,
+        hash=hash_.hex(),
+    )
