@@ -16,7 +16,7 @@ from mode import ServiceT
 
 from mercuria.adapters.cache import Cache
 from mercuria.adapters.http import Limits, Web
-from mercuria.adapters.migrate import DatabaseAway, migrate
+from mercuria.adapters.migrate import DatabaseAway, NotTheOwner, migrate
 from mercuria.adapters.postgres import Database
 from mercuria.adapters.redis import connect
 from mercuria.config import Settings
@@ -111,15 +111,17 @@ class App(faust.App):
 
 
 async def migrate_soon() -> None:
-    """Bring PostgreSQL's schema up to date; while PostgreSQL is away, money moves without it.
+    """Bring PostgreSQL's schema up to date; while PostgreSQL is away or behind, money moves without it.
 
     Raises:
         MigrationError: the schema cannot be brought up to date.
     """
     try:
-        await asyncio.to_thread(migrate, settings.database)
+        await asyncio.to_thread(migrate, settings.database_owner)
     except DatabaseAway as error:
         logging.getLogger(__name__).warning("%s The schema is looked at when the worker starts again.", error)
+    except NotTheOwner as error:
+        logging.getLogger(__name__).warning("%s Until then, this worker does without PostgreSQL.", error)
 
 
 def tune_garbage_collection() -> None:

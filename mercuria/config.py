@@ -20,6 +20,8 @@ LEG_KEY_BYTES = 32
 EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound
 WINDOWS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
+_POSTGRESQL = ("postgresql", "postgres")
+
 Network = IPv4Network | IPv6Network
 
 
@@ -48,7 +50,9 @@ class Settings:
     kafka: str
     """Bootstrap servers, `host:port[,host:port…]`."""
     database: str
-    """PostgreSQL, as a libpq URL."""
+    """PostgreSQL as the application's role, as a libpq URL."""
+    database_owner: str
+    """The same database as the role that owns the schema, for migrations and rebuilds."""
     redis: str
     """Redis, as a `redis://` or `rediss://` URL."""
     partitions: int
@@ -115,14 +119,14 @@ class Settings:
         # An empty variable is no variable, as in a compose file that passes on what is not set.
         env = {name: value for name, value in (os.environ if environ is None else environ).items() if value}
         data_dir = Path(env.get("MERCURIA_DATA_DIR") or DEFAULT_DATA_DIR).absolute()
-        env = read_stack_env(data_dir) | env
+        env = _with_stack_env(read_stack_env(data_dir), env)
         http_port = _port(env, "MERCURIA_HTTP_PORT", 6066)
+        database = _url(env, "MERCURIA_DATABASE", "postgresql://127.0.0.1:5432/mercuria", _POSTGRESQL)
         return cls(
             data_dir=data_dir,
             kafka=_servers(env, "MERCURIA_KAFKA", "127.0.0.1:9092"),
-            database=_url(
-                env, "MERCURIA_DATABASE", "postgresql://127.0.0.1:5432/mercuria", ("postgresql", "postgres")
-            ),
+            database=database,
+            database_owner=_url(env, "MERCURIA_DATABASE_OWNER", database, _POSTGRESQL),
             redis=_url(env, "MERCURIA_REDIS", "redis://127.0.0.1:6379/0", ("redis", "rediss")),
             partitions=_integer(env, "MERCURIA_PARTITIONS", 8, 1, 1024),
             replication=_integer(env, "MERCURIA_REPLICATION", 1, 1, 16),
@@ -182,6 +186,15 @@ def read_stack_env(data_dir: Path) -> dict[str, str]:
         return {}
     pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
     return {name: _unquoted(value) for name, _, value in pairs}
+
+
+def _with_stack_env(stack_env: Mapping[str, str], env: Mapping[str, str]) -> dict[str, str]:
+    """Return what the environment says, and for the rest what stack.env says."""
+    there = dict(stack_env)
+    if env.get("MERCURIA_DATABASE", there.get("MERCURIA_DATABASE")) != there.get("MERCURIA_DATABASE"):
+        # The owner there is that of another database.
+        there.pop("MERCURIA_DATABASE_OWNER", None)
+    return {**there, **env}
 
 
 def _unquoted(value: str) -> str:

@@ -23,6 +23,7 @@ def test_defaults_lead_to_this_machine(tmp_path: Path) -> None:
         data_dir=tmp_path,
         kafka="127.0.0.1:9092",
         database="postgresql://127.0.0.1:5432/mercuria",
+        database_owner="postgresql://127.0.0.1:5432/mercuria",
         redis="redis://127.0.0.1:6379/0",
         partitions=8,
         replication=1,
@@ -61,6 +62,20 @@ def test_the_environment_comes_before_stack_env_and_that_before_defaults(tmp_pat
     assert (read.kafka, read.redis, read.partitions) == ("c:3", "redis://b:2/0", 8)
 
 
+def test_the_owner_in_stack_env_is_that_of_the_database_there(tmp_path: Path) -> None:
+    (tmp_path / "stack.env").write_text(
+        "MERCURIA_DATABASE=postgres://app@a/d\nMERCURIA_DATABASE_OWNER=postgres://o@a/d\n"
+    )
+    sourced = settings(tmp_path, MERCURIA_DATABASE="postgres://app@a/d")
+    assert sourced.database_owner == settings(tmp_path).database_owner == "postgres://o@a/d"
+    elsewhere = settings(tmp_path, MERCURIA_DATABASE="postgres://app@b/d")
+    assert elsewhere.database_owner == "postgres://app@b/d"
+    both = settings(
+        tmp_path, MERCURIA_DATABASE="postgres://app@b/d", MERCURIA_DATABASE_OWNER="postgres://o@b/d"
+    )
+    assert both.database_owner == "postgres://o@b/d"
+
+
 def test_an_empty_variable_is_no_variable(tmp_path: Path) -> None:
     (tmp_path / "stack.env").write_text("MERCURIA_KAFKA=a:1\n")
     read = settings(tmp_path, MERCURIA_KAFKA="", MERCURIA_PARTITIONS="", MERCURIA_WORKER="")
@@ -89,6 +104,8 @@ def test_a_worker_is_reached_where_it_listens(tmp_path: Path) -> None:
     [
         ("MERCURIA_KAFKA", "a:1,b:2,[::1]:3", "kafka", "a:1,b:2,[::1]:3"),
         ("MERCURIA_DATABASE", "postgres://u@h/d", "database", "postgres://u@h/d"),
+        ("MERCURIA_DATABASE", "postgres://u@h/d", "database_owner", "postgres://u@h/d"),
+        ("MERCURIA_DATABASE_OWNER", "postgres://o@h/d", "database_owner", "postgres://o@h/d"),
         ("MERCURIA_REDIS", "rediss://h:1/0", "redis", "rediss://h:1/0"),
         ("MERCURIA_PARTITIONS", "1", "partitions", 1),
         ("MERCURIA_PARTITIONS", "1024", "partitions", 1024),
@@ -166,7 +183,12 @@ def test_what_cannot_be_used_is_named_with_what_it_may_be(
 
 
 @pytest.mark.parametrize(
-    ("name", "scheme"), [("MERCURIA_DATABASE", "postgresql"), ("MERCURIA_REDIS", "redis")]
+    ("name", "scheme"),
+    [
+        ("MERCURIA_DATABASE", "postgresql"),
+        ("MERCURIA_DATABASE_OWNER", "postgresql"),
+        ("MERCURIA_REDIS", "redis"),
+    ],
 )
 @pytest.mark.parametrize("value", ["mysql://u:hunter2@h/d", "hunter2", "u:hunter2@h"])
 def test_a_url_that_cannot_be_used_is_not_shown_with_its_password(

@@ -4,10 +4,17 @@ yoyo-migrations reads the files and keeps its account of what is applied. Two th
 alone, so that a process may be killed at any moment and several may start at once: a migration and the note that it
 is applied are one transaction, and the lock is one of PostgreSQL's, which ends with its connection (yoyo's is a row
 that a killed process leaves behind).
+
+Workers go on meanwhile. What a migration has to lock, it waits for only briefly, since everybody who comes later waits
+behind it; then it lets them pass, and begins again.
+
+The role that owns the schema migrates. The application's may find out that nothing is to be done.
 """
 
+import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -16,19 +23,26 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import psycopg2
-from psycopg2.errors import LockNotAvailable
+from psycopg2.errors import DeadlockDetected, InsufficientPrivilege, LockNotAvailable, UndefinedTable
 from yoyo.backends.core.postgresql import PostgresqlBackend
 from yoyo.migrations import Migration, MigrationList
 
 CONNECT_TIMEOUT_S = 10
 LOCK_TIMEOUT_S = 600
-"""How long another process's migrations are waited for."""
+"""How long another process's migrations are waited for, and how long a migration's own locks."""
+TABLE_LOCK_TIMEOUT_S = 0.5
+"""So long at a time, a migration stands in the way of workers before it has a lock. Less than PostgreSQL takes to look
+for deadlocks (1 s), so that it is never a worker that is ended for one."""
+TABLE_LOCK_PAUSE_S = 1.0
+"""So long, workers can pass before it tries again."""
+
+LOCK = 0x6D657263
+"""The number of the advisory lock of who changes the schema or empties tables, the same for all processes."""
 
 _TABLE = "_yoyo_migration"
 """yoyo's account of what is applied."""
 
-_LOCK = 0x6D657263
-"""The advisory lock's number, the same for all processes."""
+log = logging.getLogger(__name__)
 
 
 class MigrationError(Exception):
@@ -39,19 +53,34 @@ class DatabaseAway(MigrationError):
     """PostgreSQL cannot be reached."""
 
 
-def migrate(database_url: str) -> list[str]:
+class NotTheOwner(MigrationError):
+    """Something is to be done, and this role may not do it."""
+
+
+def migrate(database_url: str, *, last: str | None = None) -> list[str]:
     """Apply the migrations that the database does not have yet, and return their names.
 
     Waits while another process does so.
 
+    Args:
+        last: the name of the last one to apply; by default, of all there are.
+
     Raises:
-        MigrationError: PostgreSQL cannot be reached, the database is newer than this code, or a migration fails.
+        MigrationError: PostgreSQL cannot be reached, the database is newer than this code, a migration fails, or
+            something is to be applied and the role does not own the schema.
     """
     with _Backend(_Address(database_url), _TABLE) as backend, _migrations() as migrations:
+        wanted = [each for each in migrations if last is None or each.id <= last]
+        known = {each.id for each in migrations}
+        if not _missing(backend, wanted, known):
+            return []
         _lock(backend)
-        backend.ensure_internal_schema_updated()
-        _refuse_newer(_applied(backend), {migration.id for migration in migrations})
-        return [_apply(backend, migration) for migration in backend.to_apply(migrations)]
+        # Another process may have done it meanwhile.
+        missing = _missing(backend, wanted, known)
+        if missing:
+            _require_owner(backend, missing)
+            backend.ensure_internal_schema_updated()
+        return [_apply_patiently(backend, migration) for migration in missing]
 
 
 class _Address(NamedTuple):
@@ -109,15 +138,53 @@ def _lock(backend: _Backend) -> None:
     """Wait until no other process migrates this database; the lock ends with the connection."""
     backend.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
     try:
-        backend.execute("SELECT pg_advisory_lock(:number)", {"number": _LOCK})
+        backend.execute("SELECT pg_advisory_lock(:number)", {"number": LOCK})
     except LockNotAvailable:
         raise MigrationError(
             f"Another process has been migrating the database for {LOCK_TIMEOUT_S} s; try again when it is done."
         ) from None
 
 
+def _missing(backend: _Backend, wanted: list[Migration], known: set[str]) -> list[Migration]:
+    """Return the migrations that the database does not have.
+
+    Raises:
+        MigrationError: the database is newer than this code.
+    """
+    applied = _applied(backend)
+    _refuse_newer(applied, known)
+    return [each for each in wanted if each.id not in applied]
+
+
 def _applied(backend: _Backend) -> set[str]:
-    return {name for (name,) in backend.execute(f"SELECT migration_id FROM {_TABLE}")}  # noqa: S608  a constant
+    try:
+        return {name for (name,) in backend.execute(f"SELECT migration_id FROM {_TABLE}")}  # noqa: S608  a constant
+    except UndefinedTable:
+        return set()
+    except InsufficientPrivilege:
+        # The application's role asks, and the database is from before there was one.
+        raise _not_the_owner(backend, "migrations") from None
+
+
+def _require_owner(backend: _Backend, missing: list[Migration]) -> None:
+    """Raise `NotTheOwner` where this role owns no schema that could be migrated."""
+    ((is_owner,),) = backend.execute(
+        "SELECT COALESCE("
+        " (SELECT pg_has_role(tableowner, 'USAGE') FROM pg_tables"
+        "  WHERE schemaname = current_schema() AND tablename = :table),"
+        " has_schema_privilege(current_schema(), 'CREATE'))",
+        {"table": _TABLE},
+    )
+    if not is_owner:
+        raise _not_the_owner(backend, ", ".join(str(each.id) for each in missing))
+
+
+def _not_the_owner(backend: _Backend, lacks: str) -> NotTheOwner:
+    ((role,),) = backend.execute("SELECT current_user")
+    return NotTheOwner(
+        f"The database lacks {lacks}, and the role {role} does not own it: run `mercuria migrate` with"
+        " MERCURIA_DATABASE_OWNER, the URL of the role that does."
+    )
 
 
 def _refuse_newer(applied: set[str], known: set[str]) -> None:
@@ -129,12 +196,33 @@ def _refuse_newer(applied: set[str], known: set[str]) -> None:
         )
 
 
+def _apply_patiently(backend: _Backend, migration: Migration) -> str:
+    """Apply a migration when it gets its locks, without holding workers up for long."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    tell = log.warning
+    while True:
+        try:
+            return _apply(backend, migration)
+        except (LockNotAvailable, DeadlockDetected) as error:
+            if time.monotonic() > deadline:
+                raise MigrationError(
+                    f"The migration {migration.id} has not got its locks for {LOCK_TIMEOUT_S} s: {_first_line(error)}."
+                ) from error
+        tell("The migration %s waits for somebody who uses what it changes, and tries again.", migration.id)
+        # Once is enough.
+        tell = log.debug
+        time.sleep(TABLE_LOCK_PAUSE_S)
+
+
 def _apply(backend: _Backend, migration: Migration) -> str:
     """Apply a migration and note it, in one transaction."""
     try:
         with backend.transaction():
+            backend.execute(f"SET LOCAL lock_timeout = '{TABLE_LOCK_TIMEOUT_S * 1000:.0f}ms'")
             migration.process_steps(backend, "apply")
             backend.mark_one(migration)
+    except (LockNotAvailable, DeadlockDetected):
+        raise
     except psycopg2.Error as error:
         raise MigrationError(f"The migration {migration.id} failed: {_first_line(error)}") from error
     return str(migration.id)

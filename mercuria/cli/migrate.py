@@ -16,7 +16,7 @@ from mercuria.cli.options import data_dir_option
 def migrate() -> None:
     """Apply the migrations that the database does not have yet."""
     try:
-        applied = apply_migrations(settings.database)
+        applied = apply_migrations(settings.database_owner)
     except MigrationError as error:
         sys.exit(f"mercuria: {error}")
     for name in applied:

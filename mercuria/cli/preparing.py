@@ -24,7 +24,7 @@ def prepare(env: Mapping[str, str]) -> None:
     declare.prepare(env)
     settings = Settings.from_env(env)
     shed_foreign_variables(settings)
-    migrate(settings.database)
+    migrate(settings.database_owner)
     _ensure_token_keys(settings)
 
 

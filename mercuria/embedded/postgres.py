@@ -1,6 +1,7 @@
 """The embedded PostgreSQL.
 
-A password protects it, since every user of the machine can reach loopback. The superuser has none and so cannot
+Two roles log in: the owner of the schema, for migrations and rebuilds, and the application's, which owns nothing.
+Passwords protect them, since every user of the machine can reach loopback. The superuser has none and so cannot
 connect at all: what only it may do is done in single-user mode, before the server listens.
 """
 
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -32,7 +34,11 @@ assert _PACKAGE is not None and _PACKAGE.origin is not None, "a dependency of Me
 BINARIES = Path(_PACKAGE.origin).parent / "pginstall18" / "bin"
 
 NAME = "mercuria"
-"""The role that owns the database, and the database."""
+"""The database."""
+OWNER = "mercuria"
+"""The role that owns the database and all in it."""
+APPLICATION = "mercuria_app"
+"""The role of workers: what it may do, migrations grant it."""
 
 ORPHANS_TIMEOUT_S = 20
 
@@ -55,13 +61,18 @@ class Postgres(Part):
 
     @property
     def passfile(self) -> Path:
-        """Holds the password, in libpq's format; it stands in no URL and on no command line."""
+        """Holds the passwords, in libpq's format; they stand in no URL and on no command line."""
         return self.directory.path / "pgpass"
 
     @property
     def url(self) -> str:
-        """Where clients find it."""
-        return f"postgresql://{NAME}@{self.address}/{NAME}?passfile={quote(str(self.passfile))}"
+        """Where workers find it."""
+        return self._url_of(APPLICATION)
+
+    @property
+    def owner_url(self) -> str:
+        """Where migrations and rebuilds find it."""
+        return self._url_of(OWNER)
 
     def account(self) -> Account | None:
         return server_account()
@@ -89,13 +100,13 @@ class Postgres(Part):
             let_pass(account, BINARIES)
         if not (self.data / "PG_VERSION").exists():
             self._create(account)
-        elif not self.passfile.exists():
-            self._set_password(self.data, account, "ALTER")
+        elif self._passwords().keys() < {OWNER, APPLICATION}:
+            self._let_log_in(self.data, account, self._passwords())
 
     def probe(self) -> bool:
         # What is said here, libpq does not take from its PG* variables, which may be meant for another server.
         said = {
-            "password": self._password(),
+            "password": self._passwords().get(APPLICATION, ""),
             "sslmode": "disable",
             "gssencmode": "disable",
             "channel_binding": "prefer",
@@ -107,8 +118,16 @@ class Postgres(Part):
             return False
         return True
 
-    def _password(self) -> str:
-        return self.passfile.read_text("utf-8").rstrip("\n").rpartition(":")[2]
+    def _url_of(self, role: str) -> str:
+        return f"postgresql://{role}@{self.address}/{NAME}?passfile={quote(str(self.passfile))}"
+
+    def _passwords(self) -> dict[str, str]:
+        """Return the passwords that are known, by role."""
+        try:
+            lines = self.passfile.read_text("utf-8").splitlines()
+        except FileNotFoundError:
+            return {}
+        return {role: password for _, role, password in (line.rsplit(":", 2) for line in lines)}
 
     def _clear_leftovers(self) -> None:
         """Wait for the backends of a killed server: a new one refuses to start beside them."""
@@ -132,18 +151,31 @@ class Postgres(Part):
         access = ("--auth-local=reject", "--auth-host=scram-sha-256")
         self._run(account, "initdb", "-D", str(new), "-U", "postgres", *locale, *access)
         (new / "pg_hba.conf").write_text(_ACCESS, "utf-8")
-        self._set_password(new, account, "CREATE", f"CREATE DATABASE {NAME} OWNER {NAME}")
+        self._let_log_in(new, account, {}, f"CREATE DATABASE {NAME} OWNER {OWNER}")
         if self.data.exists():
             self.data.rmdir()
         new.rename(self.data)
 
-    def _set_password(self, data: Path, account: Account | None, verb: str, *statements: str) -> None:
-        password = secrets.token_urlsafe(24)
-        role = f"{verb} ROLE {NAME} LOGIN CREATEDB CREATEROLE PASSWORD '{password}'"
-        script = "".join(f"{statement};\n" for statement in (role, *statements))
+    def _let_log_in(
+        self, data: Path, account: Account | None, known: Mapping[str, str], *statements: str
+    ) -> None:
+        """Give both roles a password, but for those whose password is known; make them where they are missing."""
+        passwords = {role: known.get(role) or secrets.token_urlsafe(24) for role in (OWNER, APPLICATION)}
+        changes = [
+            statement
+            for role, rights in ((OWNER, "CREATEDB CREATEROLE"), (APPLICATION, ""))
+            if role not in known
+            for statement in (
+                f"DO $$ BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+                f"ALTER ROLE {role} LOGIN {rights} PASSWORD '{passwords[role]}'",
+            )
+        ]
+        # In single-user mode, a statement ends with its line.
+        script = "".join(f"{statement};\n" for statement in [*changes, *statements])
         self._run(account, "postgres", "--single", "-D", str(data), "postgres", script=script)
         # Any port: the server may get another one at a later start.
-        write_atomically(self.passfile, f"{LOOPBACK}:*:*:{NAME}:{password}\n", PRIVATE)
+        lines = [f"{LOOPBACK}:*:*:{role}:{password}\n" for role, password in passwords.items()]
+        write_atomically(self.passfile, "".join(lines), PRIVATE)
 
     def _run(self, account: Account | None, program: str, *arguments: str, script: str = "") -> None:
         with self.log.open() as log, tempfile.TemporaryFile() as errors:

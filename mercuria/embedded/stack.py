@@ -232,11 +232,17 @@ class Stack:
 
     def _settle_env(self, http_port: int) -> None:
         """Find out how everything is reached; what the environment says is elsewhere is there."""
+        if self._postgres is not None:
+            database, owner = self._postgres.url, self._postgres.owner_url
+        else:
+            database = self._environ["MERCURIA_DATABASE"]
+            owner = self._environ.get("MERCURIA_DATABASE_OWNER") or database
         self.env = {
             "MERCURIA_DATA_DIR": str(self.directory.path),
             "MERCURIA_URL": f"http://{in_url(reachable_host(self._environ))}:{http_port}",
             "MERCURIA_KAFKA": self._kafka.address if self._kafka else self._environ["MERCURIA_KAFKA"],
-            "MERCURIA_DATABASE": self._postgres.url if self._postgres else self._environ["MERCURIA_DATABASE"],
+            "MERCURIA_DATABASE": database,
+            "MERCURIA_DATABASE_OWNER": owner,
             "MERCURIA_REDIS": self._redis.url if self._redis else self._environ["MERCURIA_REDIS"],
             "MERCURIA_HTTP_PORT": str(http_port),
             "MERCURIA_PARTITIONS": str(self._settle_partitions()),

@@ -28,7 +28,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("MERCURIA_", "PG"))}
     data_dir = tmp_path_factory.mktemp("auth") / "data"
     with Stack(data_dir, environ=environ | NO_KAFKA, supervise=False) as stack:
-        migrate(stack.env["MERCURIA_DATABASE"])
+        migrate(stack.env["MERCURIA_DATABASE_OWNER"])
         yield stack
 
 

@@ -1,5 +1,6 @@
 """Migrations: once each, whoever starts them, how many do so at once, and whenever one of them is killed."""
 
+import logging
 import re
 import secrets
 import signal
@@ -7,18 +8,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 import pytest
 
-from mercuria.adapters.migrate import MigrationError, migrate
+from mercuria.adapters.migrate import MigrationError, NotTheOwner, migrate
 from mercuria.embedded.stack import Stack
+from tests.embedded.conftest import clean_environ
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 NAMES = sorted(file.stem for file in MIGRATIONS.glob("*.sql"))
 PROGRAM = "import sys; from mercuria.adapters.migrate import migrate; print(*migrate(sys.argv[1]))"
+START = (
+    "import asyncio, logging; logging.basicConfig(level='WARNING');"
+    " from mercuria.app import migrate_soon; asyncio.run(migrate_soon())"
+)
 PATIENCE_S = 30
 
 
@@ -26,10 +33,15 @@ PATIENCE_S = 30
 def url(servers: Stack) -> Iterator[str]:
     """Return the URL of an empty database."""
     name = f"empty_{secrets.token_hex(4)}"
-    own = servers.env["MERCURIA_DATABASE"]
+    own = servers.env["MERCURIA_DATABASE_OWNER"]
     execute(own, f"CREATE DATABASE {name}")
     yield urlunsplit(urlsplit(own)._replace(path=f"/{name}"))
     execute(own, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def as_application(url: str) -> str:
+    """Return the URL of the application's role for a database."""
+    return url.replace("//mercuria@", "//mercuria_app@", 1)
 
 
 def execute(url: str, sql: str) -> None:
@@ -166,3 +178,66 @@ def test_a_database_that_is_newer_is_refused_in_one_sentence(url: str) -> None:
 def test_where_nothing_listens_there_is_one_sentence() -> None:
     with pytest.raises(MigrationError, match=r"^PostgreSQL cannot be reached: .*refused"):
         migrate("postgresql://127.0.0.1:1/mercuria")
+
+
+# Who may.
+
+
+def test_the_application_finds_out_that_nothing_is_to_be_done(url: str) -> None:
+    migrate(url)
+    assert migrate(as_application(url)) == []
+
+
+@pytest.mark.parametrize(
+    ("last", "lacks"), [(None, ", ".join(NAMES)), ("0002_wallets", "migrations"), (NAMES[-2], "")]
+)
+def test_the_application_changes_nothing_and_says_who_does(url: str, last: str | None, lacks: str) -> None:
+    if last is not None:
+        migrate(url, last=last)
+    before = tables(url)
+    with pytest.raises(NotTheOwner) as refused:
+        migrate(as_application(url))
+    sentence = str(refused.value)
+    assert sentence.startswith(f"The database lacks {lacks}")
+    assert sentence.endswith(
+        ", and the role mercuria_app does not own it: run `mercuria migrate` with MERCURIA_DATABASE_OWNER,"
+        " the URL of the role that does."
+    )
+    assert tables(url) == before
+
+
+def test_a_worker_of_the_application_starts_beside_a_database_that_is_behind(
+    url: str, tmp_path: Path
+) -> None:
+    environ = clean_environ() | {"MERCURIA_DATA_DIR": str(tmp_path), "MERCURIA_DATABASE": as_application(url)}
+    command = [sys.executable, "-c", START]
+    behind = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    assert "does not own it" in behind.stderr and "does without PostgreSQL" in behind.stderr
+    assert tables(url) == []
+    owners = environ | {"MERCURIA_DATABASE_OWNER": url}
+    assert subprocess.run(command, env=owners, capture_output=True, check=True).stderr == b""
+    assert migrate(url) == []
+
+
+# While others work.
+
+
+def test_nobody_waits_long_for_a_migration_that_waits(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    migrate(url, last="0002_wallets")
+    reader = psycopg2.connect(url)
+    reader.cursor().execute("SELECT FROM positions")
+    with ThreadPoolExecutor(1) as threads:
+        migrating = threads.submit(migrate, url)
+        for _ in range(2):
+            wait_until(lambda: waiting(url) == 1)
+            began = time.monotonic()
+            # It comes behind the migration, and would wait until the first reader is done.
+            scalar(url, "SELECT count(*) FROM positions")
+            assert time.monotonic() - began < 2
+        assert not migrating.done()
+        reader.rollback()
+        assert migrating.result(PATIENCE_S) == NAMES[2:]
+    reader.close()
+    (said,) = caplog.messages
+    assert said == "The migration 0003_ledger waits for somebody who uses what it changes, and tries again."

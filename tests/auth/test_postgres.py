@@ -24,11 +24,14 @@ async def small(servers: Stack) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def table(database: Database) -> AsyncIterator[str]:
+async def table(servers: Stack) -> AsyncIterator[str]:
     """Return the name of an empty table with one unique column `word`."""
-    await database.execute("CREATE TABLE words (word text CONSTRAINT one_of_each UNIQUE)")
+    owner = Database(servers.env["MERCURIA_DATABASE_OWNER"], size=1)
+    await owner.execute("CREATE TABLE words (word text CONSTRAINT one_of_each UNIQUE)")
+    await owner.execute("GRANT SELECT, INSERT ON words TO mercuria_app")
     yield "words"
-    await database.execute("DROP TABLE words")
+    await owner.execute("DROP TABLE words")
+    await owner.close()
 
 
 async def words(database: Database) -> list[str]:

@@ -40,8 +40,9 @@ async def write_everywhere(env: dict[str, str]) -> None:
     await producer.start()
     await producer.send_and_wait("kept", b"record")
     await producer.stop()
-    with psycopg2.connect(env["MERCURIA_DATABASE"]) as connection, connection.cursor() as cursor:
+    with psycopg2.connect(env["MERCURIA_DATABASE_OWNER"]) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE kept AS SELECT 'row' AS what")
+        cursor.execute("GRANT SELECT ON kept TO mercuria_app")
     connection.close()
     redis.Redis.from_url(env["MERCURIA_REDIS"]).set("kept", "value")
 
@@ -74,6 +75,32 @@ async def test_a_second_start_keeps_ports_and_data_also_in_a_shell_that_sourced_
         assert [server.name for server in stack.servers] == ["kafka", "postgres", "redis"]
         assert await read_everywhere(first) == [b"record", ("row",), b"value"]
     assert survivors(tmp_path) == []
+
+
+def test_a_data_directory_with_one_role_gets_the_other_one_and_keeps_all(tmp_path: Path) -> None:
+    with Stack(tmp_path, environ=only("database")) as stack:
+        with psycopg2.connect(stack.postgres.owner_url) as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE TABLE kept AS SELECT 'row' AS what")
+        connection.close()
+    old = stack.postgres
+    passwords = old.passfile.read_text().splitlines(keepends=True)
+    old.passfile.write_text(passwords[0])
+    old._run(
+        old.account(),
+        "postgres",
+        "--single",
+        "-D",
+        str(old.data),
+        "postgres",
+        script="DROP ROLE mercuria_app;\n",
+    )
+    with Stack(tmp_path, environ=only("database")) as stack:
+        assert stack.postgres.passfile.read_text().splitlines(keepends=True)[0] == passwords[0]
+        psycopg2.connect(stack.postgres.url).close()
+        with psycopg2.connect(stack.postgres.owner_url) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT what FROM kept")
+            assert cursor.fetchall() == [("row",)]
+        connection.close()
 
 
 def test_a_port_that_another_program_took_meanwhile_is_left_to_it(tmp_path: Path) -> None:

@@ -41,14 +41,33 @@ async def test_kafka_keeps_what_a_producer_was_acknowledged(stack: Stack) -> Non
     assert (record.partition, record.value) == (1, b"hello")
 
 
-def test_postgresql_answers_the_owner_of_the_database(stack: Stack) -> None:
-    with psycopg2.connect(stack.env["MERCURIA_DATABASE"]) as connection, connection.cursor() as cursor:
+@pytest.mark.parametrize(
+    ("variable", "role"),
+    [("MERCURIA_DATABASE", "mercuria_app"), ("MERCURIA_DATABASE_OWNER", "mercuria")],
+)
+def test_postgresql_answers_the_application_and_the_owner(stack: Stack, variable: str, role: str) -> None:
+    with psycopg2.connect(stack.env[variable]) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT current_user, current_database(), current_setting('fsync')")
-        assert cursor.fetchone() == ("mercuria", "mercuria", "on")
+        assert cursor.fetchone() == (role, "mercuria", "on")
     connection.close()
 
 
-@pytest.mark.parametrize("user", ["mercuria", "postgres"])
+def test_the_application_owns_nothing_and_makes_nothing_that_stays(stack: Stack) -> None:
+    with psycopg2.connect(stack.env["MERCURIA_DATABASE"]) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls,"
+            " (SELECT count(*) FROM pg_shdepend WHERE refobjid = pg_roles.oid AND deptype = 'o'),"
+            " (SELECT count(*) FROM pg_auth_members WHERE member = pg_roles.oid)"
+            " FROM pg_roles WHERE rolname = current_user"
+        )
+        assert cursor.fetchone() == (False, 0, 0)
+        cursor.execute("CREATE TEMPORARY TABLE passing (number integer) ON COMMIT DROP")
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            cursor.execute("CREATE TABLE staying (number integer)")
+    connection.close()
+
+
+@pytest.mark.parametrize("user", ["mercuria", "mercuria_app", "postgres"])
 def test_postgresql_refuses_whoever_has_no_password(stack: Stack, user: str) -> None:
     with pytest.raises(psycopg2.OperationalError, match="password"):
         psycopg2.connect(

@@ -9,7 +9,7 @@ from mercuria.adapters.history import History
 from mercuria.adapters.migrate import migrate
 from mercuria.adapters.postgres import Database
 from mercuria.adapters.projections import Projections
-from mercuria.embedded.postgres import Postgres
+from mercuria.embedded.postgres import APPLICATION, OWNER, Postgres
 from mercuria.embedded.stack import Stack
 from tests.embedded.conftest import only
 
@@ -19,7 +19,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """Return a started PostgreSQL with the schema, which nobody starts again when it is killed."""
     data_dir = tmp_path_factory.mktemp("projections") / "data"
     with Stack(data_dir, environ=only("database"), supervise=False) as stack:
-        migrate(stack.postgres.url)
+        migrate(stack.postgres.owner_url)
         yield stack.postgres
 
 
@@ -30,9 +30,14 @@ def url(postgres: Postgres) -> str:
     return postgres.url
 
 
+def as_owner(url: str) -> str:
+    """Return where the owner of an embedded PostgreSQL's tables finds it, if the application does at `url`."""
+    return url.replace(f"//{APPLICATION}@", f"//{OWNER}@", 1)
+
+
 def empty(url: str) -> None:
-    """Empty the tables."""
-    connection = psycopg2.connect(url)
+    """Empty the tables, as their owner."""
+    connection = psycopg2.connect(as_owner(url))
     with connection, connection.cursor() as cursor:
         # For a few rows, several times as fast as TRUNCATE.
         for table in ("positions", "wallets", "wallet_events", "transactions"):

@@ -467,7 +467,7 @@ class _Bench:
         self._tell("Filling the tables of pgbench.")
         tps = []
         try:
-            with pgbench_database(self._stack.env["MERCURIA_DATABASE"], scale) as dsn:
+            with pgbench_database(self._stack.env["MERCURIA_DATABASE_OWNER"], scale) as dsn:
                 self._wait_idle()
                 for number in range(1, rounds + 1):
                     tps.append(pgbench_tps(dsn, self._seconds))
