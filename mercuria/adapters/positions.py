@@ -20,10 +20,16 @@ class Place(NamedTuple):
     Args:
         read: the offset of the last record of its topic that is part of its tables; -1 before the first.
         command: the highest offset on the command topic whose event is part of them; -1 before the first.
+        sequence: where events are numbered, the number of the last one that is part of them; 0 before the first.
+        told: the number of the last event that its tables have told the next topic; 0 before the first.
+        sent: the highest number that was ever put into its outbox.
     """
 
     read: int = -1
     command: int = -1
+    sequence: int = 0
+    told: int = 0
+    sent: int = 0
 
 
 class Positions:
@@ -45,7 +51,7 @@ class Positions:
             rows = await self._database.rows(_SQL["places"], {"stage": self._stage})
         except UndefinedTable as error:
             raise DatabaseUnavailable("PostgreSQL is not migrated: run `mercuria migrate`.") from error
-        return {row.partition: Place(row.read_offset, row.command_offset) for row in rows}
+        return {row.partition: Place(*row[1:]) for row in rows}
 
     async def caught_up(self, ends: Mapping[int, int], timeout_s: float) -> bool:
         """Wait until partitions reach `ends`, the offsets behind the last records of the stage's topic.

@@ -4,18 +4,27 @@ They are the text that COPY takes, since nothing brings rows into PostgreSQL fas
 (`adapters.projections` does that).
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 import msgspec
 
 from mercuria.adapters.positions import Place
 from mercuria.domain.commands import Position
-from mercuria.domain.events import TYPES, BalanceUpdated, CommandRejected, Event, StatusChanged, WalletCreated
-from mercuria.domain.transaction import Transaction, refused_transaction, transaction_of
+from mercuria.domain.events import TYPES, BalanceUpdated, CommandRejected, StatusChanged, WalletCreated
+from mercuria.domain.transaction import (
+    Transaction,
+    TransactionEvent,
+    TransactionFailed,
+    ended,
+    refused,
+    refused_transaction,
+    transaction_of,
+)
 
 NULL = r"\N"
 NO_METADATA = "{}"
@@ -25,11 +34,20 @@ _encode_json = msgspec.json.Encoder().encode
 
 
 class Told(NamedTuple):
-    """A record of the event topic: the event, when it happened, and the record's offset."""
+    """A record of a topic of events: the event, when it happened, and the record's offset and key."""
 
-    event: Event
+    event: Any
     time_ms: int
     offset: int
+    key: bytes | None = None
+
+
+class Tells(NamedTuple):
+    """An event for the next topic, with its key."""
+
+    event: Any
+    time_ms: int
+    key: bytes | None
 
 
 class _Change(NamedTuple):
@@ -45,7 +63,6 @@ class Texts(NamedTuple):
     `changes` says what becomes of `changed` wallets that are there: by parameter, the text of an array.
     """
 
-    moved: dict[int, Place]
     events: str
     transactions: str
     openings: str
@@ -62,6 +79,8 @@ class Rows:
 
     def __init__(self, places: Mapping[int, Place]) -> None:
         self.places = dict(places)
+        self.tells: defaultdict[int, list[Tells]] = defaultdict(list)
+        """By partition, what is told to the next topic; what was told before is left out."""
         self._before = dict(places)
         self._events: list[str] = []
         self._openings: dict[int, tuple[WalletCreated, int]] = {}
@@ -73,19 +92,27 @@ class Rows:
 
     def take(self, partition: int, told: Iterable[Told]) -> None:
         """Take records of a partition that follow those before; what is projected already is left out."""
-        read, command = self.places[partition]
-        for event, time_ms, offset in told:
+        place = self.places[partition]
+        read, command, told_before, tells = place.read, place.command, place.told, self.tells[partition]
+        for event, time_ms, offset, key in told:
             if offset <= read:
                 continue
             read = offset
             if event.offset <= command:
                 continue
             command = event.offset
+            end: TransactionEvent | None = None
             if type(event) is CommandRejected:
-                self._take_refusal(partition, event, time_ms)
+                end = self._take_refusal(partition, event, time_ms, told_before + 1)
             else:
                 self._take(partition, cast(WalletCreated | BalanceUpdated | StatusChanged, event), time_ms)
-        self.places[partition] = Place(read, command)
+                if type(event) is BalanceUpdated:
+                    end = ended(event, told_before + 1)
+            if end is not None:
+                told_before += 1
+                if told_before > place.sent:
+                    tells.append(Tells(end, time_ms, key))
+        self.places[partition] = Place(read, command, told=told_before, sent=max(place.sent, told_before))
 
     @property
     def size(self) -> int:
@@ -102,7 +129,6 @@ class Rows:
         pending = map(_transaction_row, self._pending.values())
         changed = [change for number, change in self._changes.items() if number not in self._openings]
         return Texts(
-            moved=self.moved,
             events="".join(self._events),
             transactions="".join([*self._transactions, *pending]),
             openings="".join(
@@ -140,10 +166,14 @@ class Rows:
             self._ended.add(initiated)
         self._transactions.append(_transaction_row(transaction))
 
-    def _take_refusal(self, partition: int, event: CommandRejected, time_ms: int) -> None:
+    def _take_refusal(
+        self, partition: int, event: CommandRejected, time_ms: int, sequence: int
+    ) -> TransactionFailed | None:
         transaction = refused_transaction(event, Position(partition, event.offset, time_ms))
-        if transaction is not None:
-            self._transactions.append(_transaction_row(transaction, is_refused=True))
+        if transaction is None:
+            return None
+        self._transactions.append(_transaction_row(transaction, is_refused=True))
+        return refused(transaction, sequence)
 
 
 # The text of rows.

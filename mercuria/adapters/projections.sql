@@ -1,37 +1,7 @@
 -- The writing half of wallets, their events and transactions. All is COPY, or speaks of whole arrays.
 
--- name: set_up
-SELECT
-    set_config('timezone', 'UTC', false),
-    set_config('client_encoding', 'UTF8', false),
-    set_config('statement_timeout', %(statement_timeout_ms)s, false),
-    set_config('idle_in_transaction_session_timeout', %(idle_timeout_ms)s, false),
-    -- Few rows are looked up in large tables, whatever the statistics say: those lag behind what was just written.
-    set_config('enable_hashjoin', 'off', false),
-    set_config('enable_mergejoin', 'off', false);
-
 -- name: make_room
 CREATE TEMPORARY TABLE IF NOT EXISTS told_transactions (LIKE transactions) ON COMMIT DELETE ROWS;
-
--- name: introduce
-INSERT INTO positions (stage, partition, read_offset, command_offset)
-SELECT %(stage)s, partition, -1, -1
-FROM unnest(%(partitions)s::integer[]) AS partition
-ON CONFLICT DO NOTHING;
-
--- name: lock
-SELECT partition, read_offset, command_offset
-FROM positions
-WHERE stage = %(stage)s AND partition = ANY (%(partitions)s::integer[])
-ORDER BY partition
-FOR UPDATE SKIP LOCKED;
-
--- name: move
-UPDATE positions
-SET read_offset = moved.read_offset, command_offset = moved.command_offset
-FROM unnest(%(partitions)s::integer[], %(read_offsets)s::bigint[], %(command_offsets)s::bigint[])
-    AS moved (partition, read_offset, command_offset)
-WHERE positions.stage = %(stage)s AND positions.partition = moved.partition;
 
 -- name: copy_events
 COPY wallet_events (

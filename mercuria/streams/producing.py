@@ -13,10 +13,10 @@ from msgspec import Struct
 from mercuria.topics import max_batch_bytes
 
 MAX_CONNECTIONS = 16
-"""How many connections a worker produces over, at the most."""
+"""Over how many connections a worker produces what its partitions decide, at the most."""
 
 
-class Record(Struct, frozen=True, gc=False):
+class Record(Struct, frozen=True, gc=False, array_like=True):
     """A record to append. `time_ms` is its timestamp; `headers` are pairs of name and bytes."""
 
     key: bytes | None
@@ -30,23 +30,23 @@ class Producer(driver.Producer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._connections: dict[int, _Connection] = {}
-        self._lanes: dict[tuple[int, str, int], _Lane] = {}
+        self._connections: dict[int | str, _Connection] = {}
+        self._lanes: dict[tuple[int | str, str, int], _Lane] = {}
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {"acks": "all", "enable_idempotence": True}
 
     def enqueue(
-        self, source: int, topic: str, partition: int, records: Sequence[Record]
+        self, source: int | str, topic: str, partition: int, records: Sequence[Record]
     ) -> asyncio.Future[int]:
-        """Hand over records that come from the partition `source`.
+        """Hand over records that come from the partition `source`, or from what else has this name.
 
         They are appended in order, and in as few record batches as they fit into.
 
         Returns:
             The offset of the first record, when Kafka has acknowledged all of them; -1 when there is none.
         """
-        number = source % MAX_CONNECTIONS
+        number = source if isinstance(source, str) else source % MAX_CONNECTIONS
         lane = self._lanes.get((number, topic, partition))
         if lane is None:
             connection = self._connections.get(number)

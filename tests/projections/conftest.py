@@ -40,7 +40,7 @@ def empty(url: str) -> None:
     connection = psycopg2.connect(as_owner(url))
     with connection, connection.cursor() as cursor:
         # For a few rows, several times as fast as TRUNCATE.
-        for table in ("positions", "wallets", "wallet_events", "transactions"):
+        for table in ("positions", "wallets", "wallet_events", "transactions", "outbox_events"):
             cursor.execute(f"DELETE FROM {table}")
     connection.close()
 

@@ -119,7 +119,9 @@ def _command(random: Random, index: int, wallet_ids: list[UUID], people: list[UU
 def fetched(log: Log, partition: int, start: int, end: int) -> Fetched:
     """Return the records of a partition from one offset to before another, as a fetch has them."""
     records = enumerate(log[partition][start:end], start)
-    return Fetched([SimpleNamespace(offset=offset, value=value) for offset, value in records], start)
+    return Fetched(
+        [SimpleNamespace(offset=offset, value=value, key=None) for offset, value in records], start
+    )
 
 
 def model_of(log: Log) -> Model:
@@ -136,7 +138,7 @@ def bring_in(log: Log, writer: Projections) -> None:
     rows = Rows(writer.begin(range(len(log))))
     for partition, events in enumerate(log):
         rows.take(partition, told(fetched(log, partition, 0, len(events))))
-    writer.write(rows.texts())
+    writer.write(rows.texts(), rows.moved)
 
 
 def told(records: Fetched) -> list[Told]:

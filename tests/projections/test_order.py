@@ -26,7 +26,7 @@ def project(random: Random, log: Log, writers: list[Projections]) -> None:
         if random.random() < 0.2:
             tables.leave()
             continue
-        tables.write(rows.texts())
+        tables.write(rows.texts(), rows.moved)
         for partition in partitions:
             read[partition] = rows.places[partition].read + 1
 
@@ -42,4 +42,4 @@ def test_any_order_any_cuts_and_anything_again_give_the_same_tables(
     project(random, log, writers)
     assert read_tables(url) == model_of(log).comparable()
     ends = {partition: len(events) - 1 for partition, events in enumerate(log) if events}
-    assert {partition: read for partition, (read, _) in places(url).items() if read >= 0} == ends
+    assert {partition: read for partition, (read, *_) in places(url).items() if read >= 0} == ends

@@ -10,9 +10,12 @@ from typing import Any
 import psycopg2
 import pytest
 
+from mercuria.adapters.projected_rows import Rows
 from mercuria.adapters.projections import Projections
-from mercuria.agents.projection import MAX_WAITING, GapError, Projection
+from mercuria.agents.stage import MAX_WAITING, GapError, Stage
 from mercuria.embedded.postgres import Postgres
+from mercuria.streams.cloudevents import read_told
+from tests.projections.conftest import as_owner
 from tests.projections.logs import Log, bring_in, fetched, model_of, random_log
 from tests.projections.model import places, read_tables
 
@@ -24,7 +27,9 @@ class Worker:
 
     def __init__(self, log: Log, url: str, random: Random, **options: Any) -> None:
         options = {"seek_takes_s": 0.2} | options
-        self.projection = Projection(Projections(url), self._seek, **options)
+        self.stage = Stage(
+            Projections(url), Rows, read_told, self._seek, says="wallets and transactions", **options
+        )
         self.next = [0] * len(log)
         self.seeks: list[tuple[int, int]] = []
         self._log = log
@@ -39,7 +44,7 @@ class Worker:
                 await asyncio.sleep(0.01)
                 continue
             self.next[partition] = end
-            await self.projection.take(partition, fetched(self._log, partition, start, end))
+            await self.stage.take(partition, fetched(self._log, partition, start, end))
 
     async def _seek(self, partition: int, offset: int) -> None:
         self.seeks.append((partition, offset))
@@ -50,7 +55,7 @@ class Worker:
 async def running(worker: Worker, log: Log) -> AsyncIterator[asyncio.Task[None]]:
     """Let a worker work; yield the task that writes."""
     tasks = [asyncio.create_task(worker.read(partition)) for partition in range(len(log))]
-    writing = asyncio.create_task(worker.projection.run())
+    writing = asyncio.create_task(worker.stage.run())
     try:
         yield writing
     finally:
@@ -70,7 +75,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def is_done(worker: Worker, log: Log) -> bool:
     """Tell whether all of a log is projected, as the worker knows."""
-    known = worker.projection.places
+    known = worker.stage.places
     return all(number in known and known[number].read == len(log[number]) - 1 for number in range(len(log)))
 
 
@@ -95,20 +100,20 @@ async def test_a_killed_postgresql_is_waited_for_and_nothing_is_lost_or_doubled(
     caplog.set_level(logging.WARNING)
     async with running(worker, log):
         for _ in range(3):
-            before = sum(place.read for place in worker.projection.places.values())
+            before = sum(place.read for place in worker.stage.places.values())
             await until(lambda least=before + 20: progress(worker) > least or is_done(worker, log))  # type: ignore[misc]
             await asyncio.to_thread(postgres.kill)
             await asyncio.sleep(random.random() / 2)
             await asyncio.to_thread(postgres.start)
         await until(lambda: is_done(worker, log))
     assert read_tables(url) == model_of(log).comparable()
-    said = [record.getMessage() for record in caplog.records if record.name == "mercuria.agents.projection"]
+    said = [record.getMessage() for record in caplog.records if record.name == "mercuria.agents.stage"]
     assert 1 <= sum("is away" in each for each in said) <= 3
     assert sum("is back" in each for each in said) == sum("is away" in each for each in said)
 
 
 def progress(worker: Worker) -> int:
-    return sum(place.read for place in worker.projection.places.values())
+    return sum(place.read for place in worker.stage.places.values())
 
 
 async def test_a_postgresql_that_is_away_at_first_is_waited_for_with_little_in_memory(
@@ -118,7 +123,7 @@ async def test_a_postgresql_that_is_away_at_first_is_waited_for_with_little_in_m
     try:
         worker = Worker(log, url, random)
         async with running(worker, log):
-            await until(lambda: worker.projection.is_away)
+            await until(lambda: worker.stage.is_away)
             read = worker.next[0]
             await until(lambda: worker.next[0] >= read)
             # One more is in the reader's hands.
@@ -138,7 +143,7 @@ async def test_a_worker_stops_beside_a_frozen_postgresql_and_the_next_one_goes_o
         async with running(first, log):
             await until(lambda: progress(first) > 20)
             postgres.suspend()
-            await until(lambda: first.projection.is_waiting(0))
+            await until(lambda: first.stage.is_waiting(0))
         # It came here, so it does not hang.
     finally:
         postgres.resume()
@@ -190,13 +195,13 @@ async def test_a_gap_that_stays_ends_the_worker(url: str, log: Log, random: Rand
 
     async def read_only_later_ones() -> None:
         while True:
-            await worker.projection.take(1, fetched(gone, 1, 5, 10))
+            await worker.stage.take(1, fetched(gone, 1, 5, 10))
 
     reading = asyncio.create_task(read_only_later_ones())
     try:
         with pytest.raises(GapError):
             async with asyncio.timeout(WITHIN_S):
-                await worker.projection.run()
+                await worker.stage.run()
     finally:
         reading.cancel()
 
@@ -207,7 +212,7 @@ async def test_a_partition_that_somebody_else_writes_holds_up_no_other(
     worker = Worker(log, url, random)
     writers[0].begin([1])
     async with running(worker, log):
-        known = worker.projection.places
+        known = worker.stage.places
         await until(lambda: 0 in known and known[0].read == len(log[0]) - 1)
         assert 1 not in known
         writers[0].leave()
@@ -219,7 +224,7 @@ async def test_no_partition_waits_until_the_others_are_done(url: str, log: Log, 
     # A transaction takes a piece of one partition, or two.
     worker = Worker(log, url, random, max_rows=5)
     async with running(worker, log):
-        known = worker.projection.places
+        known = worker.stage.places
         await until(lambda: any(place.read == len(log[number]) - 1 for number, place in known.items()))
         assert all(known[number].read > len(log[number]) / 2 for number in range(len(log)))
         await until(lambda: is_done(worker, log))
@@ -230,7 +235,7 @@ async def test_a_bug_is_raised_and_not_tried_again(
     url: str, writers: list[Projections], log: Log, random: Random
 ) -> None:
     bring_in(log, writers[0])
-    connection = psycopg2.connect(url)
+    connection = psycopg2.connect(as_owner(url))
     with connection, connection.cursor() as cursor:
         cursor.execute("DELETE FROM positions")
     connection.close()

@@ -1,26 +1,29 @@
-"""The projection: brings what partitions of the event topic say into PostgreSQL, in order and once.
+"""A stage: brings what partitions of a topic say into PostgreSQL, in order and once, and tells the next topic.
 
 All partitions of a worker are written together. One transaction costs the same for one event and for hundreds, and a
 transfer whose debit and credit are in two partitions is mostly written once, with its end.
 
 Each transaction locks where its partitions are, drops what is there already, and writes the rows with the new places.
-So it does not matter what Faust has acknowledged, whether a COMMIT was answered, or who else writes.
+So it does not matter what Faust has acknowledged, whether a COMMIT was answered, or who else writes. What is told is
+written to the stage's outbox in the same transaction, and leaves it when the next topic has it (`streams.relay`).
 """
 
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from mode.utils.logging import get_logger
 
 from mercuria.adapters.positions import Place
 from mercuria.adapters.postgres import DatabaseUnavailable
-from mercuria.adapters.projected_rows import Rows, Told
-from mercuria.adapters.projections import Projections
-from mercuria.streams.cloudevents import read_told
+from mercuria.adapters.projected_rows import Tells, Told
+from mercuria.adapters.stage_tables import OutboxRow, StageTables
+from mercuria.streams.cloudevents import envelop_numbered
+from mercuria.streams.producing import Record
+from mercuria.streams.relay import Letter, Relay, letter_of, pack
 from mercuria.streams.transport import Fetched
 
 PACE_S = 0.02
@@ -30,6 +33,9 @@ SLICE = 50
 """So many events are read before others have their turn: commands are decided on the same event loop."""
 MAX_WAITING = 4
 """How many fetches of a partition may wait here; further ones wait in Kafka."""
+
+DROP_AFTER_S = 0.1
+"""After it, what was published leaves the outbox, also when nothing else is to be written."""
 
 LOCKED_RETRY_S = 0.2
 LONGEST_RETRY_S = 2.0
@@ -54,11 +60,39 @@ class _Sought(NamedTuple):
     times: int
 
 
-class Projection:
+class StageRows(Protocol):
+    """Rows of some events, as a stage makes them (`adapters.projected_rows.Rows` is one).
+
+    `places` is how far partitions are with them, and `tells` by partition what is told to the next topic.
+    """
+
+    places: dict[int, Place]
+    tells: defaultdict[int, list[Tells]]
+
+    def take(self, partition: int, told: Iterable[Told]) -> None:
+        """Take records of a partition that follow those before; what is there already is left out."""
+
+    @property
+    def size(self) -> int:
+        """How many rows there are, about."""
+
+    @property
+    def moved(self) -> dict[int, Place]:
+        """The partitions whose place is another one now."""
+
+    def texts(self) -> Any:
+        """Return what is to be written."""
+
+
+class Stage:
     """What waits to be written, and the one who writes it.
 
     Args:
         tables: in PostgreSQL.
+        rows: makes rows of what follows some places.
+        read: reads an event and its time in ms from a record's value.
+        says: what the stage writes, for people.
+        relay: brings what is told to the next topic, if anything is.
         seek: lets reading of a partition go on at an offset.
         seek_takes_s: for so long after a seek, what was on its way before may come.
         max_rows: a transaction is complete when it has more; larger ones would be little cheaper, and hold up others.
@@ -66,16 +100,24 @@ class Projection:
 
     def __init__(
         self,
-        tables: Projections,
+        tables: StageTables[Any],
+        rows: Callable[[dict[int, Place]], StageRows],
+        read: Callable[[bytes], tuple[Any, int]],
         seek: Callable[[int, int], Awaitable[None]],
         *,
+        says: str,
+        relay: Relay | None = None,
         seek_takes_s: float = SEEK_TAKES_S,
         max_rows: int = MAX_ROWS,
     ) -> None:
         self.places: dict[int, Place] = {}
         """How far partitions were when this worker wrote them last."""
         self._tables = tables
+        self._rows = rows
+        self._read = read
         self._seek = seek
+        self._says = says
+        self._relay = relay
         self._seek_takes_s = seek_takes_s
         self._max_rows = max_rows
         self._waiting: defaultdict[int, deque[Fetched]] = defaultdict(deque)
@@ -85,7 +127,11 @@ class Projection:
         self._away_since_s: float | None = None
         self._retry_s = 0.0
         # Of its own: the shared threads may all be busy with passwords.
-        self._thread = ThreadPoolExecutor(1, "projection")
+        self._thread = ThreadPoolExecutor(1, tables.stage)
+        self._to_look_at: set[int] = set()
+        self._is_drop_due = False
+        if relay is not None:
+            relay.on_published = self._drop_soon
 
     @property
     def is_away(self) -> bool:
@@ -104,10 +150,19 @@ class Projection:
         waiting.append(records)
         self._some.set()
 
+    def look_at(self, partitions: Collection[int]) -> None:
+        """Look what the outbox holds of partitions, although nothing comes."""
+        self._to_look_at.update(partitions)
+        self._some.set()
+
     def forget(self, partition: int) -> None:
         """Drop what waits of a partition: it has gone to another worker, or is read again."""
         self._waiting[partition].clear()
+        self._to_look_at.discard(partition)
         self._sought.pop(partition, None)
+        self.places.pop(partition, None)
+        if self._relay is not None:
+            self._relay.forget(partition)
 
     async def run(self) -> None:
         """Write what comes, until cancelled. PostgreSQL is waited for, however long it is away.
@@ -115,27 +170,35 @@ class Projection:
         Raises:
             GapError: records are missing for good.
             psycopg2.Error: a bug.
+            Exception: Kafka did not take what is told.
         """
         try:
             while True:
                 await self._some.wait()
+                if self._relay is not None:
+                    await self._relay.room()
                 began_s = time.monotonic()
-                await self._project()
+                await self._step()
                 await asyncio.sleep(began_s + PACE_S - time.monotonic())
         finally:
             # What a thread still writes has its effect or none; nobody here waits for it.
             self._tables.interrupt()
             self._thread.shutdown(wait=False)
 
-    async def _project(self) -> None:
+    async def _step(self) -> None:
         """Write what waits, and let reading go back where something is missing."""
-        waiting = [number for number, pieces in self._waiting.items() if pieces]
-        if not waiting:
+        published = dict(self._relay.published) if self._relay is not None else {}
+        concerned = {number for number, pieces in self._waiting.items() if pieces} | self._to_look_at
+        if self._is_drop_due:
+            concerned |= published.keys()
+            self._is_drop_due = False
+        if not concerned:
             self._some.clear()
             return
         try:
-            places = await self._in_thread(self._tables.begin, waiting)
-            missing = await self._write(places)
+            places = await self._in_thread(self._tables.begin, sorted(concerned))
+            await self._adopt(places)
+            missing = await self._write(places, published)
         except DatabaseUnavailable as error:
             await self._wait_for_postgres(error)
             return
@@ -146,13 +209,23 @@ class Projection:
             # Who had the partitions before still writes them.
             await asyncio.sleep(LOCKED_RETRY_S)
 
-    async def _write(self, places: dict[int, Place]) -> dict[int, int]:
+    async def _adopt(self, places: dict[int, Place]) -> None:
+        """Where somebody else has written last, take over what the outbox holds."""
+        strange = [number for number, place in places.items() if self.places.get(number) != place]
+        if self._relay is not None and strange:
+            letters = [letter_of(*row) for row in await self._in_thread(self._tables.left, strange)]
+            for number in strange:
+                self._relay.replace(number, [letter for letter in letters if letter.partition == number])
+        self.places.update(places)
+        self._to_look_at -= places.keys()
+
+    async def _write(self, places: dict[int, Place], published: dict[int, int]) -> dict[int, int]:
         """Write what follows `places`; return where records are missing, and from which offset on."""
-        rows, missing, done = Rows(places), dict[int, int](), list[tuple[int, Fetched]]()
+        rows, missing, done = self._rows(places), dict[int, int](), list[tuple[int, Fetched]]()
         for partition, piece in self._in_turn([number for number in self._waiting if number in places]):
             follows = rows.places[partition].read + 1
             if piece.start <= follows:
-                await _take(rows, partition, piece)
+                await self._take(rows, partition, piece)
                 missing.pop(partition, None)
             else:
                 missing[partition] = follows
@@ -160,9 +233,14 @@ class Projection:
             if rows.size > self._max_rows:
                 break
         moved = rows.moved
-        if moved:
+        if moved or published:
             # The texts are made here: in the thread, that would keep others from the interpreter for longer.
-            await self._in_thread(self._tables.write, rows.texts())
+            letters = list(_letters(rows))
+            told = [OutboxRow(each.partition, each.sequence, pack(each.records)) for each in letters]
+            await self._in_thread(self._tables.write, rows.texts(), moved, told, published)
+            if self._relay is not None:
+                self._relay.has_left(published)
+                self._relay.take(letters)
         else:
             await self._in_thread(self._tables.leave)
         self.places.update(rows.places)
@@ -170,6 +248,27 @@ class Projection:
             self._sought.pop(partition, None)
         await self._drop(done)
         return missing
+
+    async def _take(self, rows: StageRows, partition: int, records: Fetched) -> None:
+        for start in range(0, len(records), SLICE):
+            rows.take(partition, self._told(records[start : start + SLICE]))
+            await asyncio.sleep(0)
+
+    def _told(self, records: list[Any]) -> Iterator[Told]:
+        # One by one, so that an event's memory is free again before the next one wants some.
+        for record in records:
+            event, time_ms = self._read(record.value)
+            yield Told(event, time_ms, record.offset, record.key)
+
+    def _drop_soon(self) -> None:
+        """Let what was published leave the outbox: with the next rows, or alone when none come."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(DROP_AFTER_S, self._drop_now)
+
+    def _drop_now(self) -> None:
+        if self._relay is not None and (self._relay.published or self._relay.has_failed):
+            self._is_drop_due = True
+            self._some.set()
 
     def _in_turn(self, partitions: list[int]) -> Iterator[tuple[int, Fetched]]:
         """Yield the first piece of each partition, then the second of each, and so on."""
@@ -199,7 +298,7 @@ class Projection:
         if sought is not None and times and now_s < sought.at_s + self._seek_takes_s:
             return
         if times >= MAX_SEEKS:
-            raise GapError(f"Partition {partition} of the event topic does not go on at {offset}.")
+            raise GapError(f"Stage {self._tables.stage}: partition {partition} does not go on at {offset}.")
         self._sought[partition] = _Sought(offset, now_s, times + 1)
         await self._seek(partition, offset)
 
@@ -209,26 +308,23 @@ class Projection:
     async def _wait_for_postgres(self, error: DatabaseUnavailable) -> None:
         if self._away_since_s is None:
             self._away_since_s, self._retry_s = time.monotonic(), PACE_S
-            log.warning("PostgreSQL is away; wallets and transactions wait to be written to it: %s", error)
+            log.warning("PostgreSQL is away; %s wait to be written to it: %s", self._says, error)
         await asyncio.sleep(self._retry_s)
         self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)
 
     def _say_back(self) -> None:
         if self._away_since_s is not None:
             away_s, self._away_since_s = time.monotonic() - self._away_since_s, None
-            log.warning(
-                "PostgreSQL is back after %.1f s; wallets and transactions are written again.", away_s
-            )
+            log.warning("PostgreSQL is back after %.1f s; %s are written again.", away_s, self._says)
 
 
-async def _take(rows: Rows, partition: int, records: Fetched) -> None:
-    for start in range(0, len(records), SLICE):
-        rows.take(partition, _told(records[start : start + SLICE]))
-        await asyncio.sleep(0)
-
-
-def _told(records: list[Any]) -> Iterator[Told]:
-    # One by one, so that an event's memory is free again before the next one wants some.
-    for record in records:
-        event, time_ms = read_told(record.value)
-        yield Told(event, time_ms, record.offset)
+def _letters(rows: StageRows) -> Iterator[Letter]:
+    """Put what rows tell into letters, one for each partition."""
+    for partition, tells in rows.tells.items():
+        if tells:
+            records = [
+                Record(key, envelop_numbered(event, partition, time_ms), time_ms)
+                for event, time_ms, key in tells
+            ]
+            size = sum(len(record.value or b"") for record in records)
+            yield Letter(partition, tells[-1].event.sequence, records, size)

@@ -1,0 +1,13 @@
+"""The stage that enters completed transactions into PostgreSQL's ledger, and tells of each entry."""
+
+from mercuria.adapters.ledger_tables import LedgerTables
+from mercuria.agents.staging import Staged
+from mercuria.app import settings
+from mercuria.streams.cloudevents import read_numbered
+from mercuria.topics import LEDGER_EVENTS, TRANSACTION_EVENTS
+
+tables = LedgerTables(settings.database)
+
+ledger = Staged(
+    TRANSACTION_EVENTS, tables, tables.rows, read_numbered, says="entries of the ledger", tells=LEDGER_EVENTS
+)
