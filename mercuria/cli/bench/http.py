@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import platform
-import pstats
 import random
 import statistics
 import subprocess
@@ -26,18 +25,17 @@ from rich.console import Console
 from rich.table import Table
 
 from mercuria.adapters.tokens import Caller, Role, Tokens
-from mercuria.cli.bench import bench, http_load, profiled
+from mercuria.cli.bench import bench, http_load
 from mercuria.cli.bench.http_load import Outcome, Plan
 from mercuria.cli.bench.measuring import family_cpu_s
 from mercuria.cli.bench.pgbench import CLIENTS, THREADS, PgbenchError, pgbench_database, pgbench_tps
+from mercuria.cli.bench.stacks import bench_stack, own_environ, pid_of, profiling
 from mercuria.cli.bench.workload import CURRENCY, FUNDS
-from mercuria.cli.chaos import KEPT_VARIABLES
-from mercuria.cli.preparing import prepare
 from mercuria.config import Settings
 from mercuria.domain.commands import ClientCommand, Deposit, OpenWallet
 from mercuria.embedded.errors import StackError
-from mercuria.embedded.ports import LOOPBACK, free_port
-from mercuria.embedded.stack import WORKER_COMMAND, Stack
+from mercuria.embedded.ports import LOOPBACK
+from mercuria.embedded.stack import Stack
 from mercuria.embedded.worker import Worker
 from mercuria.streams.client import command_producer
 
@@ -46,9 +44,7 @@ ANSWER_TIMEOUT_S = 30
 IDLE_CORES = 0.15
 """Workers that take less processor time than so many cores have nothing to do."""
 IDLE_WITHIN_S = 120
-PROFILE_WITHIN_S = 10
 POLL_S = 0.05
-PROFILE_LINES = 40
 
 Tell = Callable[[str], None]
 Kind = Literal["transfers", "reads"]
@@ -162,7 +158,7 @@ def http(
     with tempfile.TemporaryDirectory(prefix="mercuria-bench-") as directory:
         profile_file = Path(directory) / "profile" if profile else None
         try:
-            with _stack(Path(directory) / "data", workers, partitions, profile_file) as stack:
+            with bench_stack(Path(directory) / "data", workers, partitions, profile_file) as stack:
                 accounts = Accounts(stack, wallets, seed)
                 measured = _Bench(stack, accounts, connections, seconds, warm_up_s, seed, console.print)
                 report = measured.report(rounds, scale)
@@ -174,30 +170,6 @@ def http(
     sys.exit(1 if report.audit.violations else 0)
 
 
-def _stack(directory: Path, workers: int, partitions: int, profile_file: Path | None) -> Stack:
-    profiled_worker = [sys.executable, "-P", profiled.__file__, str(profile_file), "worker"]
-    return Stack(
-        directory,
-        workers=workers,
-        partitions=partitions,
-        # A port of its own: the default one may be wanted by a stack that serves people.
-        http_port=free_port(),
-        prepare=prepare,
-        supervise=False,
-        worker_command=profiled_worker if profile_file else WORKER_COMMAND,
-        environ=_own_environ(),
-    )
-
-
-def _own_environ() -> dict[str, str]:
-    """Return the environment without an installation's settings: this stack is none."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("MERCURIA_") or name in KEPT_VARIABLES
-    }
-
-
 class Accounts:
     """Wallets of one currency, each of a person of their own, and those people's access tokens.
 
@@ -206,7 +178,7 @@ class Accounts:
     """
 
     def __init__(self, stack: Stack, count: int, seed: int) -> None:
-        environ = _own_environ() | stack.env | {"MERCURIA_ACCESS_TOKEN_MINUTES": str(TOKEN_MINUTES)}
+        environ = own_environ() | stack.env | {"MERCURIA_ACCESS_TOKEN_MINUTES": str(TOKEN_MINUTES)}
         self._tokens = Tokens(Settings.from_env(environ))
         self._random = random.Random(seed)  # noqa: S311  a workload, not a secret
         self.owners = {self._uuid(): self._uuid() for _ in range(count)}
@@ -326,18 +298,8 @@ class _Bench:
 
     def profile(self, file: Path, console: Console) -> None:
         """Print what the first worker spends its time on in a round of transfers."""
-        worker = self._stack.workers[0]
-        process = psutil.Process(_pid(worker))
-        process.send_signal(profiled.START)
-        self._round("transfers", self._shared_port, self._seconds)
-        process.send_signal(profiled.STOP)
-        deadline = time.monotonic() + PROFILE_WITHIN_S
-        while not file.exists():
-            if time.monotonic() > deadline:
-                raise click.ClickException(worker.with_log("The worker does not write its profile"))
-            time.sleep(POLL_S)
-        stats = pstats.Stats(str(file), stream=console.file)
-        stats.strip_dirs().sort_stats("tottime").print_stats(PROFILE_LINES)
+        with profiling(self._stack.workers[0], file, console):
+            self._round("transfers", self._shared_port, self._seconds)
 
     async def _open(self) -> None:
         servers, partitions = self._stack.env["MERCURIA_KAFKA"], int(self._stack.env["MERCURIA_PARTITIONS"])
@@ -407,7 +369,7 @@ class _Bench:
         return Outcome(**json.loads(loaded.stdout))
 
     def _cpu_s(self) -> dict[str, float]:
-        return {part.name: family_cpu_s(_pid(part)) for part in self._stack.parts}
+        return {part.name: family_cpu_s(pid_of(part)) for part in self._stack.parts}
 
     def _wait_idle(self) -> float:
         """Wait until the workers have done what is not answered for, as PostgreSQL's rows; return after how long."""
@@ -421,7 +383,7 @@ class _Bench:
                 raise click.ClickException(f"The workers are still busy after {IDLE_WITHIN_S} s.")
 
     def _workers_cpu_s(self) -> float:
-        return sum(family_cpu_s(_pid(worker)) for worker in self._stack.workers)
+        return sum(family_cpu_s(pid_of(worker)) for worker in self._stack.workers)
 
     def _audit(self) -> Audit:
         """Compare what wallets and transactions are with what was answered."""
@@ -477,14 +439,8 @@ class _Bench:
         return Pgbench(scale, tps, statistics.median(tps))
 
 
-def _pid(part: Any) -> int:
-    if part.pid is None:
-        raise click.ClickException(part.with_log(f"{part.title} ended ({part.ending()})"))
-    return int(part.pid)
-
-
 def _memory_bytes(worker: Worker) -> int:
-    return int(psutil.Process(_pid(worker)).memory_info().rss)
+    return int(psutil.Process(pid_of(worker)).memory_info().rss)
 
 
 def _listed(others: dict[str, int]) -> str:

@@ -42,6 +42,18 @@ class Workload:
                     currency=CURRENCY,
                 )
 
+    def transfers(self, count: int) -> Iterator[ClientCommand]:
+        """Transfers of one minor unit between wallets chosen at random."""
+        for _ in range(count):
+            wallet_id = self._random.choice(self.wallet_ids)
+            yield Transfer(
+                id=self._uuid(),
+                wallet_id=wallet_id,
+                to_wallet_id=self._other(wallet_id),
+                amount=1,
+                currency=CURRENCY,
+            )
+
     def _other(self, wallet_id: UUID) -> UUID:
         while (other := self._random.choice(self.wallet_ids)) == wallet_id:
             pass

@@ -1,0 +1,73 @@
+"""The stacks that benchmarks measure: their own, apart from any installation, and with workers that may be profiled."""
+
+import os
+import pstats
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import psutil
+from rich.console import Console
+
+from mercuria.cli.bench import profiled
+from mercuria.cli.chaos import KEPT_VARIABLES
+from mercuria.cli.preparing import prepare
+from mercuria.embedded.part import Part
+from mercuria.embedded.ports import free_port
+from mercuria.embedded.stack import WORKER_COMMAND, Stack
+from mercuria.embedded.worker import Worker
+
+POLL_S = 0.1
+PROFILE_WITHIN_S = 30
+PROFILE_LINES = 45
+
+
+def bench_stack(directory: Path, workers: int, partitions: int, profile_file: Path | None) -> Stack:
+    """Return a stack to start; with a file, its workers can be profiled into it."""
+    profiled_worker = [sys.executable, "-P", profiled.__file__, str(profile_file), "worker"]
+    return Stack(
+        directory,
+        workers=workers,
+        partitions=partitions,
+        # A port of its own: the default one may be wanted by a stack that serves people.
+        http_port=free_port(),
+        prepare=prepare,
+        supervise=False,
+        worker_command=profiled_worker if profile_file else WORKER_COMMAND,
+        environ=own_environ(),
+    )
+
+
+def own_environ() -> dict[str, str]:
+    """Return the environment without an installation's settings: this stack is none."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("MERCURIA_") or name in KEPT_VARIABLES
+    }
+
+
+def pid_of(part: Part) -> int:
+    """Return a part's process id, or say how it ended."""
+    if part.pid is None:
+        raise click.ClickException(part.with_log(f"{part.title} ended ({part.ending()})"))
+    return part.pid
+
+
+@contextmanager
+def profiling(worker: Worker, file: Path, console: Console) -> Iterator[None]:
+    """Print what a worker spends its time on in the block."""
+    process = psutil.Process(pid_of(worker))
+    process.send_signal(profiled.START)
+    yield
+    process.send_signal(profiled.STOP)
+    deadline = time.monotonic() + PROFILE_WITHIN_S
+    while not file.exists():
+        if time.monotonic() > deadline:
+            raise click.ClickException(worker.with_log("The worker does not write its profile"))
+        time.sleep(POLL_S)
+    stats = pstats.Stats(str(file), stream=console.file)
+    stats.strip_dirs().sort_stats("tottime").print_stats(PROFILE_LINES)
