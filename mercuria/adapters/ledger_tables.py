@@ -1,43 +1,59 @@
 """Writes the ledger: PostgreSQL's `ledger_entries`."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from mercuria.adapters.ledger_rows import LedgerRows
 from mercuria.adapters.positions import Place
-from mercuria.adapters.postgres import DatabaseUnavailable, queries
+from mercuria.adapters.postgres import queries
 from mercuria.adapters.stage_tables import StageTables, copy
 from mercuria.domain.ledger import NO_HASH
 
 STAGE = "ledger"
 
+log = logging.getLogger(__name__)
+
 _SQL = queries("mercuria.adapters", "ledger_tables.sql")
 
 
 class LedgerTables(StageTables[str]):
-    """The table of the ledger's entries."""
+    """The table of the ledger's entries.
+
+    A partition whose chain ends elsewhere than its place says is left alone: somebody has changed the ledger, and
+    nothing can be entered behind that. Money moves on meanwhile, and the other partitions, too.
+    """
 
     stage = STAGE
     outbox = "ledger_outbox"
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
+        self.broken: dict[int, int] = {}
+        """By partition that is left alone, the number of the entry with which its chain ends."""
         self._heads: dict[int, bytes] = {}
 
     def rows(self, places: Mapping[int, Place]) -> LedgerRows:
         """Return rows that follow `places`, which `begin` has just returned."""
         return LedgerRows(places, self._heads)
 
-    def _look(self, cursor: Any, places: Mapping[int, Place]) -> None:
+    def _look(self, cursor: Any, places: dict[int, Place]) -> None:
         cursor.execute(_SQL["heads"], {"partitions": list(places)})
         heads = {partition: (sequence, bytes(hash_)) for partition, sequence, hash_ in cursor}
-        for partition, place in places.items():
+        for partition, place in list(places.items()):
             sequence, self._heads[partition] = heads.get(partition, (0, NO_HASH))
-            if sequence != place.told:
-                # Nothing can be entered behind it. Money moves on, and whoever watches sees that this stage does not.
-                raise DatabaseUnavailable(
-                    f"The ledger of partition {partition} ends with entry {sequence}, and should end with"
-                    f" {place.told}: somebody has changed it. `mercuria ledger verify` says more."
+            if sequence == place.told:
+                self.broken.pop(partition, None)
+                continue
+            del places[partition]
+            if self.broken.get(partition) != sequence:
+                self.broken[partition] = sequence
+                log.error(
+                    "The ledger of partition %d ends with entry %d, and should end with %d: somebody has changed it,"
+                    " and nothing more is entered there. `mercuria ledger verify` says what is wrong.",
+                    partition,
+                    sequence,
+                    place.told,
                 )
 
     def _write(self, cursor: Any, rows: str) -> None:

@@ -129,8 +129,8 @@ class StageTables(Generic[T]):
     def _set_up(self, cursor: Any) -> None:
         """Prepare a new connection."""
 
-    def _look(self, cursor: Any, places: Mapping[int, Place]) -> None:
-        """Read what the next rows of these partitions follow."""
+    def _look(self, cursor: Any, places: dict[int, Place]) -> None:
+        """Read what the next rows of these partitions follow; take those out that have to be left alone."""
 
     def _write(self, cursor: Any, rows: T) -> None:
         """Write rows."""

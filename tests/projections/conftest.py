@@ -13,6 +13,8 @@ from mercuria.embedded.postgres import APPLICATION, OWNER, Postgres
 from mercuria.embedded.stack import Stack
 from tests.embedded.conftest import only
 
+EMPTIED = ("positions", "wallets", "wallet_events", "transactions", "outbox_events", "ledger_outbox")
+
 
 @pytest.fixture(scope="package")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
@@ -40,8 +42,11 @@ def empty(url: str) -> None:
     connection = psycopg2.connect(as_owner(url))
     with connection, connection.cursor() as cursor:
         # For a few rows, several times as fast as TRUNCATE.
-        for table in ("positions", "wallets", "wallet_events", "transactions", "outbox_events"):
+        for table in EMPTIED:
             cursor.execute(f"DELETE FROM {table}")
+        cursor.execute("ALTER TABLE ledger_entries DISABLE TRIGGER ledger_entries_are_final")
+        cursor.execute("DELETE FROM ledger_entries")
+        cursor.execute("ALTER TABLE ledger_entries ENABLE ALWAYS TRIGGER ledger_entries_are_final")
     connection.close()
 
 
