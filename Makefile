@@ -47,6 +47,7 @@ fuzz: install ## Ask a stack of its own what its OpenAPI document allows and wha
 bench: install ## Measure
 	$(BIN)/mercuria bench wallets
 	$(BIN)/mercuria bench http
+	$(BIN)/mercuria bench pipeline
 
 # The package as it is installed: the mapped top-level folders inside mercuria/, which no checker sees otherwise.
 .PHONY: $(TYPES)
