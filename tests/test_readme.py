@@ -20,7 +20,15 @@ from mercuria.config import Settings
 from mercuria.domain.commands import AnyCommand, ClientCommand, Leg, WalletSide
 from mercuria.domain.events import TYPES, Failure
 from mercuria.domain.rejections import DETAILS, Code
-from mercuria.topics import TOPICS, WALLET_COMMANDS, WALLET_DEAD_LETTERS, WALLET_EVENTS
+from mercuria.streams.cloudevents import NUMBERED
+from mercuria.topics import (
+    LEDGER_EVENTS,
+    TOPICS,
+    TRANSACTION_EVENTS,
+    WALLET_COMMANDS,
+    WALLET_DEAD_LETTERS,
+    WALLET_EVENTS,
+)
 from mercuria.web.endpoint import ANYONE, ENDPOINTS, OPERATOR, SIGNED_IN
 from mercuria.web.representations import MovementBody, Page, TransactionBody, WalletBody, WalletEventBody
 from tests.embedded.conftest import Command, CommandLine, clean_environ, survivors
@@ -264,6 +272,8 @@ def test_every_event_is_listed_with_its_fields() -> None:
     listed = {row.names[0]: words(row.cells[0]) for row in rows("## Events")}
     assert listed == {name: fields_of(struct) for struct, name in TYPES.items()}
     assert {*fields_of(WalletSide), *fields_of(Failure)} <= set(words(README))
+    listed = {row.names[0]: words(row.cells[0]) for row in rows("### Transactions and the ledger")}
+    assert listed == {name: fields_of(struct) for struct, (name, _) in NUMBERED.items()}
 
 
 def test_every_header_of_a_dead_letter_is_listed() -> None:
@@ -275,7 +285,16 @@ def test_every_header_of_a_dead_letter_is_listed() -> None:
 def test_every_topic_is_named() -> None:
     architecture = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     assert {topic.name for topic in TOPICS} <= set(words(architecture))
-    assert all(topic in README for topic in (WALLET_COMMANDS, WALLET_EVENTS, WALLET_DEAD_LETTERS))
+    assert all(
+        topic in README
+        for topic in (
+            WALLET_COMMANDS,
+            WALLET_EVENTS,
+            WALLET_DEAD_LETTERS,
+            TRANSACTION_EVENTS,
+            LEDGER_EVENTS,
+        )
+    )
 
 
 def test_every_setting_is_listed_with_its_default() -> None:
