@@ -1,45 +1,24 @@
 """History: wallets, what happened to them, and transactions, as PostgreSQL has them, a moment behind the log.
 
-Lists are read a page at a time, the newest first. A cursor holds the place of a page's last item, so what comes
-meanwhile moves nothing.
+Lists are read a page at a time, the newest first (`pages`).
 """
 
-import struct
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 from uuid import UUID
 
 from msgspec import Struct
 
+from mercuria.adapters.pages import Page, PagedList, milliseconds, moment
 from mercuria.adapters.positions import Place, Positions
 from mercuria.adapters.postgres import Database, queries
-from mercuria.adapters.projected_rows import timestamp
 from mercuria.adapters.projections import STAGE
 from mercuria.domain.commands import Position
 from mercuria.domain.events import Failure, Kind, Status, TransactionStatus
 from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
 
-T = TypeVar("T")
-
-LAST_MS = 253_402_300_799_999
-"""The last moment of the year 9999."""
-
 _SQL = queries("mercuria.adapters", "history.sql")
-
-
-class Page(Struct, Generic[T], frozen=True):
-    """A part of a list; `next_cursor` leads to the next one and is None where there is none."""
-
-    items: list[T]
-    next_cursor: str | None = None
-
-    @property
-    def has_more(self) -> bool:
-        """Whether there is a next page."""
-        return self.next_cursor is not None
 
 
 class WalletEvent(Struct, frozen=True, kw_only=True):
@@ -99,7 +78,7 @@ class History:
             return None
         filters = {"owner_id": owner_id, "status": status, "currency": currency}
         rows = await self._rows("wallets", filters | before, limit)
-        return _page(rows, limit, _wallet, _WALLETS)
+        return _WALLETS.page(rows, limit, _wallet)
 
     async def events(
         self, wallet_id: UUID, *, limit: int = 20, cursor: str | None = None
@@ -109,7 +88,7 @@ class History:
         if before is None:
             return None
         rows = await self._rows("events", {"wallet_id": wallet_id} | before, limit)
-        return _page(rows, limit, _event, _EVENTS)
+        return _EVENTS.page(rows, limit, _event)
 
     # Transactions.
 
@@ -143,9 +122,9 @@ class History:
         if before is None:
             return None
         name = _BY_STATUS.get(status, list_.name) if list_ is _OF_PERSON else list_.name
-        return _page(await self._rows(name, filters | before, limit), limit, _transaction, list_)
+        return list_.page(await self._rows(name, filters | before, limit), limit, _transaction)
 
-    async def _list_for(self, person_id: UUID | None, wallet_id: UUID | None) -> "_List":
+    async def _list_for(self, person_id: UUID | None, wallet_id: UUID | None) -> PagedList:
         if wallet_id is None:
             return _OF_PERSON if person_id else _OF_ALL
         if person_id is None:
@@ -181,55 +160,8 @@ class History:
         return await self._database.rows(_SQL[name], {**parameters, "limit": limit + 1})
 
 
-class _List:
-    """How the places of one list are written as cursors, and read.
-
-    Args:
-        tag: tells its cursors from those of other lists.
-        name: the list's statement.
-        packing: of a place.
-        place_of: gives the place of a row.
-        before: gives the statement's parameters of a place, and of None for the beginning.
-    """
-
-    def __init__(
-        self,
-        tag: bytes,
-        name: str,
-        packing: str,
-        place_of: Callable[[Any], tuple[Any, ...]],
-        before: Callable[..., dict[str, Any]],
-    ) -> None:
-        self.name = name
-        self._tag = tag
-        self._packing = struct.Struct(packing)
-        self._place_of = place_of
-        self._before = before
-
-    def cursor(self, row: Any) -> str:
-        """Return the cursor that leads to what comes after a row."""
-        return _base64(self._tag + self._packing.pack(*self._place_of(row)))
-
-    def read(self, cursor: str | None) -> dict[str, Any] | None:
-        """Return the statement's parameters for what comes after a cursor; None: it is no cursor of this list."""
-        if cursor is None:
-            return self._before()
-        try:
-            content = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-            place = self._packing.unpack(content.removeprefix(self._tag))
-        except (ValueError, struct.error):
-            return None
-        # The decoder skips what is no base64.
-        is_own = content.startswith(self._tag) and _base64(content) == cursor
-        return self._before(*place) if is_own else None
-
-
-def _base64(content: bytes) -> str:
-    return urlsafe_b64encode(content).decode().rstrip("=")
-
-
 def _before_wallet(at_ms: int | None = None, id_: bytes = b"\xff" * 16) -> dict[str, Any]:
-    return {"before_at": _moment(at_ms), "before_id": id_.hex()}
+    return {"before_at": moment(at_ms), "before_id": id_.hex()}
 
 
 def _before_offset(offset: int = 2**63 - 1) -> dict[str, Any]:
@@ -239,33 +171,25 @@ def _before_offset(offset: int = 2**63 - 1) -> dict[str, Any]:
 def _before_transaction(
     at_ms: int | None = None, partition: int = 2**31 - 1, offset: int = 2**63 - 1
 ) -> dict[str, Any]:
-    return {"before_at": _moment(at_ms), "before_partition": partition, "before_offset": offset}
-
-
-def _moment(at_ms: int | None) -> str:
-    # A cursor that somebody has made up may name a moment that is none.
-    return "infinity" if at_ms is None else timestamp(min(max(at_ms, 0), LAST_MS))
+    return {"before_at": moment(at_ms), "before_partition": partition, "before_offset": offset}
 
 
 def _place_of_transaction(row: Any) -> tuple[int, int, int]:
-    return _ms(row.created_at), row.partition, row.command_offset
+    return milliseconds(row.created_at), row.partition, row.command_offset
 
 
-_WALLETS = _List(b"w", "wallets", ">q16s", lambda row: (_ms(row.created_at), row.id.bytes), _before_wallet)
-_EVENTS = _List(b"e", "events", ">q", lambda row: (row.command_offset,), _before_offset)
-_OF_ALL = _List(b"a", "transactions", ">qiq", _place_of_transaction, _before_transaction)
-_OF_PERSON = _List(b"p", "transactions_of_person", ">qiq", _place_of_transaction, _before_transaction)
+_WALLETS = PagedList(
+    b"w", "wallets", ">q16s", lambda row: (milliseconds(row.created_at), row.id.bytes), _before_wallet
+)
+_EVENTS = PagedList(b"e", "events", ">q", lambda row: (row.command_offset,), _before_offset)
+_OF_ALL = PagedList(b"a", "transactions", ">qiq", _place_of_transaction, _before_transaction)
+_OF_PERSON = PagedList(b"p", "transactions_of_person", ">qiq", _place_of_transaction, _before_transaction)
 _BY_STATUS: dict[str | None, str] = {
     "failed": "failed_transactions_of_person",
     "pending": "pending_transactions_of_person",
 }
 """Statements for what is rare in a history."""
-_OF_WALLET = _List(b"t", "transactions_of_wallet", ">q", lambda row: (row.wallet_offset,), _before_offset)
-
-
-def _page(rows: list[Any], limit: int, read: Callable[[Any], T], list_: _List) -> Page[T]:
-    shown = rows[:limit]
-    return Page([read(row) for row in shown], list_.cursor(shown[-1]) if len(rows) > limit else None)
+_OF_WALLET = PagedList(b"t", "transactions_of_wallet", ">q", lambda row: (row.wallet_offset,), _before_offset)
 
 
 def _wallet(row: Any) -> Wallet:
@@ -279,8 +203,8 @@ def _wallet(row: Any) -> Wallet:
         row.status,
         row.version,
         row.metadata,
-        _ms(row.created_at),
-        _ms(row.updated_at),
+        milliseconds(row.created_at),
+        milliseconds(row.updated_at),
     )
 
 
@@ -288,7 +212,7 @@ def _event(row: Any) -> WalletEvent:
     return WalletEvent(
         type=row.type,
         version=row.version,
-        occurred_at_ms=_ms(row.occurred_at),
+        occurred_at_ms=milliseconds(row.occurred_at),
         command_id=row.command_id,
         change=row.change,
         balance=row.balance,
@@ -305,7 +229,7 @@ def _event(row: Any) -> WalletEvent:
 def _transaction(row: Any) -> Transaction:
     return Transaction(
         id=row.id,
-        initiated=Position(row.partition, row.command_offset, _ms(row.created_at)),
+        initiated=Position(row.partition, row.command_offset, milliseconds(row.created_at)),
         kind=row.kind,
         status=row.status,
         from_wallet_id=row.from_wallet_id,
@@ -318,9 +242,5 @@ def _transaction(row: Any) -> Transaction:
         reference=row.reference,
         metadata=row.metadata,
         failure=Failure(row.failure_code, row.failure_detail) if row.failure_code else None,
-        completed_at_ms=_ms(row.completed_at) if row.completed_at else None,
+        completed_at_ms=milliseconds(row.completed_at) if row.completed_at else None,
     )
-
-
-def _ms(moment: datetime) -> int:
-    return round(moment.timestamp() * 1000)
