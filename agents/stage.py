@@ -129,6 +129,8 @@ class Stage:
         # Of its own: the shared threads may all be busy with passwords.
         self._thread = ThreadPoolExecutor(1, tables.stage)
         self._to_look_at: set[int] = set()
+        # What was forgotten while a transaction was under way: then its places and letters are no longer this worker's.
+        self._forgotten: set[int] = set()
         self._is_drop_due = False
         if relay is not None:
             relay.on_published = self._drop_soon
@@ -159,6 +161,7 @@ class Stage:
         """Drop what waits of a partition: it has gone to another worker, or is read again."""
         self._waiting[partition].clear()
         self._to_look_at.discard(partition)
+        self._forgotten.add(partition)
         self._sought.pop(partition, None)
         self.places.pop(partition, None)
         if self._relay is not None:
@@ -195,6 +198,7 @@ class Stage:
         if not concerned:
             self._some.clear()
             return
+        self._forgotten.clear()
         try:
             places = await self._in_thread(self._tables.begin, sorted(concerned))
             await self._adopt(places)
@@ -214,9 +218,9 @@ class Stage:
         strange = [number for number, place in places.items() if self.places.get(number) != place]
         if self._relay is not None and strange:
             letters = [letter_of(*row) for row in await self._in_thread(self._tables.left, strange)]
-            for number in strange:
+            for number in self._still_ours(strange):
                 self._relay.replace(number, [letter for letter in letters if letter.partition == number])
-        self.places.update(places)
+        self.places.update({number: places[number] for number in self._still_ours(places)})
         self._to_look_at -= places.keys()
 
     async def _write(self, places: dict[int, Place], published: dict[int, int]) -> dict[int, int]:
@@ -240,14 +244,19 @@ class Stage:
             await self._in_thread(self._tables.write, rows.texts(), moved, told, published)
             if self._relay is not None:
                 self._relay.has_left(published)
-                self._relay.take(letters)
+                # The others would overtake what was dropped with the partition; whoever has it now finds them.
+                ours = self._still_ours(rows.places)
+                self._relay.take(letter for letter in letters if letter.partition in ours)
         else:
             await self._in_thread(self._tables.leave)
-        self.places.update(rows.places)
+        self.places.update({number: rows.places[number] for number in self._still_ours(rows.places)})
         for partition in moved:
             self._sought.pop(partition, None)
         await self._drop(done)
         return missing
+
+    def _still_ours(self, partitions: Iterable[int]) -> set[int]:
+        return set(partitions) - self._forgotten
 
     async def _take(self, rows: StageRows, partition: int, records: Fetched) -> None:
         for start in range(0, len(records), SLICE):
@@ -327,4 +336,4 @@ def _letters(rows: StageRows) -> Iterator[Letter]:
                 for event, time_ms, key in tells
             ]
             size = sum(len(record.value or b"") for record in records)
-            yield Letter(partition, tells[-1].event.sequence, records, size)
+            yield Letter(partition, tells[0].event.sequence, tells[-1].event.sequence, records, size)

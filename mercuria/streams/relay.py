@@ -22,9 +22,10 @@ _decode = msgspec.msgpack.Decoder(list[Record]).decode
 
 
 class Letter(Struct, frozen=True):
-    """What one transaction has told in a partition; `sequence` is the number of its last event."""
+    """What one transaction has told in a partition: the events with the numbers `first` to `sequence`."""
 
     partition: int
+    first: int
     sequence: int
     records: Sequence[Record]
     size: int
@@ -66,7 +67,11 @@ class Relay:
     def take(self, letters: Iterable[Letter]) -> None:
         """Send letters, behind those before."""
         for letter in letters:
-            self._waiting[letter.partition].append(letter)
+            waiting = self._waiting[letter.partition]
+            assert not waiting or letter.first == waiting[-1].sequence + 1, (
+                "what is told follows what was told"
+            )
+            waiting.append(letter)
             self._waiting_bytes += letter.size
             self._begin(letter.partition)
 
@@ -145,5 +150,6 @@ def pack(records: Sequence[Record]) -> bytes:
 
 
 def letter_of(partition: int, sequence: int, packed: bytes) -> Letter:
-    """Return what an outbox has kept."""
-    return Letter(partition, sequence, _decode(packed), len(packed))
+    """Return what an outbox has kept. Events are numbered one by one, so the last number says the first."""
+    records = _decode(packed)
+    return Letter(partition, sequence - len(records) + 1, sequence, records, len(packed))
