@@ -248,7 +248,7 @@ async def _all_decided() -> None:
     ends = await app.log_ends.ends(WALLET_COMMANDS, range(settings.partitions))
     looks = 0
     while True:
-        decided = await _decided_up_to(ends)
+        decided = await decided_up_to(ends)
         ends = {each: end for each, end in ends.items() if decided.get(each, 0) < end}
         if not ends:
             return
@@ -259,7 +259,7 @@ async def _all_decided() -> None:
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _decided_up_to(partitions: Iterable[int]) -> dict[int, int]:
+async def decided_up_to(partitions: Iterable[int]) -> dict[int, int]:
     """Return the ends of what is decided of partitions, of all that anything is decided of."""
     mine = [each for each in partitions if is_mine(each)]
     decided = {each: balances.position(each).offset + 1 for each in mine}
