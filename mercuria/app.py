@@ -156,6 +156,8 @@ app = App(
     consumer_max_fetch_size=384 * 1024,
     stream_buffer_maxsize=8,
     producer_max_batch_size=MAX_RECORD_BYTES - 64 * 1024,
+    # A fifth of the bytes, and less work for Kafka than it costs here.
+    producer_compression_type="zstd",
     producer_max_request_size=16 * MAX_RECORD_BYTES,
     broker_commit_interval=1.0,
     broker_session_timeout=10.0,
