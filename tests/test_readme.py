@@ -30,7 +30,16 @@ from mercuria.topics import (
     WALLET_EVENTS,
 )
 from mercuria.web.endpoint import ANYONE, ENDPOINTS, OPERATOR, SIGNED_IN
-from mercuria.web.representations import MovementBody, Page, TransactionBody, WalletBody, WalletEventBody
+from mercuria.web.representations import (
+    EntryBody,
+    LineBody,
+    MovementBody,
+    Page,
+    StatementBody,
+    TransactionBody,
+    WalletBody,
+    WalletEventBody,
+)
 from tests.embedded.conftest import Command, CommandLine, clean_environ, survivors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,6 +72,9 @@ ANSWERS = {
     "wallet": WalletBody,
     "transaction": TransactionBody,
     "event": WalletEventBody,
+    "entry": EntryBody,
+    "statement": StatementBody,
+    "line": LineBody,
     "page": Page,
 }
 WHO = {ANYONE: "anyone", SIGNED_IN: "user", OPERATOR: "operator"}

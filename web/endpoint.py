@@ -7,7 +7,7 @@ The caller is authenticated, the path, query and body are read; then the view is
 the answer. The OpenAPI document is made from the same declarations (`web.openapi`). A refusal is a value, `Problem`.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from enum import Enum
 from typing import Any, ClassVar, Literal
 from uuid import UUID
@@ -40,8 +40,15 @@ class Access(Enum):
 ANYONE, SIGNED_IN, OPERATOR = Access.ANYONE, Access.SIGNED_IN, Access.OPERATOR
 
 
+class Stream(Struct, frozen=True):
+    """An answer that is no JSON, and is sent while it is made. What its pieces raise breaks it off."""
+
+    content_type: str
+    pieces: AsyncIterator[bytes]
+
+
 class Answer(Struct, frozen=True):
-    """What a view answers: what is to be the JSON, the status, and headers."""
+    """What a view answers: what is to be the JSON, or a `Stream`; the status, and headers."""
 
     content: Any = None
     status: int = 200
@@ -110,6 +117,7 @@ class Endpoint(Struct, frozen=True):
     answers: Mapping[int, Any]
     own_problems: tuple[str, ...]
     is_command: bool
+    other_types: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -171,6 +179,9 @@ class Endpoint(Struct, frozen=True):
 def _response(answer: Any) -> Response:
     if answer.content is None:
         return Response(status=answer.status, headers=answer.headers)
+    if type(answer.content) is Stream:
+        headers = answer.headers | {"Content-Type": answer.content.content_type}
+        return Response(body=answer.content.pieces, status=answer.status, headers=headers)
     return Response(
         body=_encode(answer.content),
         status=answer.status,
@@ -193,6 +204,7 @@ def endpoint(
     body: type[Struct] | None = None,
     problems: tuple[str, ...] = (),
     is_command: bool = False,
+    other_types: tuple[str, ...] = (),
 ) -> Callable[[Handler], Handler]:
     """Declare the decorated function as the view of `method` and `path`, in which `{name}` stands for an id.
 
@@ -202,11 +214,14 @@ def endpoint(
         body: what the JSON body is.
         problems: the codes that it may return itself.
         is_command: whether it sends a command, and so takes `Idempotency-Key` and `Prefer`.
+        other_types: the media types that its answer may have instead of JSON.
     """
 
     def declare(handler: Handler) -> Handler:
         ENDPOINTS.append(
-            Endpoint(method, path, handler, access, query, body, answers, tuple(problems), is_command)
+            Endpoint(
+                method, path, handler, access, query, body, answers, tuple(problems), is_command, other_types
+            )
         )
         return handler
 

@@ -36,6 +36,54 @@ EXAMPLES: Mapping[str, Json] = {
         "created_at": _TIME,
         "updated_at": _TIME,
     },
+    "TransactionEntries": {
+        "transaction_id": "0b2f7a3c-5d0e-5c0e-9a53-6f6a1d2b3c44",
+        "entries": [
+            {
+                "id": "3f1c1b62-6f0e-8d4a-9b0e-4d8f4f0f7c10",
+                "transaction_id": "0b2f7a3c-5d0e-5c0e-9a53-6f6a1d2b3c44",
+                "account": _WALLET,
+                "direction": "debit",
+                "amount": 1050,
+                "currency": "EUR",
+                "balance_after": 0,
+                "wallet_version": 3,
+                "occurred_at": _TIME,
+                "hash": "3f1c1b626f0efd4a5b0e4d8f4f0f7c10c4a0ab4c3a2b6a0c2c4d0a0f1e5c7b21",
+            },
+            {
+                "id": None,
+                "transaction_id": "0b2f7a3c-5d0e-5c0e-9a53-6f6a1d2b3c44",
+                "account": _OTHER_WALLET,
+                "direction": "credit",
+                "amount": 1050,
+                "currency": "EUR",
+                "balance_after": None,
+                "wallet_version": None,
+                "occurred_at": _TIME,
+                "hash": None,
+            },
+        ],
+    },
+    "StatementBody": {
+        "wallet_id": _WALLET,
+        "currency": "EUR",
+        "from": "2026-11-01T00:00:00.000Z",
+        "to": "2026-12-01T00:00:00.000Z",
+        "opening_balance": 1050,
+        "closing_balance": 0,
+        "lines": [
+            {
+                "occurred_at": _TIME,
+                "kind": "transfer",
+                "transaction_id": "0b2f7a3c-5d0e-5c0e-9a53-6f6a1d2b3c44",
+                "counterparty_id": _OTHER_WALLET,
+                "amount": -1050,
+                "balance_after": 0,
+                "reference": "Rent, November",
+            }
+        ],
+    },
     "TransactionBody": {
         "id": "0b2f7a3c-5d0e-5c0e-9a53-6f6a1d2b3c44",
         "kind": "transfer",
@@ -82,14 +130,17 @@ _OF_WALLETS = (
     "unfreeze_wallet",
     "close_wallet",
     "list_wallet_events",
+    "get_statement",
 )
 _WALLET_LINKS = {name: _link(name, wallet_id="$response.body#/id") for name in _OF_WALLETS}
 _MOVED = {
     "wallet": _link("get_wallet", wallet_id="$request.path.wallet_id"),
     "transaction": _link("get_transaction", transaction_id="$response.body#/id"),
+    "entries": _link("get_entries", transaction_id="$response.body#/id"),
 }
 _TRANSFERRED = {
     "transaction": _link("get_transaction", transaction_id="$response.body#/id"),
+    "entries": _link("get_entries", transaction_id="$response.body#/id"),
     "source": _link("get_wallet", wallet_id="$response.body#/from_wallet_id"),
     "target": _link("get_wallet", wallet_id="$response.body#/to_wallet_id"),
 }
@@ -114,6 +165,8 @@ LINKS: Mapping[str, Mapping[int, Mapping[str, Json]]] = {
         200: {
             "next_page": _link("list_wallets", cursor="$response.body#/next_cursor"),
             "newest": _link("get_wallet", wallet_id="$response.body#/data/0/id"),
+            "statement_of_the_newest": _link("get_statement", wallet_id="$response.body#/data/0/id"),
+            "entries_of_the_newest": _link("list_entries", wallet_id="$response.body#/data/0/id"),
             "fill_the_newest": _link("deposit", wallet_id="$response.body#/data/0/id"),
             "between_the_two_newest": _link("transfer", body=_BETWEEN_TWO),
         }
@@ -125,6 +178,12 @@ LINKS: Mapping[str, Mapping[int, Mapping[str, Json]]] = {
         200: {
             "next_page": _link("list_transactions", cursor="$response.body#/next_cursor"),
             "newest": _link("get_transaction", transaction_id="$response.body#/data/0/id"),
+        }
+    },
+    "list_entries": {
+        200: {
+            "next_page": _link("list_entries", cursor="$response.body#/next_cursor"),
+            "both_sides": _link("get_entries", transaction_id="$response.body#/data/0/transaction_id"),
         }
     },
     "list_wallet_events": {

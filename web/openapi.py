@@ -271,7 +271,9 @@ def _answer(endpoint: Endpoint, status: int, kind: Any, schemas: Schemas) -> Jso
         )
     found: Json = {"description": HTTPStatus(status).phrase, "headers": _headers(names)}
     if kind is not None:
-        found["content"] = {"application/json": {"schema": schemas.of(kind)}}
+        found["content"] = {"application/json": {"schema": schemas.of(kind)}} | {
+            each: {"schema": {"type": "string"}} for each in endpoint.other_types
+        }
     if links := LINKS.get(endpoint.name, {}).get(status):
         found["links"] = links
     return found

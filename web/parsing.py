@@ -56,7 +56,8 @@ def parse_query(request: Request, kind: type[S]) -> S | Problem:
     if isinstance(found, Problem):
         return found
     # The converter takes `null` for none at all, where that is no text.
-    nulls = [name for name in query if getattr(found, name) is None]
+    names = {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
+    nulls = [name for name in query if getattr(found, names[name]) is None]
     if nulls:
         return _invalid([_error(name, Code.INVALID_FIELD, "It may be missing, not null.") for name in nulls])
     return found

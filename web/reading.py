@@ -80,6 +80,13 @@ class _Code(Struct):
 # Wallets.
 
 
+def refused_to_show(call: Call, wallet: Wallet) -> Problem | None:
+    """Return why the caller may not see a wallet, or None."""
+    if call.caller.role == "operator" or wallet.owner_id == call.caller.id:
+        return None
+    return Problem(Code.NOT_WALLET_OWNER)
+
+
 async def find_wallet(call: Call, wallet_id: UUID) -> Wallet | Answer | Problem:
     """Return a wallet as it was a moment ago at the most, or the answer of the worker that owns it."""
     partition = homes.of(wallet_id).partition
@@ -216,7 +223,7 @@ async def find_transaction(transaction_id: UUID) -> Transaction | Problem:
             found = await history.transaction(transaction_id) or remembered
         if found is not None and found.status != "pending":
             return found
-        is_sure = await _is_caught_up(None)
+        is_sure = await is_caught_up(None)
         async with soon():
             found = await history.transaction(transaction_id) or found
     except DatabaseUnavailable:
@@ -277,4 +284,5 @@ async def _decided_by_others(partitions: Iterable[int]) -> dict[int, int]:
     return {partition: row.offset + 1 for partition, row in rows.items() if isinstance(row, AppliedPosition)}
 
 
-_is_caught_up: Coalescer[None, bool] = Coalescer(_catch_up)
+is_caught_up: Coalescer[None, bool] = Coalescer(_catch_up)
+"""Tells whether PostgreSQL has what was in the log when asked. It takes None."""

@@ -3,10 +3,12 @@
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from mercuria.adapters.history import WalletEvent
+from mercuria.adapters.ledger import Recorded, StatementLine
 from mercuria.domain.events import Kind, Status, TransactionStatus
+from mercuria.domain.ledger import Direction
 from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
 from mercuria.streams.cloudevents import rfc3339
@@ -86,6 +88,63 @@ class WalletEventBody(Struct, frozen=True, kw_only=True):
     counterparty_id: UUID | None
 
 
+class EntryBody(Struct, frozen=True, kw_only=True):
+    """An entry of the ledger. `account` is a wallet's id, or `external:deposits` or `external:withdrawals`.
+
+    A credit raises a wallet's balance. `balance_after` and `wallet_version` are the wallet's right after the entry, and
+    null for external accounts. `hash` is made of the entry and of the hash before it, and `id` of `hash`. What tells of
+    a wallet that is somebody else's is null: all four.
+    """
+
+    id: UUID | None
+    transaction_id: UUID
+    account: str
+    direction: Direction
+    amount: MinorUnits
+    currency: Currency
+    balance_after: MinorUnits | None
+    wallet_version: int | None
+    occurred_at: Time
+    hash: str | None
+
+
+class TransactionEntries(Struct, frozen=True):
+    """What the ledger has of a transaction: a debit and a credit of the same amount, or nothing."""
+
+    transaction_id: UUID
+    entries: list[EntryBody]
+
+
+LineKind = Literal["deposit", "withdrawal", "transfer", "refund"]
+
+
+class LineBody(Struct, frozen=True, kw_only=True):
+    """How the balance of a wallet changed. `amount` is below zero for what left it.
+
+    A `refund` is a transfer that came back.
+    """
+
+    occurred_at: Time
+    kind: LineKind
+    transaction_id: UUID
+    counterparty_id: UUID | None
+    amount: MinorUnits
+    balance_after: MinorUnits
+    reference: str | None
+
+
+class StatementBody(Struct, frozen=True, kw_only=True):
+    """How a wallet's balance came about: at `from` it was `opening_balance`, and before `to` `closing_balance`."""
+
+    wallet_id: UUID
+    currency: Currency
+    from_: Time = field(name="from")
+    to: Time
+    opening_balance: MinorUnits
+    closing_balance: MinorUnits
+    lines: list[LineBody]
+
+
 class Page(Struct, Generic[T], frozen=True):
     """A part of a list; `next_cursor` leads to the next one."""
 
@@ -124,6 +183,40 @@ def wallet_event_body(event: WalletEvent) -> WalletEventBody:
         status=event.status,
         reason=event.reason,
         counterparty_id=event.counterparty_id,
+    )
+
+
+def entry_body(entry: Recorded, *, is_foreign: bool = False) -> EntryBody:
+    """Return what people see of an entry; `is_foreign`: of the wallet of somebody else."""
+    return EntryBody(
+        id=None if is_foreign else entry.id,
+        transaction_id=entry.transaction_id,
+        account=entry.account,
+        direction=entry.direction,
+        amount=entry.amount,
+        currency=entry.currency,
+        balance_after=None if is_foreign else entry.balance_after,
+        wallet_version=None if is_foreign else entry.wallet_version,
+        occurred_at=rfc3339(entry.occurred_at_ms),
+        hash=None if is_foreign else entry.hash,
+    )
+
+
+def statement_kind(line: StatementLine) -> LineKind:
+    """Return what a line of a statement is."""
+    return "refund" if line.transaction_status == "failed" else line.kind
+
+
+def statement_line_body(line: StatementLine) -> LineBody:
+    """Return what the owner of a wallet sees of a change of its balance."""
+    return LineBody(
+        occurred_at=rfc3339(line.occurred_at_ms),
+        kind=statement_kind(line),
+        transaction_id=line.transaction_id,
+        counterparty_id=line.counterparty_id,
+        amount=line.change,
+        balance_after=line.balance,
+        reference=line.reference,
     )
 
 

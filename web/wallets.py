@@ -38,8 +38,10 @@ from mercuria.web.commanding import (
     sent_by,
 )
 from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
+from mercuria.web.moments import Moment, now_ms, read_moment_after
 from mercuria.web.pages import PageQuery, page_of
-from mercuria.web.reading import find_wallet, find_wallet_now, history
+from mercuria.web.past import recorded_wallet, wallet_at
+from mercuria.web.reading import find_wallet, find_wallet_now, history, refused_to_show
 from mercuria.web.representations import (
     MovementBody,
     Page,
@@ -82,9 +84,13 @@ class Reason(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OneWallet(Struct, frozen=True, forbid_unknown_fields=True):
-    """How sure to be about a wallet: `strong` waits until all commands are decided that Kafka has for it."""
+    """How sure to be about a wallet: `strong` waits until all commands are decided that Kafka has for it.
+
+    `at` asks for the wallet as it was at a moment. That does not change, so `consistency` makes no difference to it.
+    """
 
     consistency: Literal["eventual", "strong"] = "eventual"
+    at: Moment | None = None
 
 
 class WalletsQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
@@ -168,15 +174,29 @@ async def list_wallets(call: Call) -> Answer | Problem:
     "/api/v1/wallets/{wallet_id}",
     query=OneWallet,
     answers={200: WalletBody},
-    problems=(Code.WALLET_NOT_FOUND, Code.NOT_WALLET_OWNER, "wallets_unavailable"),
+    problems=(
+        Code.WALLET_NOT_FOUND,
+        Code.NOT_WALLET_OWNER,
+        "wallet_not_open_yet",
+        "in_the_future",
+        "wallets_unavailable",
+        "not_known_yet",
+        "database_unavailable",
+    ),
 )
 async def get_wallet(call: Call) -> Answer | Problem:
-    """Show a wallet, to its owner and to operators."""
+    """Show a wallet, to its owner and to operators.
+
+    With `at`, it is shown as it was at that moment, after all that happened up to then; `consistency` makes no
+    difference.
+    """
+    if call.query.at is not None:
+        return await _wallet_at(call, call.query.at)
     find = find_wallet_now if call.query.consistency == "strong" else find_wallet
     found = await find(call, call.path["wallet_id"])
     if not isinstance(found, Wallet):
         return found
-    return _refused_to_show(call, found) or Answer(wallet_body(found))
+    return refused_to_show(call, found) or Answer(wallet_body(found))
 
 
 @endpoint(
@@ -271,13 +291,24 @@ async def list_wallet_events(call: Call) -> Answer | Problem:
     found = await find_wallet(call, call.path["wallet_id"])
     if not isinstance(found, Wallet):
         return found
-    if problem := _refused_to_show(call, found):
+    if problem := refused_to_show(call, found):
         return problem
     try:
         page = await history.events(found.id, limit=query.limit, cursor=query.cursor)
     except DatabaseUnavailable:
         return Problem("database_unavailable")
     return page_of(page, wallet_event_body)
+
+
+async def _wallet_at(call: Call, at: str) -> Answer | Problem:
+    before_ms = read_moment_after("at", at)
+    if isinstance(before_ms, Problem):
+        return before_ms
+    if before_ms > now_ms() + 1:
+        return Problem("in_the_future")
+    wallet = await recorded_wallet(call, call.path["wallet_id"])
+    then = wallet if isinstance(wallet, Problem) else await wallet_at(wallet, before_ms)
+    return then if isinstance(then, Problem) else Answer(wallet_body(then))
 
 
 async def _move(call: Call, kind: type[Deposit | Withdraw]) -> Answer | Problem:
@@ -323,9 +354,3 @@ async def _change_status(call: Call, kind: type[StatusCommand]) -> Answer | Prob
 def _wallet_answer(call: Call, wallet: Wallet | None, status: int, headers: dict[str, str]) -> Answer:
     assert wallet is not None, "an accepted command leaves a wallet"
     return Answer(wallet_body(wallet), status, headers | applied(call))
-
-
-def _refused_to_show(call: Call, wallet: Wallet) -> Problem | None:
-    if call.caller.role == "operator" or wallet.owner_id == call.caller.id:
-        return None
-    return Problem(Code.NOT_WALLET_OWNER)

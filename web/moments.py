@@ -1,0 +1,111 @@
+"""Moments: points in time as queries name them, and what lies between two of them.
+
+A moment is an RFC 3339 date and time with its offset, or a date alone, which is its midnight in UTC. What Mercuria has
+recorded has whole milliseconds, so a moment between two of them stands before the later one.
+"""
+
+import re
+import time
+from datetime import date
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta
+
+from mercuria.adapters.pages import LAST_MS
+from mercuria.adapters.problems import FieldError, Problem
+from mercuria.domain.rejections import Code
+
+Moment = Annotated[
+    str,
+    Meta(
+        max_length=64,
+        extra_json_schema={"anyOf": [{"format": "date-time"}, {"format": "date"}]},
+        description="RFC 3339, with its offset; a date alone is its midnight in UTC.",
+        examples=["2026-11-24T23:11:44.028Z", "2026-11-24"],
+    ),
+]
+
+_FORM = re.compile(
+    # A `+` that was not written as %2B has become a space on its way.
+    r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+\- ])(\d\d):(\d\d)))?",
+    re.ASCII,
+)
+_FIRST_DAY = date(1970, 1, 1).toordinal()
+
+
+class Period(NamedTuple):
+    """From a moment to before another one, in milliseconds since 1970; None where the query says nothing."""
+
+    since_ms: int | None
+    until_ms: int | None
+
+
+def now_ms() -> int:
+    """Return the present moment."""
+    return time.time_ns() // 1_000_000
+
+
+def read_moment(name: str, text: str) -> int | Problem:
+    """Return the first whole millisecond that is not before a moment, since 1970, or that `name` is no moment."""
+    return _read(name, text, after=False)
+
+
+def read_moment_after(name: str, text: str) -> int | Problem:
+    """Return the first whole millisecond that is after a moment."""
+    return _read(name, text, after=True)
+
+
+def read_period(since: str | None, until: str | None) -> Period | Problem:
+    """Return what lies between the fields `from` and `to` of a query."""
+    since_ms = read_moment("from", since) if since is not None else None
+    until_ms = read_moment("to", until) if until is not None else None
+    for found in (since_ms, until_ms):
+        if isinstance(found, Problem):
+            return found
+    assert not isinstance(since_ms, Problem) and not isinstance(until_ms, Problem)
+    if since_ms is not None and until_ms is not None and since_ms >= until_ms:
+        return Problem("invalid_period")
+    return Period(since_ms, until_ms)
+
+
+def _read(name: str, text: str, *, after: bool) -> int | Problem:
+    matched = _FORM.fullmatch(text)
+    found = None if matched is None else _milliseconds(*matched.groups(), after=after)
+    if found is not None:
+        # Nothing is recorded of before and after.
+        return min(max(found, 0), LAST_MS)
+    detail = "It must be a date, or a date and time with an offset, as RFC 3339 has them."
+    error = FieldError(name, Code.INVALID_FIELD, detail)
+    return Problem(Code.INVALID_FIELD, f"`{name}`: {detail}", [error])
+
+
+def _milliseconds(
+    year: str,
+    month: str,
+    day: str,
+    hour: str | None,
+    minute: str | None,
+    second: str | None,
+    fraction: str | None,
+    sign: str | None,
+    offset_hours: str | None,
+    offset_minutes: str | None,
+    *,
+    after: bool,
+) -> int | None:
+    hours, minutes, seconds = int(hour or 0), int(minute or 0), int(second or 0)
+    ahead_hours, ahead_minutes = int(offset_hours or 0), int(offset_minutes or 0)
+    # The 60th second is a leap second.
+    if hours > 23 or minutes > 59 or seconds > 60 or ahead_hours > 23 or ahead_minutes > 59:
+        return None
+    try:
+        # RFC 3339 has a year 0.
+        days = date(max(int(year), 1), int(month), int(day)).toordinal() - _FIRST_DAY
+    except ValueError:
+        return None
+    ahead = (ahead_hours * 60 + ahead_minutes) * (-60 if sign == "-" else 60)
+    whole = ((days * 24 + hours) * 60 + minutes) * 60 + seconds - ahead
+    digits = fraction or ""
+    milliseconds = whole * 1000 + int(digits[:3].ljust(3, "0"))
+    is_between = bool(digits[3:].strip("0"))
+    return milliseconds + (is_between or after)

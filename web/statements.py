@@ -1,0 +1,226 @@
+"""Statements: how a wallet's balance came about in a period, as JSON or as CSV for spreadsheets.
+
+The balance before the period and all changes give the balance after it: what is on its way to another wallet has left
+the balance, and what came back is a change of its own.
+"""
+
+import csv
+import io
+from collections.abc import AsyncIterator, Iterable
+from typing import Literal, NamedTuple
+
+from msgspec import Struct, field
+
+from mercuria.adapters.ledger import StatementLine, WalletState
+from mercuria.adapters.postgres import DatabaseUnavailable
+from mercuria.adapters.problems import Problem
+from mercuria.domain.money import format_amount
+from mercuria.domain.rejections import Code
+from mercuria.domain.wallet import Wallet
+from mercuria.streams.cloudevents import rfc3339
+from mercuria.web.endpoint import Answer, Call, Stream, endpoint
+from mercuria.web.moments import Moment, Period, now_ms, read_period
+from mercuria.web.past import ledger, lines_between, place_of, recorded_wallet
+from mercuria.web.reading import soon
+from mercuria.web.representations import StatementBody, statement_kind, statement_line_body
+
+MAX_LINES = {"json": 10_000, "csv": 100_000}
+"""How many changes a statement may have: JSON is made as a whole, CSV goes out while it is made."""
+
+CSV = "text/csv; charset=utf-8; header=present"
+COLUMNS = (
+    "occurred_at",
+    "kind",
+    "transaction_id",
+    "counterparty_id",
+    "amount",
+    "balance_after",
+    "currency",
+    "amount_decimal",
+    "balance_after_decimal",
+    "reference",
+)
+RUNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""A spreadsheet may take a text that begins so for a formula (OWASP, CSV injection); the last four are full-width."""
+
+
+class StatementQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which period, and in which form: from the opening of the wallet until now, where nothing else is said."""
+
+    from_: Moment | None = field(name="from", default=None)
+    to: Moment | None = None
+    format: Literal["json", "csv"] = "json"
+
+
+class Statement(NamedTuple):
+    """What a statement is made of: the wallet, the period, its places among the wallet's events, and its balances."""
+
+    wallet: Wallet
+    since_ms: int
+    until_ms: int
+    start: int
+    end: int
+    opening: WalletState
+    closing: WalletState
+
+
+class IncompleteError(Exception):
+    """Changes are missing, as the tables are being filled anew. What was sent of a statement ends in the middle."""
+
+
+@endpoint(
+    "GET",
+    "/api/v1/wallets/{wallet_id}/statement",
+    query=StatementQuery,
+    answers={200: StatementBody},
+    other_types=("text/csv",),
+    problems=(
+        Code.WALLET_NOT_FOUND,
+        Code.NOT_WALLET_OWNER,
+        "invalid_period",
+        "in_the_future",
+        "statement_too_long",
+        "not_known_yet",
+        "database_unavailable",
+    ),
+)
+async def get_statement(call: Call) -> Answer | Problem:
+    """Show a wallet's balance at the beginning and the end of a period, and all its changes between, the oldest first.
+
+    `from` is part of the period, `to` is not; one that has not come yet is now. As JSON, it has up to 10,000 lines; as
+    CSV, up to 100,000, and its first and last lines have the balances. A `refund` is a transfer that came back. In CSV,
+    a reference that a spreadsheet might take for a formula has an apostrophe before it.
+    """
+    query = call.query
+    period = read_period(query.from_, query.to)
+    if isinstance(period, Problem):
+        return period
+    wallet = await recorded_wallet(call, call.path["wallet_id"])
+    if isinstance(wallet, Problem):
+        return wallet
+    try:
+        found = await _find(wallet, period)
+        if isinstance(found, Problem):
+            return found
+        if found.closing.version - found.opening.version > MAX_LINES[query.format]:
+            return Problem("statement_too_long")
+        return await (_as_csv(found) if query.format == "csv" else _as_json(found))
+    except DatabaseUnavailable:
+        return Problem("database_unavailable")
+    except IncompleteError:
+        return Problem("not_known_yet")
+
+
+async def _find(wallet: Wallet, period: Period) -> Statement | Problem:
+    now = now_ms()
+    since_ms = wallet.created_at_ms if period.since_ms is None else period.since_ms
+    until_ms = now + 1 if period.until_ms is None else min(period.until_ms, now + 1)
+    if since_ms > now:
+        return Problem("in_the_future")
+    if since_ms >= until_ms:
+        return Problem("invalid_period")
+    end = await place_of(wallet.id, until_ms)
+    if end is None:
+        return Problem("not_known_yet")
+    async with soon():
+        start = await ledger.place(wallet.id, since_ms)
+        opening, closing = await ledger.state(wallet.id, start), await ledger.state(wallet.id, end)
+    return Statement(wallet, since_ms, until_ms, start, end, opening, closing)
+
+
+async def _as_json(statement: Statement) -> Answer:
+    lines = [statement_line_body(line) async for found in _whole(statement) for line in found]
+    return Answer(
+        StatementBody(
+            wallet_id=statement.wallet.id,
+            currency=statement.wallet.currency,
+            from_=rfc3339(statement.since_ms),
+            to=rfc3339(statement.until_ms),
+            opening_balance=statement.opening.balance,
+            closing_balance=statement.closing.balance,
+            lines=lines,
+        )
+    )
+
+
+async def _as_csv(statement: Statement) -> Answer:
+    pieces = _csv_pieces(statement)
+    # What cannot be read at all is told as a problem; after the first piece, an answer can only break off.
+    first = await anext(pieces)
+    name = f"statement-{statement.wallet.id}-{_day(statement.since_ms)}-{_day(statement.until_ms - 1)}.csv"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Answer(Stream(CSV, _after(first, pieces)), headers=headers)
+
+
+async def _whole(statement: Statement) -> AsyncIterator[list[StatementLine]]:
+    """Yield the lines of a statement, some at a time.
+
+    Raises:
+        IncompleteError: they do not lead from the one balance to the other.
+    """
+    balance = statement.opening.balance
+    async for lines in lines_between(statement.wallet.id, statement.start, statement.end):
+        for line in lines:
+            balance += line.change
+            if balance != line.balance:
+                raise IncompleteError
+        yield lines
+    if balance != statement.closing.balance:
+        raise IncompleteError
+
+
+async def _csv_pieces(statement: Statement) -> AsyncIterator[bytes]:
+    """Yield a statement as RFC 4180 has it, piece by piece."""
+    currency = statement.wallet.currency
+    head: list[tuple[object, ...]] = [
+        COLUMNS,
+        _balance_row("opening_balance", statement.since_ms, statement.opening, currency),
+    ]
+    async for lines in _whole(statement):
+        yield _csv_of([*head, *(_line_row(line, currency) for line in lines)])
+        head = []
+    yield _csv_of([*head, _balance_row("closing_balance", statement.until_ms, statement.closing, currency)])
+
+
+async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in rest:
+        yield piece
+
+
+def _csv_of(rows: Iterable[tuple[object, ...]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
+
+
+def _balance_row(kind: str, at_ms: int, state: WalletState, currency: str) -> tuple[object, ...]:
+    balance = state.balance
+    return (
+        *(rfc3339(at_ms), kind, None, None, None, balance, currency, None),
+        *(format_amount(balance, currency), None),
+    )
+
+
+def _line_row(line: StatementLine, currency: str) -> tuple[object, ...]:
+    return (
+        rfc3339(line.occurred_at_ms),
+        statement_kind(line),
+        line.transaction_id,
+        line.counterparty_id,
+        line.change,
+        line.balance,
+        currency,
+        format_amount(line.change, currency),
+        format_amount(line.balance, currency),
+        harmless(line.reference),
+    )
+
+
+def harmless(text: str | None) -> str | None:
+    """Return a text so that no spreadsheet takes it for a formula."""
+    return f"'{text}" if text is not None and text.startswith(RUNS) else text
+
+
+def _day(at_ms: int) -> str:
+    return rfc3339(at_ms)[:10]
