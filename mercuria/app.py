@@ -151,6 +151,7 @@ app = App(
     topic_partitions=settings.partitions,
     topic_replication_factor=settings.replication,
     topic_disable_leader=True,
+    table_standby_replicas=settings.standbys,
     consumer_auto_offset_reset="earliest",
     # Some thousand commands. Of each partition, a few fetches may wait in a queue: an agent takes them all at once.
     consumer_max_fetch_size=384 * 1024,

@@ -59,6 +59,8 @@ class Settings:
     """How many partitions every topic has. Fixed for the life of an installation."""
     replication: int
     """How many brokers keep each topic."""
+    standbys: int
+    """How many other workers keep a copy of each partition's tables."""
     worker: str
     """This worker's name: its tables live in `<data_dir>/<worker>`."""
     http_host: str
@@ -130,6 +132,7 @@ class Settings:
             redis=_url(env, "MERCURIA_REDIS", "redis://127.0.0.1:6379/0", ("redis", "rediss")),
             partitions=_integer(env, "MERCURIA_PARTITIONS", 8, 1, 1024),
             replication=_integer(env, "MERCURIA_REPLICATION", 1, 1, 16),
+            standbys=_integer(env, "MERCURIA_STANDBYS", 1, 0, 16),
             worker=_name(env, "MERCURIA_WORKER", "worker-1"),
             http_host=env.get("MERCURIA_HTTP_HOST") or "127.0.0.1",
             http_port=http_port,

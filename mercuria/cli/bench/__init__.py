@@ -8,6 +8,6 @@ def bench() -> None:
     """Measure. Each command starts and stops what it needs."""
 
 
-from mercuria.cli.bench import http, pipeline, wallets  # noqa: E402  register themselves with the group above
+from mercuria.cli.bench import http, pipeline, scaling, wallets  # noqa: E402  register themselves with the group above
 
-__all__ = ["bench", "http", "pipeline", "wallets"]
+__all__ = ["bench", "http", "pipeline", "scaling", "wallets"]

@@ -34,6 +34,7 @@ SENT_AT_ONCE = 1_000
 LOOK_EVERY_S = 0.1
 PGBENCH_S = 15
 AFTERWARDS_S = 5
+TELL_EVERY_S = 30
 TABLES = ("wallet_events", "transactions", "ledger_entries", "wallets")
 
 Tell = Callable[[str], None]
@@ -129,33 +130,96 @@ def pipeline(
     click.echo(json.dumps(asdict(report), indent=1)) if as_json else Console().print(_table(report))
 
 
+class Feed:
+    """Keeps transfers under way, and knows how many have their entries.
+
+    Args:
+        database: a connection of psycopg2's that commits by itself.
+    """
+
+    def __init__(self, stack: Stack, workload: Workload, producer: CommandProducer, database: Any) -> None:
+        self.sent = 0
+        self._stack = stack
+        self._workload = workload
+        self._producer = producer
+        self._database = database
+        self._opened = 0
+
+    async def open(self) -> None:
+        """Open and fund the wallets."""
+        await self._producer.send(list(self._workload.opening()))
+        self._opened = len(self._workload.wallet_ids)
+        await self.caught_up()
+
+    async def keep_going(
+        self, is_over: Callable[[float], bool], on_look: Callable[[], object] = bool
+    ) -> None:
+        """Keep transfers under way until `is_over` says so of the moment when this began.
+
+        Args:
+            on_look: is called each time when the entries have been counted.
+        """
+        began_s = moved_s = time.monotonic()
+        done = self.entered()
+        while not is_over(began_s):
+            now = self.entered()
+            on_look()
+            if now != done:
+                done, moved_s = now, time.monotonic()
+            elif time.monotonic() - moved_s > STALLED_AFTER_S:
+                raise click.ClickException(
+                    self._stack.workers[0].with_log(f"No entries came for {STALLED_AFTER_S} s.")
+                )
+            for _ in range((WINDOW - (self.sent - done)) // SENT_AT_ONCE):
+                await self._producer.send(list(self._workload.transfers(SENT_AT_ONCE)))
+                self.sent += SENT_AT_ONCE
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def caught_up(self) -> float:
+        """Wait until every transfer has its entries; return after how many seconds."""
+        began_s = time.monotonic()
+        while self.entered() < self.sent:
+            if time.monotonic() - began_s > STALLED_AFTER_S:
+                raise click.ClickException(
+                    f"{self.sent} transfers were sent, and {self.entered()} have their entries."
+                )
+            await asyncio.sleep(LOOK_EVERY_S)
+        return time.monotonic() - began_s
+
+    def entered(self) -> int:
+        """Return how many transfers have their entries."""
+        return self.entries() // 2 - self._opened
+
+    def entries(self) -> int:
+        """Return how many entries the ledger has."""
+        statement = "SELECT COALESCE(sum(told), 0) FROM positions WHERE stage = 'ledger'"
+        return int(one(self._database, statement))
+
+
 class _Bench:
     def __init__(self, stack: Stack, workload: Workload, tell: Tell) -> None:
         self._stack = stack
         self._workload = workload
         self._tell = tell
-        self._sent = 0
-        self._opened = 0
-        self._database: Any = None
 
     async def runs(
         self, warm_up_s: int, seconds: int, fill: int, during: AbstractContextManager[None]
     ) -> list[Run]:
         """Measure once, and once more when the ledger has `fill` entries; the last time in the block `during`."""
         servers, partitions = self._stack.env["MERCURIA_KAFKA"], int(self._stack.env["MERCURIA_PARTITIONS"])
-        with closing(psycopg2.connect(self._stack.env["MERCURIA_DATABASE"])) as self._database:
-            self._database.autocommit = True
+        with closing(psycopg2.connect(self._stack.env["MERCURIA_DATABASE"])) as database:
+            database.autocommit = True
             async with command_producer(servers, partitions) as producer:
-                await producer.send(list(self._workload.opening()))
-                self._opened = len(self._workload.wallet_ids)
-                await self._caught_up()
-                await self._load(producer, lambda began_s: time.monotonic() - began_s > warm_up_s)
-                measured = [await self._run(producer, seconds)]
+                feed = Feed(self._stack, self._workload, producer, database)
+                await feed.open()
+                await feed.keep_going(lambda began_s: time.monotonic() - began_s > warm_up_s)
+                measured = [await self._run(feed, database, seconds)]
                 if fill:
-                    await self._load(producer, lambda _: self._entries() >= fill, tells_every_s=30)
-                    measured.append(await self._run(producer, seconds))
+                    progress = _Progress(feed, self._tell)
+                    await feed.keep_going(lambda _: feed.entries() >= fill, progress)
+                    measured.append(await self._run(feed, database, seconds))
                 with during:
-                    await self._load(producer, lambda began_s: time.monotonic() - began_s > AFTERWARDS_S)
+                    await feed.keep_going(lambda began_s: time.monotonic() - began_s > AFTERWARDS_S)
         return measured
 
     def pgbench(self, scale: int) -> float:
@@ -166,20 +230,20 @@ class _Bench:
         self._tell(f"pgbench: {tps:,.0f} transactions/s.")
         return tps
 
-    async def _run(self, producer: CommandProducer, seconds: int) -> Run:
-        await self._caught_up()
+    async def _run(self, feed: Feed, database: Any, seconds: int) -> Run:
+        await feed.caught_up()
         kafka = self._stack.directory.path / "kafka"
         topics = [topic.name for topic in TOPICS]
-        entries, rows, size = self._entries(), self._rows(), self._database_bytes()
+        entries, rows, size = feed.entries(), _rows(database), _size_bytes(database)
         written, cpu_s = bytes_on_disk(kafka, topics), self._cpu_s()
         began_s = time.monotonic()
-        await self._load(producer, lambda began_s: time.monotonic() - began_s > seconds)
+        await feed.keep_going(lambda began_s: time.monotonic() - began_s > seconds)
         took_s = time.monotonic() - began_s
-        transfers = (self._entries() - entries) // 2
+        transfers = (feed.entries() - entries) // 2
         used_s = {name: each - cpu_s[name] for name, each in self._cpu_s().items()}
-        lag = self._sent - self._transfers()
-        caught_up_after_s = await self._caught_up()
-        all_transfers = (self._entries() - entries) // 2
+        lag = feed.sent - feed.entered()
+        caught_up_after_s = await feed.caught_up()
+        all_transfers = (feed.entries() - entries) // 2
         run = Run(
             entries_before=entries,
             seconds=took_s,
@@ -187,13 +251,13 @@ class _Bench:
             transfers_per_s=transfers / took_s,
             rows_per_s={
                 table: (count - rows[table]) / all_transfers * transfers / took_s
-                for table, count in self._rows().items()
+                for table, count in _rows(database).items()
             },
             lag=lag,
             caught_up_after_s=caught_up_after_s,
             cpu_s=used_s,
             memory_mib={part.name: _memory_bytes(part) / 2**20 for part in self._stack.parts},
-            postgres_bytes_per_transfer=(self._database_bytes() - size) / all_transfers,
+            postgres_bytes_per_transfer=(_size_bytes(database) - size) / all_transfers,
             kafka_bytes_per_transfer=(bytes_on_disk(kafka, topics) - written) / all_transfers,
         )
         self._tell(
@@ -201,60 +265,37 @@ class _Bench:
         )
         return run
 
-    async def _load(
-        self, producer: CommandProducer, is_over: Callable[[float], bool], tells_every_s: float = 1e9
-    ) -> None:
-        """Keep transfers under way until `is_over` says so of the moment when this began."""
-        began_s = told_s = moved_s = time.monotonic()
-        done = self._transfers()
-        while not is_over(began_s):
-            now = self._transfers()
-            if now != done:
-                done, moved_s = now, time.monotonic()
-            elif time.monotonic() - moved_s > STALLED_AFTER_S:
-                raise click.ClickException(
-                    self._stack.workers[0].with_log(f"No entries came for {STALLED_AFTER_S} s.")
-                )
-            if time.monotonic() - told_s > tells_every_s:
-                told_s = time.monotonic()
-                self._tell(f"{2 * done:,} entries.")
-            room = WINDOW - (self._sent - done)
-            while room >= SENT_AT_ONCE:
-                await producer.send(list(self._workload.transfers(SENT_AT_ONCE)))
-                self._sent += SENT_AT_ONCE
-                room -= SENT_AT_ONCE
-            await asyncio.sleep(LOOK_EVERY_S)
-
-    async def _caught_up(self) -> float:
-        """Wait until every transfer has its entries; return after how many seconds."""
-        began_s = time.monotonic()
-        while self._transfers() < self._sent:
-            if time.monotonic() - began_s > STALLED_AFTER_S:
-                raise click.ClickException(
-                    f"{self._sent} transfers were sent, and {self._transfers()} have their entries."
-                )
-            await asyncio.sleep(LOOK_EVERY_S)
-        return time.monotonic() - began_s
-
-    def _transfers(self) -> int:
-        return self._entries() // 2 - self._opened
-
-    def _entries(self) -> int:
-        return int(self._one("SELECT COALESCE(sum(told), 0) FROM positions WHERE stage = 'ledger'"))
-
-    def _rows(self) -> dict[str, int]:
-        return {table: int(self._one(f"SELECT count(*) FROM {table}")) for table in TABLES}  # noqa: S608  constants
-
-    def _database_bytes(self) -> int:
-        return int(self._one("SELECT pg_database_size(current_database())"))
-
-    def _one(self, statement: str) -> Any:
-        with self._database.cursor() as cursor:
-            cursor.execute(statement)
-            return cursor.fetchone()[0]
-
     def _cpu_s(self) -> dict[str, float]:
         return {part.name: family_cpu_s(pid_of(part)) for part in self._stack.parts}
+
+
+class _Progress:
+    """Tells now and then how far the ledger is filled."""
+
+    def __init__(self, feed: Feed, tell: Tell) -> None:
+        self._feed = feed
+        self._tell = tell
+        self._told_s = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._told_s > TELL_EVERY_S:
+            self._told_s = time.monotonic()
+            self._tell(f"{self._feed.entries():,} entries.")
+
+
+def one(database: Any, statement: str) -> Any:
+    """Run a statement, and return its only value."""
+    with database.cursor() as cursor:
+        cursor.execute(statement)
+        return cursor.fetchone()[0]
+
+
+def _rows(database: Any) -> dict[str, int]:
+    return {table: int(one(database, f"SELECT count(*) FROM {table}")) for table in TABLES}  # noqa: S608  constants
+
+
+def _size_bytes(database: Any) -> int:
+    return int(one(database, "SELECT pg_database_size(current_database())"))
 
 
 def _memory_bytes(part: Any) -> int:

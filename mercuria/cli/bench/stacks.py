@@ -4,9 +4,10 @@ import os
 import pstats
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import click
 import psutil
@@ -25,8 +26,18 @@ PROFILE_WITHIN_S = 30
 PROFILE_LINES = 45
 
 
-def bench_stack(directory: Path, workers: int, partitions: int, profile_file: Path | None) -> Stack:
-    """Return a stack to start; with a file, its workers can be profiled into it."""
+def bench_stack(
+    directory: Path,
+    workers: int,
+    partitions: int,
+    profile_file: Path | None,
+    environ: Mapping[str, str] = MappingProxyType({}),
+) -> Stack:
+    """Return a stack to start; with a file, its workers can be profiled into it.
+
+    Args:
+        environ: settings of its workers.
+    """
     profiled_worker = [sys.executable, "-P", profiled.__file__, str(profile_file), "worker"]
     return Stack(
         directory,
@@ -37,7 +48,7 @@ def bench_stack(directory: Path, workers: int, partitions: int, profile_file: Pa
         prepare=prepare,
         supervise=False,
         worker_command=profiled_worker if profile_file else WORKER_COMMAND,
-        environ=own_environ(),
+        environ=own_environ() | dict(environ),
     )
 
 
