@@ -6,6 +6,7 @@ the balance, and what came back is a change of its own.
 
 import csv
 import io
+import logging
 from collections.abc import AsyncIterator, Iterable
 from typing import Literal, NamedTuple
 
@@ -42,6 +43,9 @@ COLUMNS = (
 )
 RUNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """A spreadsheet may take a text that begins so for a formula (OWASP, CSV injection); the last four are full-width."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class StatementQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -149,7 +153,7 @@ async def _as_csv(statement: Statement) -> Answer:
     first = await anext(pieces)
     name = f"statement-{statement.wallet.id}-{_day(statement.since_ms)}-{_day(statement.until_ms - 1)}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Answer(Stream(CSV, _after(first, pieces)), headers=headers)
+    return Answer(Stream(CSV, breaking_off(first, pieces)), headers=headers)
 
 
 async def _whole(statement: Statement) -> AsyncIterator[list[StatementLine]]:
@@ -163,10 +167,10 @@ async def _whole(statement: Statement) -> AsyncIterator[list[StatementLine]]:
         for line in lines:
             balance += line.change
             if balance != line.balance:
-                raise IncompleteError
+                raise IncompleteError("a change is missing.")
         yield lines
     if balance != statement.closing.balance:
-        raise IncompleteError
+        raise IncompleteError("the last changes are missing.")
 
 
 async def _csv_pieces(statement: Statement) -> AsyncIterator[bytes]:
@@ -182,10 +186,20 @@ async def _csv_pieces(statement: Statement) -> AsyncIterator[bytes]:
     yield _csv_of([*head, _balance_row("closing_balance", statement.until_ms, statement.closing, currency)])
 
 
-async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def breaking_off(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield all pieces.
+
+    Raises:
+        ConnectionError: there should be more, and it cannot be read. The server then closes the connection, so that
+            nobody takes what was sent for all.
+    """
     yield first
-    async for piece in rest:
-        yield piece
+    try:
+        async for piece in rest:
+            yield piece
+    except (DatabaseUnavailable, IncompleteError) as error:
+        logger.warning("A statement breaks off: %s", error)
+        raise ConnectionAbortedError("The rest of the answer cannot be read.") from error
 
 
 def _csv_of(rows: Iterable[tuple[object, ...]]) -> bytes:

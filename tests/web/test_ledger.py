@@ -3,15 +3,20 @@
 import asyncio
 import csv
 import io
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
+import psycopg2
 import pytest
 
 from mercuria.domain.ledger import entry_id
+from mercuria.embedded.stack import Stack
+from mercuria.web.statements import IncompleteError, breaking_off
 from tests.web.people import People, Person, Scene, refusal, until
 from tests.web.wire import Reply, connect
 
@@ -270,6 +275,17 @@ async def test_a_statement_comes_as_csv_that_runs_nothing(zoe: Person) -> None:
     assert (head.status, head.body) == (200, b"")
 
 
+async def test_a_statement_that_cannot_be_read_to_its_end_breaks_off() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"second"
+        raise IncompleteError("the last changes are missing.")
+
+    sending = breaking_off(b"first", pieces())
+    assert [await anext(sending), await anext(sending)] == [b"first", b"second"]
+    with pytest.raises(ConnectionError):
+        await anext(sending)
+
+
 async def as_csv(person: Person, path: str) -> Reply:
     """Ask for what comes in chunks."""
     async with connect(person.ports[0]) as wire:
@@ -280,6 +296,45 @@ async def as_csv(person: Person, path: str) -> Reply:
             body += await wire.reader.readexactly(size)
             assert await wire.reader.readline() == b"\r\n"
         return Reply(reply.status, reply.headers, body)
+
+
+# While PostgreSQL is behind.
+
+
+@contextmanager
+def held_up(stack: Stack, stage: str) -> Iterator[None]:
+    """Keep a stage from writing: another worker seems to write all its partitions."""
+    with closing(psycopg2.connect(stack.postgres.url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT FROM positions WHERE stage = %s FOR UPDATE", [stage])
+        yield
+
+
+async def test_what_is_not_entered_yet_is_not_said_to_have_no_entries(zoe: Person, settled: Stack) -> None:
+    wallet_id = await zoe.wallet()
+    await entries_of(zoe, (await zoe.deposit(wallet_id, 1)).document)
+    with held_up(settled, "ledger"):
+        deposit = (await zoe.deposit(wallet_id, 1)).document
+        assert refusal(await zoe.get(f"/ledger/{deposit['id']}")) == (503, "not_known_yet")
+    assert len(await entries_of(zoe, deposit)) == 2
+
+
+async def test_the_past_is_told_as_far_as_it_is_recorded(zoe: Person, settled: Stack) -> None:
+    wallet_id = await zoe.wallet()
+    first = (await zoe.deposit(wallet_id, 1)).document["wallet"]
+    path = f"/wallets/{wallet_id}"
+    whole = await statement(zoe, wallet_id)
+    with held_up(settled, "transactions"):
+        last = (await zoe.deposit(wallet_id, 1)).document["wallet"]
+        now = moment(last["updated_at"])
+        asked = (f"{path}/statement", f"{path}/statement?format=csv", f"{path}?at={now}")
+        for reply in await asyncio.gather(*map(zoe.get, asked)):
+            assert refusal(reply) == (503, "not_known_yet")
+        # The deposit is recorded, so everything before it is.
+        before = moment(first["updated_at"])
+        assert (await statement(zoe, wallet_id, f"?to={before}"))["closing_balance"] == 0
+    shown = await zoe.get(f"{path}?at={now}")
+    assert (shown.status, shown.document) == (200, last)
+    assert (await statement(zoe, wallet_id))["lines"][:-1] == whole["lines"]
 
 
 # Who may, and what is refused.
