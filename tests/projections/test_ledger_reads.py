@@ -169,10 +169,21 @@ async def test_a_period_has_its_beginning_and_not_its_end(
         since_ms, until_ms = sorted(random.randint(books.since_ms, books.until_ms) for _ in range(2))
         expected = books.ids(lambda entry, a=since_ms, b=until_ms: a <= entry.occurred_at_ms < b)  # type: ignore[misc]
         assert await ids_of(ledger, books, since_ms=since_ms, until_ms=until_ms) == expected
-        # Also where the cursor comes from a longer period.
-        cursor = (await ledger.entries(limit=1, until_ms=books.until_ms + 1)).next_cursor  # type: ignore[union-attr]
-        page = await ledger.entries(limit=100, since_ms=since_ms, until_ms=until_ms, cursor=cursor)
-        assert page is not None and [each.id for each in page.items] == expected[:100]
+
+
+async def test_a_period_ends_where_it_says_also_for_a_cursor_of_a_longer_one(
+    ledger: Ledger, books: Books
+) -> None:
+    for count in range(1, 20):
+        longer = await ledger.entries(limit=count, since_ms=books.since_ms, until_ms=books.until_ms + 1)
+        assert longer is not None
+        until_ms = longer.items[-1].occurred_at_ms
+        page = await ledger.entries(
+            limit=200, since_ms=books.since_ms, until_ms=until_ms, cursor=longer.next_cursor
+        )
+        assert page is not None
+        expected = books.ids(lambda entry, end=until_ms: entry.occurred_at_ms < end)  # type: ignore[misc]
+        assert [each.id for each in page.items] == expected
 
 
 async def test_what_is_entered_meanwhile_moves_nothing(ledger: Ledger, books: Books) -> None:
