@@ -69,6 +69,10 @@ def test_the_wheel_holds_every_module_and_every_file_that_is_read_at_run_time(wh
             ".typed",
             ".json",
             ".lua",
+            ".html",
+            ".css",
+            ".js",
+            ".svg",
         ):
             expected.add("/".join([top, *rest] if top == "mercuria" else ["mercuria", top, *rest]))
     assert expected - names == set()

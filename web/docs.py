@@ -42,8 +42,12 @@ PAGE = f"""<!DOCTYPE html>
 <title>Mercuria: the HTTP API</title>
 <link rel="icon" type="image/png" href="/docs/{VERSION}/favicon-32x32.png">
 <link rel="stylesheet" href="/docs/{VERSION}/swagger-ui.css">
+<link rel="stylesheet" href="/console/docs.css">
 </head>
 <body>
+<nav class="between">
+<strong>HTTP API</strong> <a href="/docs/topics">Topics on Kafka</a> <a href="/console">Console</a>
+</nav>
 <noscript>The same, for programs: <a href="/api/v1/openapi.json">OpenAPI</a>.</noscript>
 <main id="ui"></main>
 <script src="/docs/{VERSION}/swagger-ui-bundle.js"></script>

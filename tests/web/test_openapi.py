@@ -53,7 +53,7 @@ def test_the_document_is_valid() -> None:
 
 def test_every_route_is_in_the_document_and_everything_in_the_document_is_a_route() -> None:
     routes = {(route.method, route.resource.canonical) for route in app.web.web_app.router.routes()}
-    pages = {(method, path) for method, path in routes if path.startswith("/docs")}
+    pages = {(method, path) for method, path in routes if path.startswith(("/docs", "/console"))}
     assert pages
     assert {(method, path) for method, path, _ in operations()} == {
         (method, path) for method, path in routes - pages if method != "HEAD"
@@ -164,7 +164,7 @@ async def test_the_page_loads_nothing_from_elsewhere_and_runs_nothing_that_is_wr
     html = page.body.decode()
     assert not re.search(r"<script(?![^>]* src=)|<style|\son\w+=|https?://|style=", html)
     addresses = re.findall(r'(?:src|href)="([^"]+)"', html)
-    assert len(addresses) == 5
+    assert len(addresses) == 8
     for address in addresses:
         plain = await ask(port, "GET", address)
         assert plain.status == 200 and plain.headers["Content-Type"], address

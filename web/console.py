@@ -1,0 +1,89 @@
+"""The operator's console: a page that shows what goes on, and lets operators freeze wallets.
+
+It is files, and this serves them. In the browser, it uses the same HTTP API as everybody else, so it can do nothing
+that its user could not do without it. It loads nothing from elsewhere and runs nothing that is written into the page.
+"""
+
+import gzip
+import hashlib
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from aiohttp import hdrs
+from aiohttp.web import Response
+from faust.web import View
+
+from mercuria.adapters.http import respond
+from mercuria.adapters.problems import Problem
+from mercuria.app import app
+
+INDEX = "index.html"
+CONTENT_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # It asks each time whether the file is still the same: after an upgrade, all files are of one version.
+    hdrs.CACHE_CONTROL: "no-cache",
+    hdrs.VARY: hdrs.ACCEPT_ENCODING,
+}
+
+
+class File(NamedTuple):
+    """A file of the console, as it is and compressed; `tag` changes with its content."""
+
+    content_type: str
+    plain: bytes
+    compressed: bytes
+    tag: str
+
+
+@app.page("/console", name="console")
+async def console(_self: View, request: Any) -> Any:
+    """Show the page."""
+    return _response(request, console_files()[INDEX])
+
+
+@app.page("/console/{name}", name="console_file")
+async def console_file(_self: View, request: Any, name: str) -> Any:
+    """Serve one of its files."""
+    found = console_files().get(name)
+    if found is None:
+        return respond(request, Problem("not_found"))
+    return _response(request, found)
+
+
+@cache
+def console_files() -> dict[str, File]:
+    """Read the files, once."""
+    found = {}
+    for file in files("mercuria.web").joinpath("console").iterdir():
+        content_type = CONTENT_TYPES.get(file.name.rpartition(".")[2])
+        if content_type is not None:
+            plain = file.read_bytes()
+            tag = f'"{hashlib.sha256(plain).hexdigest()[:32]}"'
+            found[file.name] = File(content_type, plain, gzip.compress(plain, mtime=0), tag)
+    return found
+
+
+def _response(request: Any, file: File) -> Response:
+    headers = HEADERS | {hdrs.ETAG: file.tag}
+    if file.tag in request.headers.get(hdrs.IF_NONE_MATCH, ""):
+        return Response(status=304, headers=headers)
+    is_compressed = "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, "")
+    if is_compressed:
+        headers[hdrs.CONTENT_ENCODING] = "gzip"
+    return Response(
+        body=file.compressed if is_compressed else file.plain,
+        headers=headers | {hdrs.CONTENT_TYPE: file.content_type},
+    )

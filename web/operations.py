@@ -1,0 +1,240 @@
+"""Operations: money in motion, what is refused, and how far behind the log each stage is."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from aiokafka.errors import KafkaError
+from msgspec import Meta, Struct
+
+from mercuria.adapters.coalescing import Coalescer
+from mercuria.adapters.operations import Operations, Read
+from mercuria.adapters.postgres import DatabaseUnavailable
+from mercuria.adapters.problems import FieldError, Problem
+from mercuria.app import app, database, settings
+from mercuria.domain.events import Kind, TransactionStatus
+from mercuria.domain.rejections import Code
+from mercuria.streams.cloudevents import rfc3339
+from mercuria.topics import LEDGER_EVENTS, TRANSACTION_EVENTS, WALLET_COMMANDS, WALLET_EVENTS
+from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
+from mercuria.web.reading import KAFKA_ANSWERS_WITHIN_S, decided_up_to
+from mercuria.web.representations import Currency, MinorUnits, Time
+
+TOPICS_OF_STAGES: Mapping[str, str] = {
+    "wallets": WALLET_COMMANDS,
+    "transactions": WALLET_EVENTS,
+    "ledger": TRANSACTION_EVENTS,
+    "analytics": LEDGER_EVENTS,
+}
+"""What each stage reads, in the order in which a command comes through them."""
+
+DECIDES = "wallets"
+"""The one stage whose places are not in PostgreSQL."""
+
+NEXT = "transactions"
+"""The stage that follows it."""
+
+OWNERS_TELL_WITHIN_S = 1.0
+MAX_STEPS = 360
+MARKS_AT_MOST = 8
+"""Where more is left than that, it is not only marks of Kafka transactions."""
+
+operations = Operations(database)
+
+
+class PartitionLag(Struct, frozen=True):
+    """One partition of a stage's topic: `end` is the offset that its next record will have."""
+
+    partition: int
+    end: int
+    lag: Annotated[int, Meta(description="How many records the stage has not worked through.")]
+
+
+class StageLag(Struct, frozen=True):
+    """A stage, the topic that it reads, and by how many records it is behind in all."""
+
+    stage: str
+    topic: str
+    lag: int
+    partitions: list[PartitionLag]
+
+
+class LagBody(Struct, frozen=True):
+    """How far behind the stages are, in the order in which a command comes through them."""
+
+    at: Time
+    stages: list[StageLag]
+
+
+class FlowQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which part of the last day to show."""
+
+    minutes: Annotated[int, Meta(ge=1, le=1440, description="How far back.")] = 60
+    step: Annotated[int, Meta(ge=1, le=60, description="Minutes that are summed up together.")] = 1
+
+
+class FlowRow(Struct, frozen=True):
+    """Transactions that began in the step at `at`, and are alike: how many, and the sum of their amounts.
+
+    `currency` is null where nobody knew it when they were refused, `failure_code` unless they have failed.
+    """
+
+    at: Time
+    kind: Kind
+    status: TransactionStatus
+    currency: Currency | None
+    failure_code: str | None
+    count: int
+    volume: MinorUnits
+
+
+class FlowBody(Struct, frozen=True):
+    """What began from `since` on, where a step begins; the oldest first. Steps in which nothing began have no rows."""
+
+    since: Time
+    step: int
+    data: list[FlowRow]
+
+
+class InFlightRow(Struct, frozen=True):
+    """Transactions of a currency that have begun and not ended."""
+
+    currency: Currency
+    count: int
+    volume: MinorUnits
+    oldest_at: Time
+
+
+class InFlightBody(Struct, frozen=True):
+    """Money that has left one wallet and not reached another one, by currency."""
+
+    at: Time
+    data: list[InFlightRow]
+
+
+@endpoint(
+    "GET",
+    "/api/v1/operations/lag",
+    access=OPERATOR,
+    answers={200: LagBody},
+    problems=("database_unavailable", "wallets_unavailable"),
+)
+async def get_lag(_call: Call) -> Answer | Problem:
+    """Tell by how many records each stage is behind the log, in each partition."""
+    try:
+        # Several who look at the same moment are answered by one look.
+        return Answer(await _lag_now(None))
+    except DatabaseUnavailable:
+        return Problem("database_unavailable")
+    except (TimeoutError, KafkaError):
+        return Problem("wallets_unavailable", "Kafka does not say how far the log goes.")
+
+
+@endpoint(
+    "GET",
+    "/api/v1/operations/flow",
+    access=OPERATOR,
+    query=FlowQuery,
+    answers={200: FlowBody},
+    problems=("database_unavailable",),
+)
+async def get_flow(call: Call) -> Answer | Problem:
+    """Tell what has begun in the last minutes, by kind, status, currency and reason of failure."""
+    query: FlowQuery = call.query
+    if query.minutes > MAX_STEPS * query.step:
+        detail = f"{query.minutes} minutes need longer steps: there may be {MAX_STEPS}."
+        return Problem(
+            Code.INVALID_FIELD, f"`step`: {detail}", [FieldError("step", Code.INVALID_FIELD, detail)]
+        )
+    since, step = _since(datetime.now(UTC), query), timedelta(minutes=query.step)
+    try:
+        rows = await operations.flow(since, step)
+    except DatabaseUnavailable:
+        return Problem("database_unavailable")
+    return Answer(FlowBody(_time(since), query.step, [FlowRow(_time(row.at), *row[1:]) for row in rows]))
+
+
+@endpoint(
+    "GET",
+    "/api/v1/operations/in-flight",
+    access=OPERATOR,
+    answers={200: InFlightBody},
+    problems=("database_unavailable",),
+)
+async def get_in_flight(_call: Call) -> Answer | Problem:
+    """Tell how much money is on its way between wallets."""
+    try:
+        rows = await operations.in_flight()
+    except DatabaseUnavailable:
+        return Problem("database_unavailable")
+    found = [InFlightRow(row.currency, row.transactions, row.volume, _time(row.oldest_at)) for row in rows]
+    return Answer(InFlightBody(_time(datetime.now(UTC)), found))
+
+
+async def _look(callers: Sequence[None]) -> Sequence[LagBody]:
+    # What stages have read is asked before the ends of their topics: else some would seem to be ahead of them.
+    read = await operations.places()
+    async with asyncio.timeout(KAFKA_ANSWERS_WITHIN_S):
+        stages = [
+            await _stage_lag(stage, topic, read)
+            for stage, topic in TOPICS_OF_STAGES.items()
+            if stage == DECIDES or stage in read
+        ]
+    return [LagBody(_time(datetime.now(UTC)), stages)] * len(callers)
+
+
+_lag_now: Coalescer[None, LagBody] = Coalescer(_look)
+
+
+async def _stage_lag(stage: str, topic: str, read: Mapping[str, Mapping[int, Read]]) -> StageLag:
+    ends = await app.log_ends.ends(topic, range(settings.partitions))
+    if stage == DECIDES:
+        done = await _decided(ends, read.get(NEXT, {}))
+    else:
+        done = {number: place.offset + 1 for number, place in read[stage].items()}
+    rows = [
+        PartitionLag(number, end, await _lag(topic, number, done.get(number, 0), end))
+        for number, end in sorted(ends.items())
+    ]
+    return StageLag(stage, topic, sum(row.lag for row in rows), rows)
+
+
+async def _decided(ends: Mapping[int, int], told: Mapping[int, Read]) -> dict[int, int]:
+    """Return up to where partitions are decided. What the next stage has, was decided; only the rest is asked for."""
+    done = {number: place.command_offset + 1 for number, place in told.items()}
+    rest = [number for number, end in ends.items() if done.get(number, 0) < end]
+    if rest:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OWNERS_TELL_WITHIN_S):
+                for number, offset in (await decided_up_to(rest)).items():
+                    done[number] = max(offset, done.get(number, 0))
+    return done
+
+
+_rests: dict[tuple[str, int], tuple[int, int, bool]] = {}
+"""By topic and partition: what was left when somebody looked last, from where to where, and whether it is blank."""
+
+
+async def _lag(topic: str, partition: int, done: int, end: int) -> int:
+    """Return how many records are left, without the marks of Kafka transactions, which nobody works through."""
+    if done >= end:
+        return 0
+    before = _rests.get((topic, partition))
+    is_blank = before is not None and before[:2] == (done, end) and before[2]
+    if not is_blank and before is not None and before[:2] == (done, end) and end - done <= MARKS_AT_MOST:
+        # It did not move since: only then it is worth while to read what it is.
+        is_blank = await app.log_ends.is_blank(topic, partition, done, end)
+    _rests[topic, partition] = (done, end, is_blank)
+    return 0 if is_blank else end - done
+
+
+def _since(now: datetime, query: FlowQuery) -> datetime:
+    """Return when the first step begins, which is counted from 1970 on as PostgreSQL counts it."""
+    step_s = query.step * 60
+    return datetime.fromtimestamp((now.timestamp() - query.minutes * 60) // step_s * step_s, UTC)
+
+
+def _time(moment: datetime) -> str:
+    return rfc3339(round(moment.timestamp() * 1000))
