@@ -1,0 +1,70 @@
+"""Figures of the ledger: what is counted, and that it does not matter where entries are cut."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from mercuria.domain.analytics import Figures, Total
+from mercuria.domain.events import Kind
+from mercuria.domain.ledger import Direction, Entry
+
+ANN, BEN = UUID(int=1), UUID(int=2)
+MIDNIGHT_MS = int(datetime(2026, 3, 2, tzinfo=UTC).timestamp() * 1000)
+DAY = MIDNIGHT_MS // 86_400_000
+
+
+def entry(
+    account: str, owner: UUID | None, kind: Kind, direction: Direction, amount: int, at_ms: int
+) -> Entry:
+    return Entry(
+        id=UUID(int=9),
+        sequence=1,
+        transaction_id=UUID(int=8),
+        kind=kind,
+        account=account,
+        owner_id=owner,
+        direction=direction,
+        amount=amount,
+        currency="EUR",
+        balance_after=None,
+        wallet_version=None,
+        occurred_at_ms=at_ms,
+        hash="",
+    )
+
+
+ENTRIES = [
+    entry("external:deposits", None, "deposit", "debit", 500, MIDNIGHT_MS - 1),
+    entry("a", ANN, "deposit", "credit", 500, MIDNIGHT_MS - 1),
+    entry("a", ANN, "transfer", "debit", 200, MIDNIGHT_MS),
+    entry("b", BEN, "transfer", "credit", 200, MIDNIGHT_MS),
+    entry("b", BEN, "withdrawal", "debit", 50, MIDNIGHT_MS + 1),
+    entry("external:withdrawals", None, "withdrawal", "credit", 50, MIDNIGHT_MS + 1),
+]
+
+
+def test_each_transaction_counts_once_and_each_wallet_is_active_on_its_day() -> None:
+    figures = Figures()
+    figures.take(ENTRIES)
+    assert figures.daily == {
+        (DAY - 1, "EUR", "deposit"): Total(1, 500),
+        (DAY, "EUR", "transfer"): Total(1, 200),
+        (DAY, "EUR", "withdrawal"): Total(1, 50),
+    }
+    assert figures.active == {(DAY - 1, "EUR", "a"), (DAY, "EUR", "a"), (DAY, "EUR", "b")}
+    assert figures.users == {
+        (ANN, "EUR", "deposit", "credit"): Total(1, 500),
+        (ANN, "EUR", "transfer", "debit"): Total(1, 200),
+        (BEN, "EUR", "transfer", "credit"): Total(1, 200),
+        (BEN, "EUR", "withdrawal", "debit"): Total(1, 50),
+    }
+    assert figures.last_activity_ms == {ANN: MIDNIGHT_MS, BEN: MIDNIGHT_MS + 1}
+
+
+def test_it_does_not_matter_where_entries_are_cut() -> None:
+    whole = Figures()
+    whole.take(ENTRIES)
+    for cut in range(len(ENTRIES) + 1):
+        pieces = Figures()
+        pieces.take(ENTRIES[:cut])
+        pieces.take(ENTRIES[cut:])
+        assert pieces == whole
