@@ -30,9 +30,9 @@ from yoyo.migrations import Migration, MigrationList
 CONNECT_TIMEOUT_S = 10
 LOCK_TIMEOUT_S = 600
 """How long another process's migrations are waited for, and how long a migration's own locks."""
-TABLE_LOCK_TIMEOUT_S = 0.5
-"""So long at a time, a migration stands in the way of workers before it has a lock. Less than PostgreSQL takes to look
-for deadlocks (1 s), so that it is never a worker that is ended for one."""
+TABLE_LOCK_TIMEOUT_S = 1.5
+"""So long at a time, a migration stands in the way of workers before it has a lock. Longer than `deadlock_timeout`,
+after which PostgreSQL lets an autovacuum make way."""
 TABLE_LOCK_PAUSE_S = 1.0
 """So long, workers can pass before it tries again."""
 

@@ -33,8 +33,9 @@ PING_TIMEOUT_S = 2.0
 PING_EVERY_S = 1.0
 POOL_SIZE = 10
 
-UNAVAILABLE = ("08", "53", "57", "58")
-"""Classes of SQLSTATE: connection exception, insufficient resources, operator intervention, system error."""
+UNAVAILABLE = ("08", "40", "53", "57", "58")
+"""Classes of SQLSTATE: connection exception, transaction rollback (as for a deadlock), insufficient resources, operator
+intervention, system error."""
 
 _SET_UP = """\
 SELECT set_config('statement_timeout', %(statement)s, false) AS statement,
