@@ -1,0 +1,208 @@
+"""`mercuria rebuild`: empties PostgreSQL's tables, lets running workers fill them from the log, and shows progress.
+
+Money moves on meanwhile, and balances can be read: both need only the workers. Lists are short until it is done.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, NamedTuple
+
+import click
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from faust.cli.base import cli
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mercuria.adapters.rebuild import TABLES, Places, RebuildError, Tables
+from mercuria.app import app, settings
+from mercuria.cli.load.words import count
+from mercuria.cli.options import data_dir_option
+from mercuria.streams.client import event_reader
+from mercuria.topics import TRANSACTION_EVENTS, WALLET_EVENTS
+
+TOPICS: Mapping[str, str] = {"transactions": WALLET_EVENTS, "ledger": TRANSACTION_EVENTS}
+"""By stage, the topic that it reads."""
+assert TOPICS.keys() == TABLES.keys(), "each stage that can be rebuilt reads a topic"
+
+CONNECT_TIMEOUT_S = 15
+LOOK_EVERY_S = 0.2
+EXIT_INTERRUPTED = 130
+
+
+class Extent(NamedTuple):
+    """What a partition of a topic holds: the offset of its first record, and the one behind its last."""
+
+    start: int
+    end: int
+
+
+Extents = dict[str, dict[int, Extent]]
+"""By stage and partition."""
+
+
+@cli.command()
+@data_dir_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--timeout",
+    "patience_s",
+    type=click.FloatRange(1),
+    default=60,
+    show_default=True,
+    help="Stop watching when the workers have brought in nothing for so many seconds.",
+)
+def rebuild(yes: bool, patience_s: float) -> None:
+    """Make PostgreSQL's wallets, transactions and ledger again from the log.
+
+    Running workers fill the tables; this command waits until they have brought in all that the log holds now. Accounts
+    of people are not touched, and nothing is published again. The exit code is 0 when all is there, or when no worker
+    runs that could fill the tables: then the next one does.
+    """
+    tables = Tables(settings.database_owner)
+    try:
+        before = tables.places()
+        extents = asyncio.run(_extents())
+        _require_whole_log(before, extents)
+        if not yes:
+            click.confirm(_question(), abort=True)
+        began_s = time.monotonic()
+        tables.empty()
+        sys.exit(asyncio.run(_watch(tables, extents, began_s, patience_s)))
+    except RebuildError as error:
+        sys.exit(f"mercuria: {error}.")
+    except KeyboardInterrupt:
+        click.echo(
+            "\nStopped watching. Workers go on filling the tables when they have been emptied.", err=True
+        )
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _question() -> str:
+    names = [table for tables in TABLES.values() for table in tables]
+    return (
+        f"Empty {', '.join(names[:-1])} and {names[-1]}, and fill them again from the log? Lists of wallets and"
+        " transactions are short until that is done."
+    )
+
+
+def _require_whole_log(places: Places, extents: Extents) -> None:
+    """Raise `RebuildError` where the log lacks what the tables hold: they would not get that back."""
+    for stage, by_partition in extents.items():
+        for partition, extent in by_partition.items():
+            if extent.start > 0:
+                raise RebuildError(
+                    f"partition {partition} of {TOPICS[stage]} begins with record {extent.start}: what came before is"
+                    " only in the tables, so they are left as they are"
+                )
+    for stage, reads in places.items():
+        for partition, read in reads.items():
+            end = extents[stage].get(partition, Extent(0, 0)).end
+            if read >= end:
+                raise RebuildError(
+                    f"partition {partition} of {TOPICS[stage]} ends with record {end - 1}, and the tables hold what"
+                    f" came up to record {read}: this is not their log, so they are left as they are"
+                )
+
+
+async def _watch(tables: Tables, extents: Extents, began_s: float, patience_s: float) -> int:
+    """Wait until the tables hold all up to the ends, and report; return the exit code."""
+    total = sum(extent.end for by_partition in extents.values() for extent in by_partition.values())
+    if total and not await _workers():
+        click.echo("The tables are empty, and no worker runs: the next one fills them (`mercuria up`).")
+        return 0
+    moved_s, done = time.monotonic(), 0
+    with _bars(extents) as show:
+        while done < total:
+            filled = _filled(await asyncio.to_thread(tables.places), extents)
+            show(filled)
+            if sum(filled.values()) > done:
+                moved_s, done = time.monotonic(), sum(filled.values())
+            elif time.monotonic() > moved_s + patience_s:
+                click.echo(
+                    f"mercuria: the workers have brought in nothing for {patience_s:.0f} s; {done:,} of"
+                    f" {count(total, 'record')} are in the tables. They go on when they can"
+                    " (`mercuria status` tells what runs).",
+                    err=True,
+                )
+                return 1
+            await asyncio.sleep(LOOK_EVERY_S if done < total else 0)
+    seconds = time.monotonic() - began_s
+    counts = await asyncio.to_thread(tables.counts)
+    rows = ", ".join(f"{number:,} {table}" for table, number in counts.items())
+    click.echo(f"Rebuilt from {count(total, 'record')} in {seconds:.1f} s: {rows}.")
+    return 0
+
+
+def _filled(places: Places, extents: Extents) -> dict[str, int]:
+    """Return by stage how many records up to the ends are in the tables."""
+    return {
+        stage: sum(
+            min(places[stage].get(partition, -1) + 1, extent.end)
+            for partition, extent in by_partition.items()
+        )
+        for stage, by_partition in extents.items()
+    }
+
+
+@contextmanager
+def _bars(extents: Extents) -> Iterator[Any]:
+    """Show a bar for each stage; yield what moves them."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bars = {
+            stage: progress.add_task(stage, total=sum(extent.end for extent in by_partition.values()))
+            for stage, by_partition in extents.items()
+        }
+
+        def show(filled: Mapping[str, int]) -> None:
+            for stage, number in filled.items():
+                progress.update(bars[stage], completed=number)
+
+        yield show
+
+
+async def _extents() -> Extents:
+    """Return what the stages' topics hold now; nothing of a topic that does not exist."""
+    async with _answers():
+        return {stage: await _extents_of(topic) for stage, topic in TOPICS.items()}
+
+
+async def _extents_of(topic: str) -> dict[int, Extent]:
+    async with event_reader(settings.kafka, topic) as reader:
+        tps = reader.assignment()
+        starts, ends = await reader.beginning_offsets(tps), await reader.end_offsets(tps)
+        return {tp.partition: Extent(starts[tp], ends[tp]) for tp in tps}
+
+
+async def _workers() -> int:
+    """Return how many workers there are, as Kafka knows."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
+    async with _answers():
+        try:
+            await admin.start()
+            found = await admin.describe_consumer_groups([app.conf.id])
+            return sum(len(group[5]) for response in found for group in response.groups)
+        finally:
+            await admin.close()
+
+
+@asynccontextmanager
+async def _answers() -> AsyncIterator[None]:
+    """Let the block ask Kafka, which has to answer.
+
+    Raises:
+        RebuildError: it does not.
+    """
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            yield
+    except (TimeoutError, KafkaError, OSError) as error:
+        raise RebuildError(
+            f"no Kafka answers at {settings.kafka}; start Mercuria with `mercuria up --data-dir {settings.data_dir}`,"
+            " or point MERCURIA_KAFKA at it"
+        ) from error
