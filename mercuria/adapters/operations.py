@@ -61,7 +61,7 @@ class Operations:
         """Return what has begun since a moment, by steps of whole minutes that are counted from 1970 on."""
         parameters = {"since": since, "step": int(step / timedelta(minutes=1))}
         rows = await self._database.rows(_SQL["flow"], parameters)
-        return [Flow(*row[:-1], int(row.volume)) for row in rows]
+        return [Flow(*(*row[:-1], int(row.volume))) for row in rows]
 
     async def in_flight(self) -> list[InFlight]:
         """Return what has begun and not ended."""
