@@ -8,7 +8,7 @@ MAPPED := agents tables web migrations
 FUZZ_S := 900
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test lint types layers fuzz bench clean
+.PHONY: help install up test lint types layers fuzz schema bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,9 @@ layers: install $(TYPES) ## Check that imports go down only
 
 fuzz: install ## Ask a stack of its own what its OpenAPI document allows and what not, for FUZZ_S seconds
 	$(BIN)/python -m tests.web.fuzz --max-time $(FUZZ_S)
+
+schema: install ## Write down the schema that the migrations make
+	$(BIN)/python -m tests.projections.schema
 
 bench: install ## Measure
 	$(BIN)/mercuria bench wallets
