@@ -11,6 +11,7 @@ import pytest
 
 from mercuria.adapters.history import History
 from mercuria.adapters.postgres import Database
+from mercuria.cli.chaos.stages import audit_stages, kill_all_kinds
 from mercuria.cli.chaos.trial import Faults, Trial, audit_stack, freeze, kill, kill_workers, read_log
 from mercuria.embedded.stack import Stack
 from mercuria.streams.client import event_reader
@@ -126,13 +127,22 @@ async def workers_without_postgresql(trial: Trial) -> None:
 
 @pytest.mark.parametrize(
     "faults",
-    [kill_workers(2), frozen_postgresql, killed_postgresql, workers_without_postgresql],
-    ids=["killed workers", "frozen PostgreSQL", "killed PostgreSQL", "rebalanced without PostgreSQL"],
+    [kill_workers(2), frozen_postgresql, killed_postgresql, workers_without_postgresql, kill_all_kinds(4)],
+    ids=[
+        "killed workers",
+        "frozen PostgreSQL",
+        "killed PostgreSQL",
+        "rebalanced without PostgreSQL",
+        "killed servers of all kinds",
+    ],
 )
 async def test_postgresql_comes_to_the_same_whatever_is_killed(live_stack: Stack, faults: Faults) -> None:
     outcome = await trial_of(live_stack).run(faults)
     assert outcome.audit.violations == []
     await assert_all_is_there(live_stack)
+    stages = await audit_stages(live_stack)
+    assert stages.violations == []
+    assert stages.entries == 2 * stages.completed > 0
 
 
 async def test_tables_that_are_emptied_are_filled_again_although_nothing_happens(live_stack: Stack) -> None:

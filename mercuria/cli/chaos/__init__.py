@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 import sys
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from mercuria.cli.chaos.stages import StagesAudit, audit_stages, kill_all_kinds
 from mercuria.cli.chaos.trial import Faults, Outcome, Trial, TrialError, kill_workers, stop_kafka
 from mercuria.cli.preparing import prepare
 from mercuria.embedded.errors import StackError
@@ -76,6 +78,14 @@ def kafka_command(stop_s: float, **common: Any) -> None:
     _conduct(stop_kafka(stop_s), **common)
 
 
+@chaos.command("stages")
+@click.option("--kills", type=click.IntRange(1), default=20, show_default=True, help="How often.")
+@options
+def stages_command(kills: int, **common: Any) -> None:
+    """Kill workers, PostgreSQL and Kafka with SIGKILL at random moments."""
+    _conduct(kill_all_kinds(kills), **common)
+
+
 def _conduct(
     faults: Faults,
     workers: int,
@@ -84,6 +94,8 @@ def _conduct(
     seed: int | None,
     as_json: bool,
 ) -> None:
+    # What its clients say of a Kafka that was killed on purpose.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     console = Console(stderr=as_json, highlight=False, markup=False, soft_wrap=True)
     seed = secrets.randbelow(2**32) if seed is None else seed
 
@@ -95,12 +107,12 @@ def _conduct(
     try:
         with trial_directory() as directory, fresh_stack(directory, workers, tell) as stack:
             trial = Trial(stack, seed=seed, commands=commands, rate_per_s=rate, tell=tell)
-            outcome = asyncio.run(_run(trial, faults, console))
+            outcome, stages = asyncio.run(_run(trial, faults, console))
     except (StackError, TrialError) as error:
         click.echo(f"mercuria: {error}", err=True)
         sys.exit(1)
-    _show(outcome, as_json)
-    sys.exit(0 if outcome.is_clean else 1)
+    _show(outcome, stages, as_json)
+    sys.exit(0 if outcome.is_clean and not stages.violation_count else 1)
 
 
 def fresh_stack(
@@ -128,8 +140,8 @@ def fresh_stack(
     )
 
 
-async def _run(trial: Trial, faults: Faults, console: Console) -> Outcome:
-    """Run a trial, and show how far it is."""
+async def _run(trial: Trial, faults: Faults, console: Console) -> tuple[Outcome, StagesAudit]:
+    """Run a trial, and show how far it is; then check what the stages made of it."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("answered", total=trial.commands)
@@ -139,7 +151,7 @@ async def _run(trial: Trial, faults: Faults, console: Console) -> Outcome:
                 bar, completed=trial.waiting.answered, total=max(trial.commands, trial.waiting.sent)
             )
             await asyncio.wait([running], timeout=0.2)
-    return running.result()
+    return running.result(), await audit_stages(trial.stack)
 
 
 @contextmanager
@@ -157,7 +169,7 @@ def trial_directory() -> Iterator[Path]:
     yield directory
 
 
-def _show(outcome: Outcome, as_json: bool) -> None:
+def _show(outcome: Outcome, stages: StagesAudit, as_json: bool) -> None:
     figures = {
         "commands": outcome.audit.commands,
         "events": outcome.audit.events,
@@ -169,17 +181,22 @@ def _show(outcome: Outcome, as_json: bool) -> None:
         "longest pause in answers": f"{outcome.longest_pause_s:.1f} s",
         "load": f"{outcome.load_s:.1f} s",
         "audit": f"{outcome.audit_s:.1f} s",
-        "violations": outcome.audit.violation_count,
+        "completed transactions": stages.completed,
+        "failed transactions": stages.failed,
+        "entries in the ledger": stages.entries,
+        **{f"events that came again on {topic}": count for topic, count in stages.duplicates.items()},
+        "violations": outcome.audit.violation_count + stages.violation_count,
     }
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(outcome), indent=1))
+        found = {**msgspec.to_builtins(outcome), "stages": msgspec.to_builtins(stages)}
+        click.echo(json.dumps(found, indent=1))
         return
     table = Table.grid(padding=(0, 2))
     for name, value in figures.items():
         table.add_row(name, str(value))
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(table)
-    for sentence in outcome.audit.violations:
+    for sentence in outcome.audit.violations + stages.violations:
         console.print(sentence)
 
 
