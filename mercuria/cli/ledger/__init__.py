@@ -1,0 +1,13 @@
+"""`mercuria ledger`: proves that the books are right, and writes them out."""
+
+from faust.cli.base import cli
+
+
+@cli.group()
+def ledger() -> None:
+    """Check the ledger, and write it out."""
+
+
+from mercuria.cli.ledger import export, verify  # noqa: E402  register themselves with the group above
+
+__all__ = ["export", "ledger", "verify"]

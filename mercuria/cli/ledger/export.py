@@ -1,0 +1,165 @@
+"""`mercuria ledger export`: writes the books, for beancount or a spreadsheet."""
+
+import csv
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from mercuria.adapters.books import Books, BooksUnavailable, books
+from mercuria.app import settings
+from mercuria.cli.ledger import ledger
+from mercuria.cli.options import data_dir_option
+from mercuria.domain.ledger import EXTERNAL_DEPOSITS, EXTERNAL_WITHDRAWALS
+from mercuria.domain.money import MINOR_DIGITS
+
+EXIT_UNKNOWN = 2
+
+COLUMNS = (
+    "partition",
+    "sequence",
+    "transaction_id",
+    "kind",
+    "account",
+    "direction",
+    "amount",
+    "currency",
+    "balance_after",
+    "wallet_version",
+    "occurred_at",
+    "hash",
+)
+_ACCOUNTS = {
+    EXTERNAL_DEPOSITS: "Assets:External:Deposits",
+    EXTERNAL_WITHDRAWALS: "Assets:External:Withdrawals",
+}
+
+
+@ledger.command("export")
+@data_dir_option
+@click.option(
+    "--format", "form", type=click.Choice(["beancount", "csv"]), default="beancount", show_default=True
+)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file. Default: print it.")
+@click.option(
+    "--from",
+    "since",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    help="The first moment, in UTC.",
+)
+@click.option(
+    "--to",
+    "before",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    help="The moment behind the last, in UTC.",
+)
+def export(form: str, output: Path | None, since: datetime | None, before: datetime | None) -> None:
+    """Write the ledger's entries as they are at this moment.
+
+    For beancount, wallets are liabilities, and each account's balance is asserted at the end. Amounts are decimal
+    there, and minor units in CSV.
+    """
+    period = {"since": _utc(since), "before": _utc(before)}
+    try:
+        with books(settings.database) as found, _target(output) as file:
+            (_write_beancount if form == "beancount" else _write_csv)(found, file, period)
+    except BooksUnavailable as error:
+        click.echo(f"mercuria: {error}.", err=True)
+        sys.exit(EXIT_UNKNOWN)
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=UTC)
+
+
+@contextmanager
+def _target(output: Path | None) -> Iterator[TextIO]:
+    """Yield the file to write, which stands in its place when it is whole."""
+    if output is None:
+        yield sys.stdout
+        return
+    descriptor, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            yield file
+        os.replace(name, output)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _write_csv(found: Books, file: TextIO, period: dict[str, Any]) -> None:
+    writer = csv.writer(file)
+    writer.writerow(COLUMNS)
+    for piece in found.pieces("export", period):
+        writer.writerows((*row[:10], _rfc3339(row[10]), row[11]) for row in piece)
+
+
+def _write_beancount(found: Books, file: TextIO, period: dict[str, Any]) -> None:
+    accounts = found.all("accounts", **period)
+    file.write('option "title" "Mercuria"\n')
+    currencies = sorted({currency for _, currency, _ in accounts})
+    file.writelines(f'option "operating_currency" "{currency}"\n' for currency in currencies)
+    last: datetime | None = None
+    is_open = False
+    debit: tuple[Any, ...] | None = None
+    for piece in found.pieces("export", period):
+        for row in piece:
+            if not is_open:
+                file.write("\n")
+                file.writelines(_openings(accounts, row[10]))
+                is_open = True
+            if row[5] == "debit":
+                debit = row
+            elif debit is not None:
+                file.write(_transaction(debit, row))
+            last = row[10]
+    if last is not None:
+        # A balance is that of a day's beginning.
+        day = (last + timedelta(days=1)).date()
+        file.write("\n")
+        for account, currency, balance in accounts:
+            file.write(f"{day} balance {_account(account)} {_amount(int(balance), currency)} {currency}\n")
+
+
+def _openings(accounts: list[tuple[Any, ...]], first: datetime) -> Iterator[str]:
+    by_account: dict[str, list[str]] = {}
+    for account, currency, _ in accounts:
+        by_account.setdefault(_account(account), []).append(currency)
+    for name, currencies in by_account.items():
+        yield f"{first.date()} open {name} {','.join(currencies)}\n"
+
+
+def _transaction(debit: tuple[Any, ...], credit: tuple[Any, ...]) -> str:
+    partition, sequence, transaction_id, kind, *_ = debit
+    currency = debit[7]
+    amount = _amount(debit[6], currency)
+    return (
+        f'\n{debit[10].date()} * "{kind}"\n'
+        f'  transaction: "{transaction_id}"\n'
+        f'  entries: "{partition}-{sequence} {partition}-{credit[1]}"\n'
+        f'  time: "{_rfc3339(debit[10])}"\n'
+        f'  hash: "{credit[11]}"\n'
+        f"  {_account(debit[4])}  {amount} {currency}\n"
+        f"  {_account(credit[4])}  -{amount} {currency}\n"
+    )
+
+
+def _account(account: str) -> str:
+    # A part of a name begins with a capital letter or a digit, and has letters, digits and hyphens.
+    return _ACCOUNTS.get(account) or f"Liabilities:Wallets:W-{account}"
+
+
+def _amount(minor_units: int, currency: str) -> str:
+    return f"{Decimal(minor_units).scaleb(-MINOR_DIGITS[currency]):f}"
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

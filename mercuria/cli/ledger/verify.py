@@ -1,0 +1,302 @@
+"""`mercuria ledger verify`: walks all chains of the ledger, in PostgreSQL and in Kafka.
+
+The topic is looked at before and after PostgreSQL: entries are committed before they are published, and leave the
+outbox only when Kafka has them. So what the topic had before must be in PostgreSQL, and what is neither published
+afterwards nor in the outbox is none of Mercuria's entries.
+"""
+
+import asyncio
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from msgspec import Struct
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mercuria.adapters.books import Books, BooksUnavailable, books
+from mercuria.app import settings
+from mercuria.cli.ledger import ledger
+from mercuria.cli.ledger.chain import SHOWN, Chain, Findings, Row
+from mercuria.cli.options import data_dir_option
+from mercuria.domain.ledger import NO_HASH, Entry
+from mercuria.embedded.files import write_atomically
+from mercuria.streams.client import event_reader
+from mercuria.streams.cloudevents import read_numbered
+from mercuria.topics import LEDGER_EVENTS
+
+HEADS_FILE = "ledger-verified.json"
+KAFKA_WITHIN_S = 30.0
+EXIT_WRONG, EXIT_UNKNOWN = 1, 2
+
+
+class Head(Struct, frozen=True):
+    """Up to where a chain was right: an entry, its hash in hexadecimal digits, and the next record of the topic."""
+
+    sequence: int = 0
+    hash: str = NO_HASH.hex()
+    offset: int = 0
+
+
+class Report(Struct):
+    """What was found. Sums are minor units."""
+
+    entries: int
+    chains: int
+    debits: dict[str, int]
+    credits: dict[str, int]
+    waiting_to_be_published: int
+    findings: int
+    sentences: list[str]
+
+
+@ledger.command("verify")
+@data_dir_option
+@click.option("--resume", is_flag=True, help="Go on where the last run ended that found nothing wrong.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(resume: bool, as_json: bool) -> None:
+    """Prove that nobody has changed the ledger.
+
+    Checks every entry's hash, the order of each chain, that each debit has its credit, that entries and completed
+    transactions belong together, and that Kafka holds the same entries: whoever has all rights on PostgreSQL cannot
+    change that. The exit code is 1 where anything is wrong, and 2 where it cannot be checked.
+    """
+    heads_file = settings.data_dir / HEADS_FILE
+    try:
+        heads = _read_heads(heads_file) if resume else {}
+        report, verified = asyncio.run(_verify(heads))
+    except (BooksUnavailable, KafkaError, TimeoutError, OSError) as error:
+        click.echo(f"mercuria: {error or 'Kafka does not answer in time'}.", err=True)
+        sys.exit(EXIT_UNKNOWN)
+    if not report.findings:
+        heads_file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(heads_file, json.dumps(msgspec.to_builtins(verified, str_keys=True)))
+    _show(report, as_json)
+    sys.exit(EXIT_WRONG if report.findings else 0)
+
+
+def _read_heads(path: Path) -> dict[int, Head]:
+    with suppress(FileNotFoundError):
+        return msgspec.json.decode(path.read_bytes(), type=dict[int, Head], strict=False)
+    return {}
+
+
+async def _verify(heads: dict[int, Head]) -> tuple[Report, dict[int, Head]]:
+    findings = Findings()
+    async with asyncio.timeout(KAFKA_WITHIN_S):
+        reader = event_reader(settings.kafka, LEDGER_EVENTS)
+        consumer = await reader.__aenter__()
+    try:
+        before = await _ends(consumer)
+        with books(settings.database) as found:
+            walk = _Walk(consumer, found, findings, heads, before)
+            report, verified = await walk.run()
+    finally:
+        await reader.__aexit__(None, None, None)
+    return report, verified
+
+
+async def _ends(consumer: AIOKafkaConsumer) -> dict[int, int]:
+    ends = await consumer.end_offsets(consumer.assignment())
+    return {tp.partition: end for tp, end in ends.items()}
+
+
+class _Topic:
+    """The events of one partition, by number, read as they are wanted."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, partition: int, head: Head, findings: Findings) -> None:
+        self.hashes: dict[int, bytes] = {}
+        self.last = head.sequence
+        self.offset = head.offset
+        self._consumer = consumer
+        self._partition = partition
+        self._findings = findings
+        self._skipped: dict[int, str] = {}
+
+    async def read_to(self, sequence: int, end: int) -> None:
+        """Read up to an event, or to before the record `end`."""
+        tp = TopicPartition(LEDGER_EVENTS, self._partition)
+        while self.last < sequence and self.offset < end:
+            async with asyncio.timeout(KAFKA_WITHIN_S):
+                records = (await self._consumer.getmany(tp, timeout_ms=200, max_records=20_000)).get(tp, [])
+            for record in records:
+                self._take(read_numbered(record.value)[0])
+            self.offset = records[-1].offset + 1 if records else await self._consumer.position(tp)
+
+    def _take(self, event: Any) -> None:
+        assert isinstance(event, Entry), "the ledger topic holds entries"
+        if event.sequence == self.last + 1:
+            self.hashes[event.sequence] = bytes.fromhex(event.hash)
+            self.last = event.sequence
+        elif event.sequence > self.last:
+            self._findings.add(
+                f"Entry {self._partition}-{event.sequence} of the topic comes after {self.last}: there is a gap."
+            )
+            self.last = event.sequence
+            self.hashes[event.sequence] = bytes.fromhex(event.hash)
+        elif self.hashes.get(event.sequence, bytes.fromhex(event.hash)).hex() != event.hash:
+            self._findings.add(
+                f"Entry {self._partition}-{event.sequence} came again in the topic, and is another one."
+            )
+
+    def drop(self, up_to: int) -> None:
+        """Forget what has been compared."""
+        for sequence in [number for number in self.hashes if number <= up_to]:
+            del self.hashes[sequence]
+
+
+class _Walk:
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        found: Books,
+        findings: Findings,
+        heads: dict[int, Head],
+        before: dict[int, int],
+    ) -> None:
+        self._consumer = consumer
+        self._books = found
+        self._findings = findings
+        self._heads = heads
+        self._before = before
+        self._waiting = 0
+
+    async def run(self) -> tuple[Report, dict[int, Head]]:
+        """Walk all chains, and then look whether they belong to transactions."""
+        told = self._numbers("chains")
+        outbox = self._numbers("outbox")
+        last = self._numbers("last_entries")
+        debits, credits = defaultdict[str, int](int), defaultdict[str, int](int)
+        verified: dict[int, Head] = {}
+        entries = 0
+        with _progress(sum(last.values())) as advance:
+            for partition in sorted(self._before.keys() | last.keys() | told.keys()):
+                head = self._heads.get(partition, Head())
+                chain, offset = await self._chain(partition, head, outbox.get(partition, 0), advance)
+                entries += chain.sequence - head.sequence
+                for currency, amount in chain.debits.items():
+                    debits[currency] += amount
+                for currency, amount in chain.credits.items():
+                    credits[currency] += amount
+                if chain.sequence != told.get(partition, 0):
+                    self._findings.add(
+                        f"Entry {partition}-{chain.sequence + 1}: the chain ends before it, and the ledger's position"
+                        f" says {told.get(partition, 0)}."
+                    )
+                verified[partition] = Head(chain.sequence, chain.head.hex(), offset)
+        for currency in debits.keys() | credits.keys():
+            if debits[currency] != credits[currency]:
+                self._findings.add(
+                    f"{currency}: debits are {debits[currency]}, and credits {credits[currency]}."
+                )
+        self._check_transactions()
+        return (
+            Report(
+                entries=entries,
+                chains=len(verified),
+                debits=dict(sorted(debits.items())),
+                credits=dict(sorted(credits.items())),
+                waiting_to_be_published=self._waiting,
+                findings=self._findings.count,
+                sentences=self._findings.sentences,
+            ),
+            verified,
+        )
+
+    def _numbers(self, name: str) -> dict[int, int]:
+        return {int(partition): int(number) for partition, number in self._books.all(name)}
+
+    async def _chain(
+        self, partition: int, head: Head, waits_to: int, advance: Callable[[int], None]
+    ) -> tuple[Chain, int]:
+        chain = Chain(partition, self._findings, head.sequence, bytes.fromhex(head.hash))
+        topic = _Topic(self._consumer, partition, head, self._findings)
+        tp = TopicPartition(LEDGER_EVENTS, partition)
+        if partition in self._before:
+            self._consumer.seek(tp, head.offset)
+        self._check_head(partition, head)
+        end = self._before.get(partition, 0)
+        parameters = {"partition": partition, "after": head.sequence}
+        for piece in self._books.pieces("chain", parameters):
+            rows = [Row._make((*row[:-1], bytes(row[-1]))) for row in piece]
+            await topic.read_to(rows[-1].sequence, end)
+            if topic.last < rows[-1].sequence:
+                # Published while PostgreSQL was read, or still to be.
+                end = (await _ends(self._consumer)).get(partition, 0)
+                await topic.read_to(rows[-1].sequence, end)
+            chain.take(rows, topic.hashes)
+            topic.drop(rows[-1].sequence)
+            advance(len(rows))
+        chain.end()
+        await topic.read_to(2**63, self._before.get(partition, 0))
+        self._compare_ends(chain, topic, waits_to)
+        return chain, topic.offset
+
+    def _check_head(self, partition: int, head: Head) -> None:
+        if head.sequence:
+            rows = next(
+                self._books.pieces("chain", {"partition": partition, "after": head.sequence - 1}), [None]
+            )
+            first = rows[0]
+            if first is None or first[0] != head.sequence or bytes(first[-1]).hex() != head.hash:
+                self._findings.add(
+                    f"Entry {partition}-{head.sequence} was verified before, and is not the same any more."
+                )
+
+    def _compare_ends(self, chain: Chain, topic: _Topic, waits_to: int) -> None:
+        """Say what the topic had and PostgreSQL has not, and what PostgreSQL has and nobody has published."""
+        lacking = [number for number in topic.hashes if number > chain.sequence]
+        for number in sorted(lacking):
+            self._findings.add(
+                f"Entry {chain.partition}-{number}: it is missing in PostgreSQL, and the ledger topic has it."
+            )
+        if chain.sequence > topic.last:
+            if chain.sequence <= waits_to:
+                self._waiting += chain.sequence - topic.last
+            else:
+                self._findings.add(
+                    f"Entry {chain.partition}-{topic.last + 1}: it is in PostgreSQL, and neither in the ledger topic"
+                    " nor on its way there."
+                )
+
+    def _check_transactions(self) -> None:
+        for id_, entries, transactions in self._books.all("wrong_transactions", limit=SHOWN):
+            # The ledger may be behind: what is completed is entered a moment later.
+            if entries or not self._is_behind():
+                self._findings.add(
+                    f"Transaction {id_} has {entries} entries, and was completed {transactions} times."
+                )
+
+    def _is_behind(self) -> bool:
+        rows = self._books.all("lag")
+        return any(sent > read for sent, read in rows)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """Show how many entries have been walked, on a terminal."""
+    columns = TextColumn("entries"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("entries", total=total)
+        yield lambda count: progress.advance(bar, count)
+
+
+def _show(report: Report, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(report), indent=1))
+        return
+    for sentence in report.sentences:
+        click.echo(sentence)
+    if report.findings > len(report.sentences):
+        click.echo(f"… and {report.findings - len(report.sentences):,} more.")
+    what = f"{report.entries:,} entries in {report.chains} chains"
+    click.echo(f"{what}: {report.findings:,} findings." if report.findings else f"{what} are right.")

@@ -1,0 +1,215 @@
+"""`mercuria ledger`: what is right is found to be right, whatever was changed is found, and the books can be read."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from mercuria.cli.chaos.stages import audit_stages
+from mercuria.domain.ledger import NO_HASH, hash_after
+from mercuria.embedded.stack import Stack
+from tests.embedded.conftest import clean_environ
+from tests.projections.test_stack import trial_of
+
+TRIGGERS = ("ledger_entries_are_final", "ledger_entries_balance")
+
+
+def run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of `mercuria ledger`."""
+    command = [sys.executable, "-m", "mercuria", "ledger", *arguments]
+    environ = clean_environ() | stack.env
+    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
+
+
+def bean_check(file: Path) -> subprocess.CompletedProcess[str]:
+    """Let beancount's own checker read a file."""
+    command = [str(Path(sys.executable).parent / "bean-check"), str(file)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+async def quiet(live_stack: Stack) -> Stack:
+    """Return the stack with some entries in its ledger, all of them published."""
+    await trial_of(live_stack, commands=500).run()
+    await audit_stages(live_stack)
+    return live_stack
+
+
+@contextmanager
+def tampered(stack: Stack) -> Iterator[Any]:
+    """Let the block change the ledger as the owner, with its triggers off; afterwards, all is as it was."""
+    with (
+        closing(psycopg2.connect(stack.env["MERCURIA_DATABASE_OWNER"])) as connection,
+        connection.cursor() as cursor,
+    ):
+        connection.autocommit = True
+        cursor.execute("CREATE TABLE kept AS SELECT * FROM ledger_entries")
+        _switch(cursor, "DISABLE")
+        try:
+            yield cursor
+        finally:
+            cursor.execute("DELETE FROM ledger_entries")
+            cursor.execute("INSERT INTO ledger_entries SELECT * FROM kept")
+            _switch(cursor, "ENABLE ALWAYS")
+            cursor.execute("DROP TABLE kept")
+
+
+def _switch(cursor: Any, how: str) -> None:
+    for trigger in TRIGGERS:
+        cursor.execute(f"ALTER TABLE ledger_entries {how} TRIGGER {trigger}")
+
+
+def longest_chain(cursor: Any) -> tuple[int, int]:
+    """Return the partition that has most entries, and how many."""
+    cursor.execute(
+        "SELECT partition, count(*) FROM ledger_entries GROUP BY 1 ORDER BY 2 DESC LIMIT 1",
+    )
+    partition, count = cursor.fetchone()
+    return partition, count
+
+
+def change_an_amount(cursor: Any, partition: int, _count: int) -> int:
+    """Make both sides of a transaction larger."""
+    cursor.execute(
+        "UPDATE ledger_entries SET amount = amount + 1 WHERE partition = %s AND sequence IN (5, 6)",
+        [partition],
+    )
+    return 5
+
+
+def delete_an_entry(cursor: Any, partition: int, _count: int) -> int:
+    """Take one entry away."""
+    cursor.execute("DELETE FROM ledger_entries WHERE partition = %s AND sequence = 7", [partition])
+    return 7
+
+
+def swap_two_entries(cursor: Any, partition: int, _count: int) -> int:
+    """Let two credits change places."""
+    for old, new in ((8, -8), (10, 8), (-8, 10)):
+        cursor.execute(
+            "UPDATE ledger_entries SET sequence = %s WHERE partition = %s AND sequence = %s",
+            [new, partition, old],
+        )
+    return 8
+
+
+def drop_the_last(cursor: Any, partition: int, count: int) -> int:
+    """Take the last ten entries away."""
+    cursor.execute(
+        "DELETE FROM ledger_entries WHERE partition = %s AND sequence > %s", [partition, count - 10]
+    )
+    return count - 9
+
+
+def change_and_hash_again(cursor: Any, partition: int, _count: int) -> int:
+    """Change an amount, and make all hashes anew, so that the chain itself is whole."""
+    change_an_amount(cursor, partition, _count)
+    cursor.execute(
+        "SELECT sequence, transaction_id::text, kind::text, COALESCE(wallet_id::text, external), direction::text,"
+        " amount, currency, balance_after, wallet_version,"
+        " round(extract(epoch FROM occurred_at) * 1000)::bigint"
+        " FROM ledger_entries WHERE partition = %s ORDER BY sequence",
+        [partition],
+    )
+    previous = NO_HASH
+    for sequence, *content in cursor.fetchall():
+        previous = hash_after(previous, partition, sequence, *content)
+        cursor.execute(
+            "UPDATE ledger_entries SET hash = %s WHERE partition = %s AND sequence = %s",
+            [previous, partition, sequence],
+        )
+    return 5
+
+
+def forge_a_pair(cursor: Any, partition: int, count: int) -> int:
+    """Enter a deposit that never was, behind the last entry, with the right hashes."""
+    cursor.execute(
+        "SELECT hash FROM ledger_entries WHERE partition = %s AND sequence = %s", [partition, count]
+    )
+    previous = bytes(cursor.fetchone()[0])
+    id_, wallet = "00000000-0000-0000-0000-00000000000f", "00000000-0000-0000-0000-00000000000e"
+    for sequence, direction, account in (
+        (count + 1, "debit", "external:deposits"),
+        (count + 2, "credit", wallet),
+    ):
+        is_wallet = account == wallet
+        balance = 5 if is_wallet else None
+        content = (id_, "deposit", account, direction, 5, "EUR", balance, balance, 1_800_000_000_000)
+        previous = hash_after(previous, partition, sequence, *content)
+        cursor.execute(
+            "INSERT INTO ledger_entries VALUES"
+            " (%s, %s, %s, 'deposit', %s, %s, %s, 5, 'EUR', %s, %s, to_timestamp(1800000000), %s)",
+            [
+                partition,
+                sequence,
+                id_,
+                direction,
+                wallet if is_wallet else None,
+                None if is_wallet else account,
+                balance,
+                balance,
+                previous,
+            ],
+        )
+    return count + 1
+
+
+async def test_a_ledger_that_nobody_changed_is_right(quiet: Stack) -> None:
+    done = run(quiet, "verify", "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["findings"], report["sentences"]) == (0, 0, [])
+    assert report["entries"] == (await audit_stages(quiet)).entries > 0
+    assert report["debits"] == report["credits"]
+    again = run(quiet, "verify", "--resume")
+    assert again.returncode == 0
+    assert again.stdout == f"0 entries in {report['chains']} chains are right.\n"
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        change_an_amount,
+        delete_an_entry,
+        swap_two_entries,
+        drop_the_last,
+        change_and_hash_again,
+        forge_a_pair,
+    ],
+)
+async def test_whatever_was_changed_is_found_and_the_first_entry_is_named(quiet: Stack, tamper: Any) -> None:
+    with tampered(quiet) as cursor:
+        partition, count = longest_chain(cursor)
+        first = tamper(cursor, partition, count)
+        done = run(quiet, "verify", "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert report["sentences"][0].startswith(f"Entry {partition}-{first}"), report["sentences"]
+
+
+async def test_beancount_accepts_what_is_exported(quiet: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "books.beancount"
+    done = run(quiet, "export", "--format", "beancount", "--output", str(file))
+    assert done.returncode == 0, done.stderr
+    checked = bean_check(file)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    assert file.read_text("utf-8").count(" * ") == (await audit_stages(quiet)).completed
+
+
+async def test_the_spreadsheet_has_every_entry_and_balances(quiet: Stack) -> None:
+    done = run(quiet, "export", "--format", "csv")
+    rows = list(csv.DictReader(StringIO(done.stdout)))
+    assert len(rows) == (await audit_stages(quiet)).entries
+    sums: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        sums[row["currency"], row["direction"]] += int(row["amount"])
+    for currency in {currency for currency, _ in sums}:
+        assert sums[currency, "debit"] == sums[currency, "credit"]
