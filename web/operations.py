@@ -12,10 +12,9 @@ from msgspec import Meta, Struct
 from mercuria.adapters.coalescing import Coalescer
 from mercuria.adapters.operations import Operations, Read
 from mercuria.adapters.postgres import DatabaseUnavailable
-from mercuria.adapters.problems import FieldError, Problem
+from mercuria.adapters.problems import Problem
 from mercuria.app import app, database, settings
 from mercuria.domain.events import Kind, TransactionStatus
-from mercuria.domain.rejections import Code
 from mercuria.streams.cloudevents import rfc3339
 from mercuria.topics import LEDGER_EVENTS, TRANSACTION_EVENTS, WALLET_COMMANDS, WALLET_EVENTS
 from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
@@ -72,7 +71,14 @@ class FlowQuery(Struct, frozen=True, forbid_unknown_fields=True):
     """Which part of the last day to show."""
 
     minutes: Annotated[int, Meta(ge=1, le=1440, description="How far back.")] = 60
-    step: Annotated[int, Meta(ge=1, le=60, description="Minutes that are summed up together.")] = 1
+    step: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=60,
+            description=f"Minutes that are summed up together; more where there would be over {MAX_STEPS} steps.",
+        ),
+    ] = 1
 
 
 class FlowRow(Struct, frozen=True):
@@ -143,17 +149,13 @@ async def get_lag(_call: Call) -> Answer | Problem:
 async def get_flow(call: Call) -> Answer | Problem:
     """Tell what has begun in the last minutes, by kind, status, currency and reason of failure."""
     query: FlowQuery = call.query
-    if query.minutes > MAX_STEPS * query.step:
-        detail = f"{query.minutes} minutes need longer steps: there may be {MAX_STEPS}."
-        return Problem(
-            Code.INVALID_FIELD, f"`step`: {detail}", [FieldError("step", Code.INVALID_FIELD, detail)]
-        )
-    since, step = _since(datetime.now(UTC), query), timedelta(minutes=query.step)
+    step = max(query.step, -(-query.minutes // MAX_STEPS))
+    since = _since(datetime.now(UTC), query.minutes, step)
     try:
-        rows = await operations.flow(since, step)
+        rows = await operations.flow(since, timedelta(minutes=step))
     except DatabaseUnavailable:
         return Problem("database_unavailable")
-    return Answer(FlowBody(_time(since), query.step, [FlowRow(_time(row.at), *row[1:]) for row in rows]))
+    return Answer(FlowBody(_time(since), step, [FlowRow(_time(row.at), *row[1:]) for row in rows]))
 
 
 @endpoint(
@@ -230,10 +232,10 @@ async def _lag(topic: str, partition: int, done: int, end: int) -> int:
     return 0 if is_blank else end - done
 
 
-def _since(now: datetime, query: FlowQuery) -> datetime:
+def _since(now: datetime, minutes: int, step: int) -> datetime:
     """Return when the first step begins, which is counted from 1970 on as PostgreSQL counts it."""
-    step_s = query.step * 60
-    return datetime.fromtimestamp((now.timestamp() - query.minutes * 60) // step_s * step_s, UTC)
+    step_s = step * 60
+    return datetime.fromtimestamp((now.timestamp() - minutes * 60) // step_s * step_s, UTC)
 
 
 def _time(moment: datetime) -> str:
