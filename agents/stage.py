@@ -11,7 +11,7 @@ written to the stage's outbox in the same transaction, and leaves it when the ne
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -157,6 +157,14 @@ class Stage:
         self._to_look_at.update(partitions)
         self._some.set()
 
+    def compare(self, places: Mapping[int, Place]) -> None:
+        """Look what the outbox holds of partitions that are elsewhere than this worker knows, although nothing comes.
+
+        Args:
+            places: where PostgreSQL says that this worker's partitions are.
+        """
+        self.look_at([number for number, place in places.items() if number not in self.places])
+
     def forget(self, partition: int) -> None:
         """Drop what waits of a partition: it has gone to another worker, or is read again."""
         self._waiting[partition].clear()
@@ -204,6 +212,8 @@ class Stage:
             await self._adopt(places)
             missing = await self._write(places, published)
         except DatabaseUnavailable as error:
+            # Although nothing may come: then this alone shows that PostgreSQL is back.
+            self._is_drop_due = bool(published)
             await self._wait_for_postgres(error)
             return
         self._say_back()
@@ -215,7 +225,7 @@ class Stage:
 
     async def _adopt(self, places: dict[int, Place]) -> None:
         """Where somebody else has written last, take over what the outbox holds."""
-        strange = [number for number, place in places.items() if self.places.get(number) != place]
+        strange = [number for number, place in places.items() if number not in self.places]
         if self._relay is not None and strange:
             letters = [letter_of(*row) for row in await self._in_thread(self._tables.left, strange)]
             for number in self._still_ours(strange):

@@ -96,9 +96,11 @@ class Staged:
         if not _is_at_work() or self.stage.is_away:
             return
         read = await self._read_offsets()
-        self.stage.look_at(read.keys() - self.stage.places.keys())
         with suppress(DatabaseUnavailable):
-            self._lacking = self._lacks(read, await self.positions.places())
+            places = await self.positions.places()
+            # Another worker may have had a partition meanwhile, and died with something to tell.
+            self.stage.compare({number: places.get(number, Place()) for number in read})
+            self._lacking = self._lacks(read, places)
         for partition, offset in self._lacking.items() & before.items():
             await self.seek(partition, offset)
 

@@ -44,6 +44,19 @@ def list_(as_json: bool) -> None:
 
 @keys.command()
 @data_dir_option
+def create() -> None:
+    """Make the file with a first key, for an installation that `mercuria up` does not prepare."""
+    path = settings.token_keys_file
+    with FileLock(f"{path}.lock", mode=PRIVATE):
+        if path.exists():
+            sys.exit(f"mercuria: {path} is there already; `mercuria keys rotate` brings a new key into use.")
+        new = JwkSet((new_key(int(time.time())),))
+        write_atomically(path, new.as_text(), PRIVATE)
+    click.echo(f"The key {new.keys[-1].kid} signs from now on.")
+
+
+@keys.command()
+@data_dir_option
 @click.option(
     "--drop-old", is_flag=True, help="Make all access tokens of before invalid at once; refresh tokens stay."
 )

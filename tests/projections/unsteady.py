@@ -1,0 +1,275 @@
+"""Workers that nothing can be relied on of: they die, freeze, lose partitions and take them from each other.
+
+Each is a real stage with a real relay on a real PostgreSQL. The topics are lists: what is appended and not acknowledged,
+never arrives, or arrives when somebody else has the partition, is chance.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing, suppress
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg2
+
+from mercuria.adapters.positions import Place
+from mercuria.adapters.projected_rows import Told
+from mercuria.adapters.stage_tables import StageTables
+from mercuria.agents.stage import Stage
+from mercuria.streams.cloudevents import envelop_numbered
+from mercuria.streams.producing import Record
+from mercuria.streams.relay import Relay
+from mercuria.streams.transport import Fetched
+
+Topic = list[list[Record]]
+"""By partition, what it holds."""
+
+WITHIN_S = 60.0
+
+
+class AppendError(Exception):
+    """Kafka does not say that it has something."""
+
+
+class Group:
+    """A stage in several workers.
+
+    Args:
+        log: what they read.
+        tables, rows, read: of the stage.
+        strikes: how often something happens to them before they are left in peace.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        log: Topic,
+        tables: Callable[[], StageTables[Any]],
+        rows: Callable[[StageTables[Any]], Callable[[dict[int, Place]], Any]],
+        read: Callable[[bytes], tuple[Any, int]],
+        random: Random,
+        *,
+        strikes: int,
+    ) -> None:
+        self.topic: Topic = [[] for _ in log]
+        """What they have told."""
+        self.random = random
+        self.log = log
+        self._url = url
+        self._tables, self._rows, self._read = tables, rows, read
+        self._strikes = strikes
+        self._is_peaceful = False
+        self._workers: list[_Worker] = []
+
+    async def run(self) -> None:
+        """Let them work until all of the log is in the tables, and all that is told has left the outbox."""
+        self._workers = [self._worker(), self._worker()]
+        try:
+            self._share()
+            for _ in range(self._strikes):
+                await asyncio.sleep(self.random.uniform(0.01, 0.12))
+                self._strike()
+            self._is_peaceful = True
+            async with asyncio.timeout(WITHIN_S):
+                while not self._is_done():
+                    await asyncio.sleep(0.02)
+        finally:
+            await asyncio.gather(*(worker.die() for worker in self._workers))
+
+    async def append(self, partition: int, records: Sequence[Record]) -> None:
+        """Append records, or not."""
+        await asyncio.sleep(self.random.uniform(0, 0.05))
+        chance = 1.0 if self._is_peaceful else self.random.random()
+        if chance < 0.05:
+            raise AppendError
+        self.topic[partition] += records
+        if chance < 0.1:
+            raise AppendError
+
+    def places(self) -> dict[int, Place]:
+        """Return where PostgreSQL says that the stage is."""
+        with closing(psycopg2.connect(self._url)) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT partition, read_offset, command_offset, sequence, told, sent FROM positions WHERE stage = %s",
+                [self._workers[0].tables.stage],
+            )
+            return {partition: Place(*place) for partition, *place in cursor}
+
+    def _worker(self) -> "_Worker":
+        return _Worker(self, self._tables(), self._rows, self._read)
+
+    def _strike(self) -> None:
+        """Let something happen."""
+        chance = self.random.random()
+        if chance < 0.3:
+            self._kill(self.random.randrange(len(self._workers)))
+        elif chance < 0.8:
+            self._share()
+        else:
+            self._workers[self.random.randrange(len(self._workers))].stand_still(self.random.uniform(0.05, 0.3))
+
+    def _kill(self, index: int) -> None:
+        """Kill a worker; its last request may still arrive. Another one starts."""
+        worker, self._workers[index] = self._workers[index], self._worker()
+        worker.killed = asyncio.get_running_loop().create_task(worker.die())
+        self._share()
+
+    def _share(self) -> None:
+        """Share the partitions out anew; some workers do not hear of it, and go on."""
+        places = self.places()
+        shares: list[set[int]] = [set() for _ in self._workers]
+        for partition in range(len(self.log)):
+            self.random.choice(shares).add(partition)
+        for worker, share in zip(self._workers, shares, strict=True):
+            worker.assign(share, places, is_deaf=self.random.random() < 0.2)
+
+    def _is_done(self) -> bool:
+        for index, worker in enumerate(self._workers):
+            if worker.has_ended:
+                self._kill(index)
+                return False
+        places = self.places()
+        for worker in self._workers:
+            worker.compare(places)
+        if not all(places.get(number, Place()).read == len(log) - 1 for number, log in enumerate(self.log)):
+            return False
+        outbox = self._workers[0].tables.outbox
+        with closing(psycopg2.connect(self._url)) as connection, connection.cursor() as cursor:
+            cursor.execute(f"SELECT NOT EXISTS (SELECT FROM {outbox})")
+            row = cursor.fetchone()
+            return row is not None and bool(row[0])
+
+
+class _Worker:
+    def __init__(self, group: Group, tables: StageTables[Any], rows: Any, read: Any) -> None:
+        self.tables = tables
+        self.killed: asyncio.Task[None] | None = None
+        self._group = group
+        self._next: dict[int, int] = {}
+        self._is_dead = False
+        self._awake = asyncio.Event()
+        self._awake.set()
+        self.stage = Stage(
+            tables, rows(tables), read, self._seek, says="rows", relay=Relay(self._append), seek_takes_s=0.05
+        )
+        self._tasks = [asyncio.create_task(self.stage.run()), asyncio.create_task(self._feed())]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has crashed, as it has to when Kafka does not take something."""
+        ended = self._tasks[0].done()
+        if ended and not self._tasks[0].cancelled():
+            error = self._tasks[0].exception()
+            assert isinstance(error, AppendError), error
+        return ended
+
+    def assign(self, share: Collection[int], places: Mapping[int, Place], *, is_deaf: bool) -> None:
+        """Let it have some partitions, and no others."""
+        if is_deaf:
+            return
+        for partition in self._next.keys() - share:
+            # A worker that had no record of a partition does not notice that it is gone.
+            if self._group.random.random() < 0.7:
+                self.stage.forget(partition)
+        self._next = {number: places.get(number, Place()).read + 1 for number in share}
+
+    def compare(self, places: Mapping[int, Place]) -> None:
+        """Do what a worker does every few seconds."""
+        self.stage.compare({number: places.get(number, Place()) for number in self._next})
+        for partition, offset in list(self._next.items()):
+            follows = places.get(partition, Place()).read + 1
+            if follows < offset and not self.stage.is_waiting(partition):
+                self._next[partition] = follows
+
+    def stand_still(self, for_s: float) -> None:
+        """Send and read nothing for a while."""
+        self._awake.clear()
+        asyncio.get_running_loop().call_later(for_s, self._awake.set)
+
+    async def die(self) -> None:
+        """End in the middle of what it does."""
+        self._is_dead = True
+        self._awake.set()
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with suppress(asyncio.CancelledError, AppendError):
+                await task
+        self.tables.close()
+
+    async def _append(self, partition: int, records: Sequence[Record]) -> None:
+        await self._awake.wait()
+        if self._is_dead and self._group.random.random() < 0.5:
+            await asyncio.Event().wait()
+        await self._group.append(partition, records)
+        if self._is_dead:
+            # Nobody is there to go on.
+            await asyncio.Event().wait()
+
+    async def _seek(self, partition: int, offset: int) -> None:
+        if partition in self._next:
+            self._next[partition] = offset
+
+    async def _feed(self) -> None:
+        """Read its partitions, in pieces."""
+        random = self._group.random
+        while True:
+            await self._awake.wait()
+            for partition in list(self._next):
+                start = self._next.get(partition, len(self._group.log[partition]))
+                piece = self._group.log[partition][start : start + random.randint(1, 12)]
+                if not piece:
+                    continue
+                self._next[partition] = start + len(piece)
+                await self.stage.take(partition, records_of(piece, start))
+            await asyncio.sleep(random.uniform(0, 0.01))
+
+
+def records_of(piece: Sequence[Record], start: int) -> Fetched:
+    """Return records as a fetch has them."""
+    return Fetched(
+        [
+            SimpleNamespace(offset=offset, value=record.value, key=record.key)
+            for offset, record in enumerate(piece, start)
+        ],
+        start,
+    )
+
+
+def without_duplicates(
+    topic: Topic, read: Callable[[bytes], tuple[Any, int]]
+) -> list[list[tuple[bytes | None, bytes | None]]]:
+    """Return keys and values of a topic of numbered events, as who reads it uses them.
+
+    Numbers have to come without a gap, and those that come again with the same content.
+    """
+    used = []
+    for records in topic:
+        contents: dict[int, tuple[bytes | None, bytes | None]] = {}
+        for record in records:
+            number, content = read(record.value or b"")[0].sequence, (record.key, record.value)
+            if number in contents:
+                assert contents[number] == content, f"event {number} comes again as another one"
+            else:
+                assert number == len(contents) + 1, f"event {number} comes after {len(contents)}"
+                contents[number] = content
+        used.append(list(contents.values()))
+    return used
+
+
+def straight(
+    log: Topic, rows: Any, read: Callable[[bytes], tuple[Any, int]]
+) -> list[list[tuple[bytes | None, bytes | None]]]:
+    """Return what a log has to tell: keys and values, when all is read once, from the beginning to the end."""
+    told: defaultdict[int, list[tuple[bytes | None, bytes | None]]] = defaultdict(list)
+    for partition, records in enumerate(log):
+        rows.take(
+            partition,
+            [Told(*read(record.value or b""), offset, record.key) for offset, record in enumerate(records)],
+        )
+        told[partition] = [
+            (key, envelop_numbered(event, partition, time_ms)) for event, time_ms, key in rows.tells[partition]
+        ]
+    return [told[partition] for partition in range(len(log))]
