@@ -163,7 +163,7 @@ class Stage:
         Args:
             places: where PostgreSQL says that this worker's partitions are.
         """
-        self.look_at([number for number, place in places.items() if number not in self.places])
+        self.look_at([number for number, place in places.items() if self.places.get(number) != place])
 
     def forget(self, partition: int) -> None:
         """Drop what waits of a partition: it has gone to another worker, or is read again."""
@@ -225,7 +225,7 @@ class Stage:
 
     async def _adopt(self, places: dict[int, Place]) -> None:
         """Where somebody else has written last, take over what the outbox holds."""
-        strange = [number for number, place in places.items() if number not in self.places]
+        strange = [number for number, place in places.items() if self.places.get(number) != place]
         if self._relay is not None and strange:
             letters = [letter_of(*row) for row in await self._in_thread(self._tables.left, strange)]
             for number in self._still_ours(strange):

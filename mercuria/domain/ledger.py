@@ -61,7 +61,14 @@ def entries_of(
         previous: its hash.
     """
     debit = _entry(
-        event, "debit", event.from_wallet, EXTERNAL_DEPOSITS, partition, occurred_at_ms, sequence + 1, previous
+        event,
+        "debit",
+        event.from_wallet,
+        EXTERNAL_DEPOSITS,
+        partition,
+        occurred_at_ms,
+        sequence + 1,
+        previous,
     )
     credit = _entry(
         event,

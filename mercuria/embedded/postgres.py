@@ -87,7 +87,7 @@ class Postgres(Part):
             "unix_socket_directories": "",
             "max_connections": "200",
             "shared_buffers": "256MB",
-            # Under load, the default has a checkpoint every ten seconds, and after each one every page goes into the log.
+            # Under load, the default has a checkpoint every ten seconds, and every page goes into the log after each.
             "max_wal_size": "4GB",
             "checkpoint_timeout": "15min",
             "log_line_prefix": "%m [%p] ",

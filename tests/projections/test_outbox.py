@@ -53,7 +53,9 @@ def in_outbox(url: str) -> int:
 def some_log(seed: int) -> tuple[Log, int]:
     """Return a log, and a partition that tells something."""
     log = random_log(Random(seed), 400)
-    told = straight([[Record(None, event, None) for event in events] for events in log], rows_of(log), read_told)
+    told = straight(
+        [[Record(None, event, None) for event in events] for events in log], rows_of(log), read_told
+    )
     return log, next(partition for partition, tells in enumerate(told) if tells)
 
 
@@ -100,7 +102,8 @@ async def test_what_another_worker_told_and_did_not_send_is_sent_although_nothin
             )
             tells = rows.tells[partition]
             records = [
-                Record(key, envelop_numbered(event, partition, time_ms), time_ms) for event, time_ms, key in tells
+                Record(key, envelop_numbered(event, partition, time_ms), time_ms)
+                for event, time_ms, key in tells
             ]
             letter = OutboxRow(partition, tells[-1].event.sequence, pack(records))
             other.write(rows.texts(), rows.moved, [letter])
@@ -119,10 +122,10 @@ async def test_whatever_happens_to_workers_all_is_told_in_order_and_as_one_strai
     random = Random(seed)
     empty(url)
     log = random_log(random, 600)
-    records = [[Record(b"%d" % (offset % 3), event, None) for offset, event in enumerate(each)] for each in log]
-    group = Group(
-        url, records, lambda: Projections(url), lambda _: Rows, read_told, random, strikes=25
-    )
+    records = [
+        [Record(b"%d" % (offset % 3), event, None) for offset, event in enumerate(each)] for each in log
+    ]
+    group = Group(url, records, lambda: Projections(url), lambda _: Rows, read_told, random, strikes=25)
     await group.run()
     told = without_duplicates(group.topic, read_numbered)
     assert told == straight(records, rows_of(log), read_told)

@@ -108,7 +108,9 @@ class Group:
         elif chance < 0.8:
             self._share()
         else:
-            self._workers[self.random.randrange(len(self._workers))].stand_still(self.random.uniform(0.05, 0.3))
+            self._workers[self.random.randrange(len(self._workers))].stand_still(
+                self.random.uniform(0.05, 0.3)
+            )
 
     def _kill(self, index: int) -> None:
         """Kill a worker; its last request may still arrive. Another one starts."""
@@ -270,6 +272,7 @@ def straight(
             [Told(*read(record.value or b""), offset, record.key) for offset, record in enumerate(records)],
         )
         told[partition] = [
-            (key, envelop_numbered(event, partition, time_ms)) for event, time_ms, key in rows.tells[partition]
+            (key, envelop_numbered(event, partition, time_ms))
+            for event, time_ms, key in rows.tells[partition]
         ]
     return [told[partition] for partition in range(len(log))]
