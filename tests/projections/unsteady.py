@@ -1,7 +1,7 @@
 """Workers that nothing can be relied on of: they die, freeze, lose partitions and take them from each other.
 
-Each is a real stage with a real relay on a real PostgreSQL. The topics are lists: what is appended and not acknowledged,
-never arrives, or arrives when somebody else has the partition, is chance.
+Each is a real stage with a real relay on a real PostgreSQL. The topics are lists: what is appended and not
+acknowledged, never arrives, or arrives when somebody else has the partition, is chance.
 """
 
 import asyncio
@@ -73,7 +73,9 @@ class Group:
                 self._strike()
             self._is_peaceful = True
             async with asyncio.timeout(WITHIN_S):
-                while not self._is_done():
+                while True:
+                    if self._is_done():
+                        break
                     await asyncio.sleep(0.02)
         finally:
             await asyncio.gather(*(worker.die() for worker in self._workers))
