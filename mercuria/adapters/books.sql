@@ -60,3 +60,69 @@ SELECT told.told, COALESCE(ledger.sequence, 0)
 FROM positions AS told
 LEFT JOIN positions AS ledger ON ledger.stage = 'ledger' AND ledger.partition = told.partition
 WHERE told.stage = 'transactions';
+
+-- name: wallets
+SELECT id::text, version, balance, status::text, currency FROM wallets ORDER BY id;
+
+-- name: wallets_then
+-- Wallets as they were at some of their versions.
+SELECT wallet_id::text, version, balance, status::text
+FROM unnest(%(ids)s::uuid[], %(versions)s::bigint[]) AS asked (id, number)
+JOIN wallet_events ON wallet_id = id AND version = number;
+
+-- name: wrong_wallets
+-- Wallets that are not what their events add up to.
+SELECT wallets.id::text, balance_now, version_now, sum(change)::bigint, count(*)
+FROM (SELECT id, balance AS balance_now, version AS version_now FROM wallets) AS wallets
+JOIN wallet_events ON wallet_id = id
+GROUP BY id, balance_now, version_now
+HAVING balance_now <> sum(change) OR version_now <> count(*) OR version_now <> max(version)
+ORDER BY id
+LIMIT %(limit)s;
+
+-- name: wrong_entries
+-- Entries that are not what happened to their wallet, as far as its events are here.
+SELECT ledger_entries.wallet_id::text, wallet_version, amount, balance_after, change, wallet_events.balance
+FROM ledger_entries
+JOIN wallets ON wallets.id = wallet_id AND wallet_version <= wallets.version
+LEFT JOIN wallet_events ON wallet_events.wallet_id = ledger_entries.wallet_id
+    AND wallet_events.version = wallet_version
+WHERE change IS NULL OR balance_after <> wallet_events.balance
+    OR change <> CASE direction WHEN 'credit' THEN amount ELSE -amount END
+ORDER BY 1, 2
+LIMIT %(limit)s;
+
+-- name: missing_entries
+-- What completed transactions did to wallets and the ledger does not have.
+SELECT wallet_events.wallet_id::text, wallet_events.version, change
+FROM wallet_events
+JOIN transactions ON created_at = initiated_at AND transactions.partition = initiated_partition
+    AND transactions.command_offset = initiated_offset AND transactions.status = 'completed'
+LEFT JOIN ledger_entries ON ledger_entries.wallet_id = wallet_events.wallet_id
+    AND wallet_version = wallet_events.version
+WHERE ledger_entries.wallet_id IS NULL
+ORDER BY 1, 2
+LIMIT %(limit)s;
+
+-- name: money
+-- By currency: what wallets have, what the ledger says that they have, and what is on its way.
+SELECT currency,
+    COALESCE((SELECT sum(balance) FROM wallets WHERE wallets.currency = all_of.currency), 0)::text,
+    COALESCE(
+        (
+            SELECT sum(CASE direction WHEN 'credit' THEN amount ELSE -amount END)
+            FROM ledger_entries
+            WHERE wallet_id IS NOT NULL AND ledger_entries.currency = all_of.currency
+        ),
+        0
+    )::text,
+    COALESCE(
+        (
+            SELECT sum(amount)
+            FROM transactions
+            WHERE status = 'pending' AND transactions.currency = all_of.currency
+        ),
+        0
+    )::text
+FROM (SELECT DISTINCT currency FROM wallets) AS all_of
+ORDER BY currency;

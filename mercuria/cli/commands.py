@@ -1,5 +1,5 @@
 """Registers Mercuria's commands with Faust's command line."""
 
-from mercuria.cli import bench, chaos, keys, ledger, load, migrate, rebuild, up, user, wallet
+from mercuria.cli import bench, chaos, keys, ledger, load, migrate, rebuild, reconcile, up, user, wallet
 
-__all__ = ["bench", "chaos", "keys", "ledger", "load", "migrate", "rebuild", "up", "user", "wallet"]
+__all__ = ["bench", "chaos", "keys", "ledger", "load", "migrate", "rebuild", "reconcile", "up", "user", "wallet"]

@@ -1,0 +1,241 @@
+"""`mercuria reconcile`: the workers' tables, PostgreSQL, Redis and the ledger against each other, also under load.
+
+What moves meanwhile is compared by version: a wallet's events say what it was at each. The tables and the cache are
+read first, then PostgreSQL is waited for, and read as of one moment; so it has all that they have.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import NamedTuple
+from uuid import UUID
+
+import click
+import msgspec
+from aiokafka.errors import KafkaError
+from faust.cli.base import cli
+from msgspec import Struct, field
+from redis.exceptions import RedisError
+
+from mercuria.adapters import ledger_tables, projections
+from mercuria.adapters.books import Books, BooksUnavailable, books
+from mercuria.adapters.cache import Cache
+from mercuria.adapters.positions import Positions
+from mercuria.adapters.postgres import Database, DatabaseUnavailable
+from mercuria.adapters.redis import connect
+from mercuria.app import settings
+from mercuria.cli.options import data_dir_option
+from mercuria.domain.wallet import Wallet
+from mercuria.streams.client import event_reader
+from mercuria.streams.routing import Homes
+from mercuria.tables.balances import read_rows
+from mercuria.topics import BALANCES_CHANGELOG, TRANSACTION_EVENTS, WALLET_EVENTS
+
+SHOWN = 20
+CHUNK = 500
+WITHIN_S = 60.0
+EXIT_DIFFERENT, EXIT_UNKNOWN = 1, 2
+
+
+class State(NamedTuple):
+    """A wallet somewhere: its version, balance in minor units, and status."""
+
+    version: int
+    balance: int
+    status: str
+
+
+class Money(Struct):
+    """Sums of one currency, in minor units, as texts: they may exceed 64 bits."""
+
+    wallets: str
+    ledger: str
+    in_flight: str
+
+
+class Report(Struct):
+    """What was found. `not_entered_yet` are changes that the ledger does not have because it is behind."""
+
+    wallets: int = 0
+    cached: int = 0
+    moved_meanwhile: int = 0
+    not_entered_yet: int = 0
+    money: dict[str, Money] = field(default_factory=dict)
+    differences: int = 0
+    sentences: list[str] = field(default_factory=list)
+
+    def differ(self, sentence: str) -> None:
+        """Note a difference."""
+        self.differences += 1
+        if len(self.sentences) < SHOWN:
+            self.sentences.append(sentence)
+
+
+class TooSlow(Exception):
+    """PostgreSQL does not get to where the log is."""
+
+
+@cli.command()
+@data_dir_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def reconcile(as_json: bool) -> None:
+    """Compare the workers' tables, PostgreSQL, Redis and the ledger, wallet by wallet.
+
+    Workers may run and have work. The exit code is 1 where anything differs, and 2 where it cannot be compared.
+    """
+    try:
+        report = asyncio.run(_reconcile())
+    except TooSlow:
+        click.echo(f"mercuria: PostgreSQL is not where the log is after {WITHIN_S:.0f} s.", err=True)
+        sys.exit(EXIT_UNKNOWN)
+    except (BooksUnavailable, DatabaseUnavailable, KafkaError, RedisError, TimeoutError, OSError) as error:
+        click.echo(f"mercuria: it cannot be compared: {error or 'there is no answer in time'}.", err=True)
+        sys.exit(EXIT_UNKNOWN)
+    _show(report, as_json)
+    sys.exit(EXIT_DIFFERENT if report.differences else 0)
+
+
+async def _reconcile() -> Report:
+    report = Report()
+    tables = await _tables()
+    cached = await _cached(tables)
+    await _catch_up()
+    with books(settings.database) as found:
+        rows = {
+            UUID(id_): State(version, balance, status)
+            for id_, version, balance, status, _ in found.all("wallets")
+        }
+        report.wallets, report.cached = len(rows), len(cached)
+        for where, states in (("the workers' tables", tables), ("Redis", cached)):
+            _compare(found, rows, where, states, report)
+        for id_ in rows.keys() - tables.keys():
+            # It may have been opened since.
+            if rows[id_].version > 1:
+                report.differ(f"Wallet {id_} is in PostgreSQL, and not in the workers' tables.")
+        _check_books(found, report)
+    return report
+
+
+async def _tables() -> dict[UUID, State]:
+    """Return the wallets of the workers' tables, from the changelog that these are made of."""
+    states: dict[UUID, State] = {}
+    async with event_reader(settings.kafka, BALANCES_CHANGELOG, from_beginning=True) as reader:
+        ends = await reader.end_offsets(reader.assignment())
+        unread = {tp for tp, end in ends.items() if end > 0}
+        while unread:
+            for records in (await reader.getmany(timeout_ms=200, max_records=5000)).values():
+                for row in read_rows((record.key, record.value) for record in records):
+                    known = states.get(row.id) if isinstance(row, Wallet) else None
+                    if isinstance(row, Wallet) and (known is None or known.version <= row.version):
+                        states[row.id] = State(row.version, row.balance, row.status)
+            unread = {tp for tp in unread if await reader.position(tp) < ends[tp]}
+    return states
+
+
+async def _cached(ids: Iterable[UUID]) -> dict[UUID, State]:
+    """Return what Redis has of wallets, as far as it counts."""
+    redis, homes = connect(settings.redis), Homes(settings.partitions)
+    cache, states = Cache(redis), dict[UUID, State]()
+    try:
+        for chunk in _chunks(ids):
+            found = await asyncio.gather(*(cache.wallet(homes.of(id_).partition, id_) for id_ in chunk))
+            for each in found:
+                if each is not None:
+                    wallet = each.wallet
+                    states[wallet.id] = State(wallet.version, wallet.balance, wallet.status)
+    finally:
+        await redis.aclose()
+    return states
+
+
+async def _catch_up() -> None:
+    """Wait until PostgreSQL has what the log holds now."""
+    database = Database(settings.database)
+    deadline_s = time.monotonic() + WITHIN_S
+    try:
+        for stage, topic in ((projections.STAGE, WALLET_EVENTS), (ledger_tables.STAGE, TRANSACTION_EVENTS)):
+            async with event_reader(settings.kafka, topic) as reader:
+                found = await reader.end_offsets(reader.assignment())
+            ends = {tp.partition: end for tp, end in found.items()}
+            if not await Positions(database, stage).caught_up(ends, deadline_s - time.monotonic()):
+                raise TooSlow
+    finally:
+        await database.close()
+
+
+def _compare(
+    found: Books, rows: Mapping[UUID, State], where: str, states: Mapping[UUID, State], report: Report
+) -> None:
+    """Compare wallets with PostgreSQL's; those that have moved meanwhile, with what they were."""
+    moved = []
+    for id_, state in states.items():
+        row = rows.get(id_)
+        if row is not None and row.version > state.version:
+            moved.append(id_)
+        elif row != state:
+            report.differ(
+                f"Wallet {id_} is {_text(state)} in {where}, and {_text(row) if row else 'missing'} in PostgreSQL."
+            )
+    report.moved_meanwhile = max(report.moved_meanwhile, len(moved))
+    for chunk in _chunks(moved):
+        asked = {"ids": [str(id_) for id_ in chunk], "versions": [states[id_].version for id_ in chunk]}
+        then = {UUID(id_): State(*state) for id_, *state in found.all("wallets_then", **asked)}
+        for id_ in chunk:
+            if then.get(id_) != states[id_]:
+                was = then.get(id_)
+                report.differ(
+                    f"Wallet {id_} is {_text(states[id_])} in {where}, and was"
+                    f" {_text(was) if was else 'unknown'} in PostgreSQL."
+                )
+
+
+def _check_books(found: Books, report: Report) -> None:
+    """Compare PostgreSQL's wallets with their events, and these with the ledger."""
+    for id_, balance, version, total, count in found.all("wrong_wallets", limit=SHOWN):
+        report.differ(
+            f"Wallet {id_} has {balance} at version {version}, and its {count} events add up to {total}."
+        )
+    for id_, version, amount, after, change, balance in found.all("wrong_entries", limit=SHOWN):
+        said = f"an entry of {amount} with {after} after it"
+        was = "no event" if change is None else f"a change of {change} to {balance}"
+        report.differ(f"Wallet {id_}, version {version}: the ledger has {said}, and the wallet {was}.")
+    behind = sum(max(0, told - read) for told, read in found.all("lag"))
+    missing = found.all("missing_entries", limit=2 * behind + SHOWN)
+    if len(missing) <= 2 * behind:
+        report.not_entered_yet = len(missing)
+    else:
+        for id_, version, change in missing:
+            report.differ(
+                f"Wallet {id_}, version {version}: the ledger has no entry for a change of {change}."
+            )
+    for currency, wallets, ledger, in_flight in found.all("money"):
+        report.money[currency] = Money(wallets, ledger, in_flight)
+
+
+def _chunks(ids: Iterable[UUID]) -> Iterator[list[UUID]]:
+    rest = iter(ids)
+    while chunk := list(islice(rest, CHUNK)):
+        yield chunk
+
+
+def _text(state: State) -> str:
+    return f"{state.status} with {state.balance} at version {state.version}"
+
+
+def _show(report: Report, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(report), indent=1))
+        return
+    for currency, money in report.money.items():
+        click.echo(
+            f"{currency}: {money.wallets} in wallets, {money.ledger} by the ledger, {money.in_flight} in flight."
+        )
+    for sentence in report.sentences:
+        click.echo(sentence)
+    if report.differences > len(report.sentences):
+        click.echo(f"… and {report.differences - len(report.sentences):,} more.")
+    what = f"{report.wallets:,} wallets ({report.cached:,} of them in Redis, {report.moved_meanwhile:,} moved meanwhile)"
+    click.echo(f"{what}: {report.differences:,} differences." if report.differences else f"{what} agree.")

@@ -1,0 +1,113 @@
+"""`mercuria reconcile`: what agrees is found to agree, also under load, and a difference in any store is named."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import msgspec
+import psycopg2
+import pytest
+import redis
+
+from mercuria.cli.chaos.stages import audit_stages
+from mercuria.domain.wallet import Wallet
+from mercuria.embedded.stack import Stack
+from tests.embedded.conftest import clean_environ
+from tests.projections.test_stack import trial_of
+
+
+def reconcile(stack: Stack) -> tuple[int, dict[str, Any]]:
+    """Run the command; return its exit code and what it found."""
+    command = [sys.executable, "-m", "mercuria", "reconcile", "--json"]
+    environ = clean_environ() | stack.env
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.fixture
+async def quiet(live_stack: Stack) -> Stack:
+    """Return the stack with some wallets, of which nothing is on its way."""
+    await trial_of(live_stack, commands=500).run()
+    await audit_stages(live_stack)
+    return live_stack
+
+
+@contextmanager
+def as_owner(stack: Stack) -> Iterator[Any]:
+    """Let the block change PostgreSQL as the owner of the tables."""
+    with (
+        closing(psycopg2.connect(stack.env["MERCURIA_DATABASE_OWNER"])) as connection,
+        connection.cursor() as cursor,
+    ):
+        connection.autocommit = True
+        yield cursor
+
+
+async def test_under_load_everything_agrees(live_stack: Stack) -> None:
+    found: list[tuple[int, dict[str, Any]]] = []
+
+    async def reconciled(trial: Any) -> None:
+        await trial.answers(300)
+        found.append(await asyncio.to_thread(reconcile, live_stack))
+
+    await trial_of(live_stack, commands=3000).run(reconciled)
+    ((code, report),) = found
+    assert (code, report["sentences"]) == (0, [])
+    assert report["wallets"] > 50 and report["cached"] > 0
+
+
+async def test_a_changed_balance_in_postgresql_is_named(quiet: Stack) -> None:
+    with as_owner(quiet) as cursor:
+        cursor.execute("SELECT id::text, balance FROM wallets WHERE balance > 1 ORDER BY id LIMIT 1")
+        id_, balance = cursor.fetchone()
+        cursor.execute("UPDATE wallets SET balance = %s WHERE id = %s", [balance - 1, id_])
+        code, report = reconcile(quiet)
+        cursor.execute("UPDATE wallets SET balance = %s WHERE id = %s", [balance, id_])
+    assert code == 1
+    assert any(id_ in each and "the workers' tables" in each for each in report["sentences"])
+    assert reconcile(quiet)[0] == 0
+
+
+async def test_a_changed_entry_of_the_ledger_is_named(quiet: Stack) -> None:
+    change = "UPDATE ledger_entries SET amount = amount + %s WHERE partition = %s AND sequence = %s"
+    with as_owner(quiet) as cursor:
+        cursor.execute(
+            "SELECT partition, sequence, wallet_id::text FROM ledger_entries WHERE kind = 'deposit'"
+            " AND wallet_id IS NOT NULL LIMIT 1"
+        )
+        partition, sequence, id_ = cursor.fetchone()
+        cursor.execute("ALTER TABLE ledger_entries DISABLE TRIGGER ledger_entries_are_final")
+        cursor.execute(change, [1, partition, sequence])
+        code, report = reconcile(quiet)
+        cursor.execute(change, [-1, partition, sequence])
+        cursor.execute("ALTER TABLE ledger_entries ENABLE ALWAYS TRIGGER ledger_entries_are_final")
+    assert code == 1
+    assert [each for each in report["sentences"] if id_ in each and "the ledger has an entry" in each]
+
+
+def richer(value: bytes) -> bytes:
+    """Return a cached wallet with one minor unit more: 19 digits of its version, then the wallet."""
+    wallet = msgspec.msgpack.decode(value[19:], type=Wallet)
+    changed = msgspec.structs.replace(wallet, balance=wallet.balance + 1)
+    return value[:19] + msgspec.msgpack.Encoder(uuid_format="bytes").encode(changed)
+
+
+async def test_a_changed_wallet_in_redis_is_named(quiet: Stack) -> None:
+    with closing(redis.Redis.from_url(quiet.env["MERCURIA_REDIS"])) as client:
+        # Some are of earlier epochs, which count no more.
+        kept = {key: (client.get(key), client.pttl(key)) for key in client.scan_iter("mercuria:balance:*")}
+        for key, (value, life_ms) in kept.items():
+            client.set(key, richer(value), px=life_ms)
+        try:
+            code, report = reconcile(quiet)
+        finally:
+            for key, (value, life_ms) in kept.items():
+                client.set(key, value, px=life_ms)
+    assert code == 1
+    assert report["differences"] == report["cached"] > 0
+    assert all("Redis" in each for each in report["sentences"])
