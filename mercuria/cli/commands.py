@@ -2,4 +2,16 @@
 
 from mercuria.cli import bench, chaos, keys, ledger, load, migrate, rebuild, reconcile, up, user, wallet
 
-__all__ = ["bench", "chaos", "keys", "ledger", "load", "migrate", "rebuild", "reconcile", "up", "user", "wallet"]
+__all__ = [
+    "bench",
+    "chaos",
+    "keys",
+    "ledger",
+    "load",
+    "migrate",
+    "rebuild",
+    "reconcile",
+    "up",
+    "user",
+    "wallet",
+]

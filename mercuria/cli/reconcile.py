@@ -237,5 +237,6 @@ def _show(report: Report, as_json: bool) -> None:
         click.echo(sentence)
     if report.differences > len(report.sentences):
         click.echo(f"… and {report.differences - len(report.sentences):,} more.")
-    what = f"{report.wallets:,} wallets ({report.cached:,} of them in Redis, {report.moved_meanwhile:,} moved meanwhile)"
+    where = f"{report.cached:,} of them in Redis, {report.moved_meanwhile:,} moved meanwhile"
+    what = f"{report.wallets:,} wallets ({where})"
     click.echo(f"{what}: {report.differences:,} differences." if report.differences else f"{what} agree.")
