@@ -72,6 +72,8 @@ class Group:
                 await asyncio.sleep(self.random.uniform(0.01, 0.12))
                 self._strike()
             self._is_peaceful = True
+            # Somebody has each partition now.
+            self._share()
             async with asyncio.timeout(WITHIN_S):
                 while True:
                     if self._is_done():
@@ -127,7 +129,7 @@ class Group:
         for partition in range(len(self.log)):
             self.random.choice(shares).add(partition)
         for worker, share in zip(self._workers, shares, strict=True):
-            worker.assign(share, places, is_deaf=self.random.random() < 0.2)
+            worker.assign(share, places, is_deaf=not self._is_peaceful and self.random.random() < 0.2)
 
     def _is_done(self) -> bool:
         for index, worker in enumerate(self._workers):
