@@ -53,8 +53,10 @@ def kill_all_kinds(kills: int) -> Faults:
         stack = trial.stack
         for _ in range(kills):
             await trial.answers(trial.random.randint(1, 2 * trial.commands // kills))
-            parts = [stack.postgres, stack.kafka, *stack.workers]
-            await kill(trial, trial.random.choice(parts))
+            # Who is killed again and again while it starts is given up by the stack, as it does not get ready.
+            parts = [each for each in (stack.postgres, stack.kafka, *stack.workers) if each.was_ready]
+            if parts:
+                await kill(trial, trial.random.choice(parts))
 
     return strike
 
