@@ -58,6 +58,7 @@ def books(url: str) -> Iterator[Books]:
         try:
             with connection.cursor() as cursor:
                 cursor.execute(_SQL["snapshot"])
+                cursor.execute(_SQL["utc"])
             yield Books(connection)
         finally:
             connection.close()

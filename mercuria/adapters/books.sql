@@ -3,6 +3,10 @@
 -- name: snapshot
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
 
+-- name: utc
+-- Days are UTC's, wherever the server is.
+SET LOCAL TIME ZONE 'UTC';
+
 -- name: chains
 SELECT partition, told FROM positions WHERE stage = 'ledger' ORDER BY partition;
 

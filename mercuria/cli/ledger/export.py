@@ -120,13 +120,15 @@ def _write_beancount(found: Books, file: TextIO, period: dict[str, Any]) -> None
                 debit = row
             elif debit is not None:
                 file.write(_transaction(debit, row))
+                debit = None
             last = row[10]
     if last is not None:
         # A balance is that of a day's beginning.
         day = (last + timedelta(days=1)).date()
         file.write("\n")
         for account, currency, balance in accounts:
-            file.write(f"{day} balance {_account(account)} {_amount(int(balance), currency)} {currency}\n")
+            # Without the tolerance that beancount has by itself, which is more than a minor unit.
+            file.write(f"{day} balance {_account(account)} {_amount(int(balance), currency)} ~ 0 {currency}\n")
 
 
 def _openings(accounts: list[tuple[Any, ...]], first: datetime) -> Iterator[str]:
