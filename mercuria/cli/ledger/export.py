@@ -128,7 +128,9 @@ def _write_beancount(found: Books, file: TextIO, period: dict[str, Any]) -> None
         file.write("\n")
         for account, currency, balance in accounts:
             # Without the tolerance that beancount has by itself, which is more than a minor unit.
-            file.write(f"{day} balance {_account(account)} {_amount(int(balance), currency)} ~ 0 {currency}\n")
+            file.write(
+                f"{day} balance {_account(account)} {_amount(int(balance), currency)} ~ 0 {currency}\n"
+            )
 
 
 def _openings(accounts: list[tuple[Any, ...]], first: datetime) -> Iterator[str]:
