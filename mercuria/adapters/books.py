@@ -7,7 +7,7 @@ from typing import Any
 import psycopg2
 from psycopg2.errors import UndefinedTable
 
-from mercuria.adapters.postgres import queries
+from mercuria.adapters.postgres import first_line, queries
 
 CONNECT_TIMEOUT_S = 10
 FETCHED_ROWS = 20_000
@@ -65,5 +65,4 @@ def books(url: str) -> Iterator[Books]:
     except UndefinedTable as error:
         raise BooksUnavailable("the database lacks tables: run `mercuria migrate`") from error
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-        first, *_ = str(error).strip().splitlines() or ["it gives no reason"]
-        raise BooksUnavailable(f"PostgreSQL cannot be read: {first}") from error
+        raise BooksUnavailable(f"PostgreSQL cannot be read: {first_line(error)}") from error

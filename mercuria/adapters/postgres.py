@@ -276,6 +276,11 @@ def _is_unavailable(error: psycopg2.Error) -> bool:
     return str(error.pgcode).startswith(UNAVAILABLE)
 
 
-def _sentence(error: psycopg2.Error) -> str:
+def first_line(error: psycopg2.Error) -> str:
+    """Return what an error says, without its details."""
     first, *_ = str(error).strip().splitlines() or ["it gives no reason"]
-    return f"PostgreSQL is away: {first}"
+    return first
+
+
+def _sentence(error: psycopg2.Error) -> str:
+    return f"PostgreSQL is away: {first_line(error)}"

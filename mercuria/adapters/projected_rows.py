@@ -186,13 +186,13 @@ def _balance_row(partition: int, event: BalanceUpdated, time_ms: int) -> str:
         sender, receiver = event.from_wallet, event.to_wallet
         assert sender is not None and receiver is not None, "a transfer has two sides"
         other = sender if status == "completed" else receiver
-        counterparty = _hex(other.wallet_id)
+        counterparty = hex_of(other.wallet_id)
         if status == "failed" or (status == "completed" and sender.owner_id == event.owner_id):
             is_listed = "f"
     goes_out = event.kind == "withdrawal" or status == "pending"
     return (
-        f"{_hex(event.wallet_id)}\t{event.offset}\t{partition}\twallet.balance_updated\t{event.version}"
-        f"\t{timestamp(time_ms)}\t{_hex(event.owner_id)}\t{_hex(event.transaction_id)}"
+        f"{hex_of(event.wallet_id)}\t{event.offset}\t{partition}\twallet.balance_updated\t{event.version}"
+        f"\t{timestamp(time_ms)}\t{hex_of(event.owner_id)}\t{hex_of(event.transaction_id)}"
         f"\t{-event.amount if goes_out else event.amount}\t{event.balance}\t{event.status}\t{NULL}"
         f"\t{event.kind}\t{status}\t{counterparty}"
         f"\t{timestamp(initiated.time_ms)}\t{initiated.partition}\t{initiated.offset}\t{is_listed}\n"
@@ -202,8 +202,8 @@ def _balance_row(partition: int, event: BalanceUpdated, time_ms: int) -> str:
 def _other_row(partition: int, event: WalletCreated | StatusChanged, time_ms: int) -> str:
     reason = event.reason if type(event) is StatusChanged else None
     return (
-        f"{_hex(event.wallet_id)}\t{event.offset}\t{partition}\t{TYPES[type(event)]}\t{event.version}"
-        f"\t{timestamp(time_ms)}\t{_hex(event.owner_id)}\t{_hex(event.command_id)}"
+        f"{hex_of(event.wallet_id)}\t{event.offset}\t{partition}\t{TYPES[type(event)]}\t{event.version}"
+        f"\t{timestamp(time_ms)}\t{hex_of(event.owner_id)}\t{hex_of(event.command_id)}"
         f"\t0\t{event.balance}\t{event.status}\t{_text(reason)}"
         f"\t{NULL}\t{NULL}\t{NULL}\t{NULL}\t{NULL}\t{NULL}\tf\n"
     )
@@ -211,15 +211,15 @@ def _other_row(partition: int, event: WalletCreated | StatusChanged, time_ms: in
 
 def _wallet_row(opened: WalletCreated, opened_at_ms: int, last: _Change) -> str:
     return (
-        f"{_hex(opened.wallet_id)}\t{_hex(opened.owner_id)}\t{opened.currency}\t{last.event.balance}"
+        f"{hex_of(opened.wallet_id)}\t{hex_of(opened.owner_id)}\t{opened.currency}\t{last.event.balance}"
         f"\t{opened.overdraft_limit}\t{last.event.status}\t{last.event.version}\t{_json(opened.metadata)}"
-        f"\t{timestamp(opened_at_ms)}\t{timestamp(last.time_ms)}\t{_hex(opened.command_id)}\n"
+        f"\t{timestamp(opened_at_ms)}\t{timestamp(last.time_ms)}\t{hex_of(opened.command_id)}\n"
     )
 
 
 def _arrays(changes: list[_Change]) -> dict[str, str]:
     return {
-        "ids": _array(_hex(change.event.wallet_id) for change in changes),
+        "ids": _array(hex_of(change.event.wallet_id) for change in changes),
         "balances": _array(str(change.event.balance) for change in changes),
         "statuses": _array(change.event.status for change in changes),
         "versions": _array(str(change.event.version) for change in changes),
@@ -234,7 +234,7 @@ def _transaction_row(transaction: Transaction, *, is_refused: bool = False) -> s
         transaction.completed_at_ms,
     )
     return (
-        f"{timestamp(initiated.time_ms)}\t{initiated.partition}\t{initiated.offset}\t{_hex(transaction.id)}"
+        f"{timestamp(initiated.time_ms)}\t{initiated.partition}\t{initiated.offset}\t{hex_of(transaction.id)}"
         f"\t{transaction.kind}\t{transaction.status}"
         f"\t{_id(transaction.from_wallet_id)}\t{_id(transaction.to_wallet_id)}"
         f"\t{_id(transaction.from_owner_id)}\t{_id(transaction.to_owner_id)}\t{_id(transaction.actor_id)}"
@@ -251,13 +251,14 @@ def timestamp(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def _hex(id_: UUID) -> str:
+def hex_of(id_: UUID) -> str:
+    """Return an id as COPY takes it."""
     # Without hyphens, which is the same to PostgreSQL, and several times as fast.
     return id_.int.to_bytes(16).hex()
 
 
 def _id(id_: UUID | None) -> str:
-    return NULL if id_ is None else _hex(id_)
+    return NULL if id_ is None else hex_of(id_)
 
 
 def _text(text: str | None) -> str:

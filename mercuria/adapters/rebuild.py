@@ -15,7 +15,7 @@ from psycopg2 import sql
 from psycopg2.errors import DeadlockDetected, InsufficientPrivilege, LockNotAvailable, UndefinedTable
 
 from mercuria.adapters.migrate import CONNECT_TIMEOUT_S, LOCK, TABLE_LOCK_PAUSE_S, TABLE_LOCK_TIMEOUT_S
-from mercuria.adapters.postgres import queries
+from mercuria.adapters.postgres import first_line, queries
 
 TABLES: Mapping[str, tuple[str, ...]] = {
     "transactions": ("wallets", "wallet_events", "transactions"),
@@ -95,7 +95,7 @@ class Tables:
                 self._url, connect_timeout=CONNECT_TIMEOUT_S, fallback_application_name="mercuria rebuild"
             )
         except psycopg2.OperationalError as error:
-            raise RebuildError(f"PostgreSQL cannot be reached: {_first_line(error)}") from error
+            raise RebuildError(f"PostgreSQL cannot be reached: {first_line(error)}") from error
         try:
             with connection, connection.cursor() as cursor:
                 timeout_ms = f"{TABLE_LOCK_TIMEOUT_S * 1000:.0f}"
@@ -105,13 +105,13 @@ class Tables:
             raise RebuildError("the database lacks tables: run `mercuria migrate`") from error
         except InsufficientPrivilege as error:
             raise RebuildError(
-                f"only the owner of the tables may do that ({_first_line(error)}):"
+                f"only the owner of the tables may do that ({first_line(error)}):"
                 " set MERCURIA_DATABASE_OWNER to the URL of the role that owns them"
             ) from error
         except psycopg2.OperationalError as error:
             if isinstance(error, LockNotAvailable | DeadlockDetected):
                 raise
-            raise RebuildError(f"PostgreSQL is away: {_first_line(error)}") from error
+            raise RebuildError(f"PostgreSQL is away: {first_line(error)}") from error
         finally:
             connection.close()
 
@@ -131,8 +131,3 @@ def _empty(cursor: Any) -> None:
 
 def _all_tables() -> list[str]:
     return [table for tables in TABLES.values() for table in tables]
-
-
-def _first_line(error: psycopg2.Error) -> str:
-    first, *_ = str(error).strip().splitlines() or ["it gives no reason"]
-    return first

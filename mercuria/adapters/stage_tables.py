@@ -14,7 +14,7 @@ import psycopg2
 from psycopg2 import sql
 
 from mercuria.adapters.positions import Place
-from mercuria.adapters.postgres import UNAVAILABLE, DatabaseUnavailable, queries
+from mercuria.adapters.postgres import UNAVAILABLE, DatabaseUnavailable, first_line, queries
 
 T = TypeVar("T")
 
@@ -184,7 +184,7 @@ class StageTables(Generic[T]):
             was_closed = self._connection is None or self._connection.closed
             self.close()
             if isinstance(error, psycopg2.Error) and (was_closed or _is_away(error)):
-                raise DatabaseUnavailable(_first_line(error)) from error
+                raise DatabaseUnavailable(first_line(error)) from error
             raise
 
 
@@ -216,8 +216,3 @@ def _is_away(error: psycopg2.Error) -> bool:
     if error.pgcode is None:
         return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
     return str(error.pgcode).startswith(UNAVAILABLE + ALSO_AWAY)
-
-
-def _first_line(error: psycopg2.Error) -> str:
-    first, *_ = str(error).strip().splitlines() or ["it gives no reason"]
-    return first

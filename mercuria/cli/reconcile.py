@@ -27,6 +27,7 @@ from mercuria.adapters.positions import Positions
 from mercuria.adapters.postgres import Database, DatabaseUnavailable
 from mercuria.adapters.redis import connect
 from mercuria.app import settings
+from mercuria.cli.chaos.trial import read_log
 from mercuria.cli.options import data_dir_option
 from mercuria.domain.wallet import Wallet
 from mercuria.streams.client import event_reader
@@ -122,16 +123,11 @@ async def _reconcile() -> Report:
 async def _tables() -> dict[UUID, State]:
     """Return the wallets of the workers' tables, from the changelog that these are made of."""
     states: dict[UUID, State] = {}
-    async with event_reader(settings.kafka, BALANCES_CHANGELOG, from_beginning=True) as reader:
-        ends = await reader.end_offsets(reader.assignment())
-        unread = {tp for tp, end in ends.items() if end > 0}
-        while unread:
-            for records in (await reader.getmany(timeout_ms=200, max_records=5000)).values():
-                for row in read_rows((record.key, record.value) for record in records):
-                    known = states.get(row.id) if isinstance(row, Wallet) else None
-                    if isinstance(row, Wallet) and (known is None or known.version <= row.version):
-                        states[row.id] = State(row.version, row.balance, row.status)
-            unread = {tp for tp in unread if await reader.position(tp) < ends[tp]}
+    async for record in read_log(settings.kafka, BALANCES_CHANGELOG):
+        for row in read_rows([(record.key, record.value)]):
+            known = states.get(row.id) if isinstance(row, Wallet) else None
+            if isinstance(row, Wallet) and (known is None or known.version <= row.version):
+                states[row.id] = State(row.version, row.balance, row.status)
     return states
 
 

@@ -18,7 +18,6 @@ from mercuria.cli.chaos.stages import audit_stages
 from mercuria.domain.ledger import NO_HASH, hash_after
 from mercuria.embedded.stack import Stack
 from tests.embedded.conftest import clean_environ
-from tests.projections.test_stack import trial_of
 
 TRIGGERS = ("ledger_entries_are_final", "ledger_entries_balance")
 
@@ -34,14 +33,6 @@ def bean_check(file: Path) -> subprocess.CompletedProcess[str]:
     """Let beancount's own checker read a file."""
     command = [str(Path(sys.executable).parent / "bean-check"), str(file)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-@pytest.fixture
-async def quiet(live_stack: Stack) -> Stack:
-    """Return the stack with some entries in its ledger, all of them published."""
-    await trial_of(live_stack, commands=500).run()
-    await audit_stages(live_stack)
-    return live_stack
 
 
 @contextmanager

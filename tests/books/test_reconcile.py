@@ -10,10 +10,8 @@ from typing import Any
 
 import msgspec
 import psycopg2
-import pytest
 import redis
 
-from mercuria.cli.chaos.stages import audit_stages
 from mercuria.domain.wallet import Wallet
 from mercuria.embedded.stack import Stack
 from tests.embedded.conftest import clean_environ
@@ -27,14 +25,6 @@ def reconcile(stack: Stack) -> tuple[int, dict[str, Any]]:
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
-
-
-@pytest.fixture
-async def quiet(live_stack: Stack) -> Stack:
-    """Return the stack with some wallets, of which nothing is on its way."""
-    await trial_of(live_stack, commands=500).run()
-    await audit_stages(live_stack)
-    return live_stack
 
 
 @contextmanager
