@@ -36,11 +36,15 @@ def text_files() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the built wheel."""
+    """Return the wheel, built from what the image's build gets."""
     directory = tmp_path_factory.mktemp("wheel")
+    # Everything is ignored but what is named with an exclamation mark.
+    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line[:1] == "!"]
     # A copy, since a build leaves its own folder behind.
     source = directory / "source"
     for file in tracked_files():
+        if not any(file.is_relative_to(ROOT / name) for name in kept):
+            continue
         copy = source / file.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(file.read_bytes())

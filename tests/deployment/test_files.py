@@ -49,6 +49,22 @@ def test_no_password_has_a_default() -> None:
     assert "MERCURIA_SECRETS_DIR" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("schema", "file"),
+    [("compose-spec", "docker-compose.yml"), ("github-workflows", ".github/workflows/ci.yml")],
+)
+def test_the_file_has_the_form_that_its_specification_says(schema: str, file: str) -> None:
+    # The schemas come with the program, so nobody is asked for them.
+    done = run(BIN / "check-jsonschema", "--builtin-schema", f"vendor.{schema}", file)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("script", ["deploy/container-entry", "deploy/postgres/10-roles.sh", ".ci/run"])
+def test_shellcheck_finds_nothing_in_a_script(script: str) -> None:
+    done = run(BIN / "shellcheck", script)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
     done = run(BIN / "hadolint", "Dockerfile")
     assert (done.returncode, done.stdout) == (0, "")
