@@ -20,6 +20,7 @@ from mercuria.adapters.migrate import DatabaseAway, NotTheOwner, migrate
 from mercuria.adapters.postgres import Database
 from mercuria.adapters.redis import connect
 from mercuria.config import Settings
+from mercuria.embedded.worker import in_url
 from mercuria.streams.announcer import Announcer
 from mercuria.streams.declare import declare_topics
 from mercuria.streams.locks import PartitionLocks
@@ -36,6 +37,21 @@ database = Database(settings.database)
 
 PARTS = ("mercuria.agents", "mercuria.tables", "mercuria.web")
 """Where agents, tables and views are found."""
+
+
+class Worker(faust.Worker):
+    """Faust's worker, which says where it answers also where it says nothing else."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # It moves the cursor of a terminal, in what is a log.
+        self.spinner = None
+
+    async def on_startup_finished(self) -> None:
+        """Say that commands are decided from now on."""
+        await super().on_startup_finished()
+        url = f"http://{in_url(settings.worker_host)}:{settings.http_port}"
+        print(f"{settings.worker.capitalize()} is ready at {url}", file=self.stdout, flush=True)
 
 
 class App(faust.App):
@@ -167,6 +183,7 @@ app = App(
     web_bind=settings.http_host,
     web_port=settings.worker_port,
     web_host=settings.worker_host,
+    Worker=Worker,
 )
 
 wallet_commands = app.topic(

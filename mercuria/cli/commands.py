@@ -1,10 +1,11 @@
 """Registers Mercuria's commands with Faust's command line."""
 
-from mercuria.cli import bench, chaos, keys, ledger, load, migrate, rebuild, reconcile, up, user, wallet
+from mercuria.cli import bench, chaos, join, keys, ledger, load, migrate, rebuild, reconcile, up, user, wallet
 
 __all__ = [
     "bench",
     "chaos",
+    "join",
     "keys",
     "ledger",
     "load",

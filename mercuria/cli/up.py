@@ -40,10 +40,16 @@ EXIT_STOPPED = 3
     type=click.IntRange(1, 65535),
     help="The API's port. Default: the one of last time, else 6066, else a free one.",
 )
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="How many workers.")
+@click.option(
+    "--workers",
+    type=click.IntRange(0, 64),
+    default=1,
+    show_default=True,
+    help="How many workers; 0 where they come with `mercuria join`.",
+)
 def up(http_port: int | None, workers: int) -> None:
     """Start Kafka, PostgreSQL, Redis and Mercuria, and keep them running until Ctrl-C."""
-    keep_up(_directory(), http_port=http_port, workers=workers, prepare=prepare)
+    keep_up(chosen_directory(), http_port=http_port, workers=workers, prepare=prepare)
 
 
 @cli.command()
@@ -51,8 +57,8 @@ def up(http_port: int | None, workers: int) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
     """Show what runs. The exit code is 0 when all is up, 1 when a part is not, 3 when the stack is stopped."""
-    directory = DataDirectory(_directory())
-    with _failures_as_sentences():
+    directory = DataDirectory(chosen_directory())
+    with failures_as_sentences():
         parts = look(directory)
     if as_json:
         click.echo(json.dumps([asdict(part) for part in parts], indent=1))
@@ -67,8 +73,8 @@ def status(as_json: bool) -> None:
 @data_dir_option
 def down() -> None:
     """Stop what `mercuria up` started, and wait until it is gone."""
-    directory = DataDirectory(_directory())
-    with _failures_as_sentences():
+    directory = DataDirectory(chosen_directory())
+    with failures_as_sentences():
         ran = shut_down(directory, click.echo)
         click.echo("Stopped." if ran else f"Nothing runs in {directory.path}.")
 
@@ -82,7 +88,7 @@ def keep_up(
     worker_command: Sequence[str] = WORKER_COMMAND,
 ) -> None:
     """Start a stack, show what happens, and keep it until a signal comes; a failure is a sentence and exit code 1."""
-    with _failures_as_sentences(), _Screen() as screen:
+    with failures_as_sentences(), _Screen() as screen:
         stack = Stack(
             data_dir,
             workers=workers,
@@ -95,7 +101,7 @@ def keep_up(
         with _signals_to(stack.interrupt):
             try:
                 with stack:
-                    screen.say(f"Mercuria is ready at {stack.url}")
+                    screen.say(_ready(stack.url, workers))
                     stack.wait()
                     screen.say("Stopping.")
             except StackStopped:
@@ -103,12 +109,14 @@ def keep_up(
         screen.say("Stopped.")
 
 
-def _directory() -> Path:
+def chosen_directory() -> Path:
+    """Return the data directory, as the environment says."""
     return Path(os.environ.get("MERCURIA_DATA_DIR") or DEFAULT_DATA_DIR)
 
 
 @contextmanager
-def _failures_as_sentences() -> Iterator[None]:
+def failures_as_sentences() -> Iterator[None]:
+    """Show what cannot be done as one sentence, and end with exit code 1."""
     try:
         yield
     except (StackError, SettingError, TopicError, MigrationError) as error:
@@ -165,6 +173,12 @@ class _Screen:
         self._progress.update(self._download, completed=done)
         if done == total:
             self._progress.stop()
+
+
+def _ready(url: str, workers: int) -> str:
+    if workers:
+        return f"Mercuria is ready at {url}"
+    return f"The servers are ready. Workers that `mercuria join` starts answer at {url}"
 
 
 def _is_stopped(parts: list[PartStatus]) -> bool:

@@ -47,12 +47,16 @@ def find_part(data_dir: Path, name: str) -> psutil.Process | None:
 
 
 def marked(data_dir: Path) -> list[tuple[str, psutil.Process]]:
-    """Return the parts that run for a directory and lead their session, by name; their children are left out."""
+    """Return the parts that run for a directory, by name; what they have started themselves is left out.
+
+    A server leads its session. A worker has none of its own where a shell has started it.
+    """
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             name, _, where = process.environ().get(MARK, "").partition("@")
-            if where == str(data_dir) and os.getsid(process.pid) == process.pid and is_running(process):
+            leads = os.getsid(process.pid) == process.pid or name.startswith("worker-")
+            if where == str(data_dir) and leads and is_running(process):
                 found.append((name, process))
     pids = {process.pid for _, process in found}
     return [(name, process) for name, process in found if process.ppid() not in pids]

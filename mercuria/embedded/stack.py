@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from mercuria.config import Settings, read_stack_env
+from mercuria.embedded import processes
 from mercuria.embedded.directory import PORTS_FILE, DataDirectory
 from mercuria.embedded.errors import StackError, StackStopped
 from mercuria.embedded.files import disk_errors_as_sentences, require_space
@@ -173,6 +174,7 @@ class Stack:
         with ExitStack() as steps:
             steps.callback(self.directory.close)
             steps.callback(all_at_once, [server.stop for server in self.servers])
+            steps.callback(self._stop_joined)
             steps.callback(all_at_once, [worker.stop for worker in self.workers])
         self.workers, self._watchers, self._failure = [], [], None
         self._interrupted.clear()
@@ -182,6 +184,16 @@ class Stack:
         worker = self._begin_worker(self.supervise if supervise is None else supervise)
         self._await_workers([worker])
         return worker
+
+    def _stop_joined(self) -> None:
+        """Stop the workers that `mercuria join` has started: they need the servers to end as they should."""
+        own = {worker.pid for worker in self.workers}
+        joined = [
+            process
+            for name, process in processes.marked(self.directory.path)
+            if name.startswith("worker-") and process.pid not in own
+        ]
+        all_at_once(partial(processes.stop, process) for process in joined)
 
     def _start(self) -> None:
         # A value that cannot be used stops the start before anything runs.

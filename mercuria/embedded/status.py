@@ -57,6 +57,13 @@ def look(directory: DataDirectory) -> list[PartStatus]:
     url = read_stack_env(directory.path).get("MERCURIA_URL")
     own = State.UP if directory.is_ready() else State.STARTING
     parts = [_part(directory, name, ports, None if up is None else own) for name in servers + workers]
+    # Those that `mercuria join` has started have no pid file.
+    joined = {name: process for name, process in processes.marked(directory.path) if name not in recorded}
+    parts += [
+        _found(name, process, _port(name, ports), is_orphan=up is None)
+        for name, process in sorted(joined.items())
+        if name.startswith("worker-")
+    ]
     if up is None:
         return [PartStatus("up", State.STOPPED), *parts]
     return [_running("up", own, up, url), *parts]
@@ -83,7 +90,7 @@ def shut_down(directory: DataDirectory, tell: Callable[[str], None]) -> bool:
 
 def _part(directory: DataDirectory, name: str, ports: dict[str, int], up: State | None) -> PartStatus:
     """Return the status of one part; `up` is how its `mercuria up` fares, None where there is none."""
-    port = ports.get(name) or (ports.get("http") if name.startswith("worker-") else None)
+    port = _port(name, ports)
     address = f"{LOOPBACK}:{port}" if port else None
     process = processes.find_part(directory.path, name)
     if process is None:
@@ -93,7 +100,17 @@ def _part(directory: DataDirectory, name: str, ports: dict[str, int], up: State 
         if not wanted:
             return PartStatus(name, State.ELSEWHERE if up is State.UP else State.STARTING)
         return PartStatus(name, State.DOWN, address)
-    if up is None:
+    return _found(name, process, port, is_orphan=up is None)
+
+
+def _port(name: str, ports: dict[str, int]) -> int | None:
+    return ports.get(name) or (ports.get("http") if name.startswith("worker-") else None)
+
+
+def _found(name: str, process: psutil.Process, port: int | None, *, is_orphan: bool) -> PartStatus:
+    """Return the status of a part that runs."""
+    address = f"{LOOPBACK}:{port}" if port else None
+    if is_orphan:
         return _running(name, State.ORPHANED, process, address)
     answers = port is not None and accepts(LOOPBACK, port)
     return _running(name, State.UP if answers else State.STARTING, process, address)

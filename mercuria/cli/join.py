@@ -1,0 +1,76 @@
+"""`mercuria join`: one more worker beside the servers of a `mercuria up`, for whoever starts processes one by one.
+
+The command becomes the worker, so that signals, logs and exit codes go straight between it and who started it.
+"""
+
+import os
+import signal
+import sys
+import time
+
+import click
+from faust.cli.base import cli
+from filelock import FileLock
+
+from mercuria.cli.options import data_dir_option
+from mercuria.cli.up import chosen_directory, failures_as_sentences
+from mercuria.embedded import processes
+from mercuria.embedded.directory import PORTS_FILE, PRIVATE, DataDirectory
+from mercuria.embedded.errors import StackError
+from mercuria.embedded.ports import Ports
+
+LOOK_EVERY_S = 0.2
+JOIN_LOCK = "join.lock"
+MOST = 1024
+
+
+@cli.command()
+@data_dir_option
+@click.option(
+    "--number",
+    type=click.IntRange(1, MOST),
+    help="Of its name: 2 for worker-2. Default: the first that no running worker has.",
+)
+def join(number: int | None) -> None:
+    """Run one worker beside the servers of `mercuria up --workers 0`, as soon as they are there."""
+    # Until the worker handles it, Ctrl-C is no error to show.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    directory = DataDirectory(chosen_directory())
+    with failures_as_sentences():
+        _await_servers(directory)
+        # Its file is closed when the command becomes the worker, which is known by its environment from then on.
+        with FileLock(directory.path / JOIN_LOCK, mode=PRIVATE):
+            environ = _environment(directory, number)
+            click.echo(f"{environ['MERCURIA_WORKER'].capitalize()} is starting.")
+            sys.stdout.flush()
+            os.execve(sys.executable, [sys.executable, "-m", "mercuria", "--quiet", "worker"], environ)  # noqa: S606
+
+
+def _await_servers(directory: DataDirectory) -> None:
+    """Wait until the `mercuria up` of the directory is ready."""
+    is_told = False
+    # In this order: a start takes away the mark of an earlier one before it says who it is.
+    while directory.up() is None or not directory.is_ready():
+        if not is_told:
+            click.echo(f"Waiting for the servers of `mercuria up` in {directory.path}.")
+            is_told = True
+        time.sleep(LOOK_EVERY_S)
+
+
+def _environment(directory: DataDirectory, number: int | None) -> dict[str, str]:
+    """Return the environment of the worker. What else it needs to know is in stack.env."""
+    running = {name: process.pid for name, process in processes.marked(directory.path)}
+    name = f"worker-{number or next(each for each in range(1, MOST) if f'worker-{each}' not in running)}"
+    if name in running:
+        raise StackError(f"{name.capitalize()} of {directory.path} runs already (process {running[name]}).")
+    ports = Ports(directory.path / PORTS_FILE)
+    if "worker-1" in running and ports.get("worker-1") is None:
+        raise StackError(
+            f"`mercuria up` in {directory.path} runs one worker, which shares its port with no other:"
+            " start it with `--workers 0`, or with the number of workers that you want."
+        )
+    told = {"MERCURIA_WORKER": name, "MERCURIA_WORKER_PORT": str(ports.choose(name))}
+    # Among the output of others, a worker says when it is ready, and what is wrong.
+    level = {"MERCURIA_LOG_LEVEL": os.environ.get("MERCURIA_LOG_LEVEL") or "warning"}
+    where = {"MERCURIA_DATA_DIR": str(directory.path)}
+    return os.environ | where | level | told | processes.mark(directory.path, name)
