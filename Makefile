@@ -6,9 +6,11 @@ BIN := $(VENV)/bin
 TYPES := build/types
 MAPPED := agents tables web migrations
 FUZZ_S := 900
+PROGRAMS := prometheus promtool prometheus-node-exporter
+FETCH := apt-get --quiet --option APT::Sandbox::User=root download prometheus prometheus-node-exporter
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test lint types layers fuzz schema bench clean
+.PHONY: help install up test lint types layers prometheus fuzz queries schema bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,7 +30,7 @@ $(VENV)/installed: setup.cfg pyproject.toml
 up: install ## Start Kafka, PostgreSQL, Redis and Mercuria; Ctrl-C stops them
 	@exec $(BIN)/mercuria up
 
-test: install ## Run all tests
+test: install prometheus ## Run all tests
 	$(BIN)/python -m pytest
 
 lint: install ## Check style and format
@@ -41,8 +43,23 @@ types: install $(TYPES) ## Check types
 layers: install $(TYPES) ## Check that imports go down only
 	cd $(TYPES) && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/setup.cfg --cache-dir $(CURDIR)/.import_linter_cache
 
+# Out of Debian's or Ubuntu's packages. They are unpacked only: an installed one would start with the machine.
+prometheus: ## Fetch Prometheus into build/, for the tests of deploy/prometheus; not where it is installed
+	@for program in $(PROGRAMS); do command -v $$program; done | wc -l | grep -qx $(words $(PROGRAMS)) || \
+	$(MAKE) --no-print-directory build/prometheus || \
+	echo "Prometheus and its node exporter are not here and cannot be fetched: tests of deploy/prometheus will fail." >&2
+
+build/prometheus:
+	@rm -rf $@.part && mkdir -p $@.part/packages
+	@cd $@.part/packages && { $(FETCH) || { apt-get update --quiet && $(FETCH); }; }
+	@cd $@.part/packages && for package in *.deb; do dpkg-deb --extract "$$package" ..; done
+	@mv $@.part $@
+
 fuzz: install ## Ask a stack of its own what its OpenAPI document allows and what not, for FUZZ_S seconds
 	$(BIN)/python -m tests.web.fuzz --max-time $(FUZZ_S)
+
+queries: install prometheus ## Ask a Prometheus that watches a stack of its own what the dashboard and the alerts ask
+	$(BIN)/python -m tests.deployment.queries
 
 schema: install ## Write down the schema that the migrations make
 	$(BIN)/python -m tests.projections.schema

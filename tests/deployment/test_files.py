@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-SECRETS = ("postgres_owner_password", "postgres_app_password", "redis_password")
+SECRETS = ("postgres_owner_password", "postgres_app_password", "redis_password", "grafana_admin_password")
 
 
 def run(*command: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -43,10 +44,31 @@ def test_docker_compose_accepts_the_file(secrets: Path) -> None:
     assert knows_the_owner == ["migrate"]
 
 
+def test_what_watches_is_there_when_it_is_asked_for_and_on_loopback(secrets: Path) -> None:
+    arguments = ("--profile", "monitoring", "config", "--format", "json")
+    done = run(BIN / "docker-compose", *arguments, MERCURIA_SECRETS_DIR=str(secrets))
+    assert done.returncode == 0, done.stderr
+    services = json.loads(done.stdout)["services"]
+    watching = {name: each for name, each in services.items() if each.get("profiles") == ["monitoring"]}
+    assert set(watching) == {"prometheus", "node-exporter", "grafana"}
+    for name, service in watching.items():
+        assert "healthcheck" in service, name
+        assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+", service["image"]), name
+        assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", ())), name
+        for volume in service["volumes"]:
+            # Named, or read from the repository or the machine and never written.
+            assert volume["type"] == "volume" or volume["read_only"], name
+            assert volume["type"] == "volume" or Path(volume["source"]).exists(), name
+    grafana = watching["grafana"]
+    assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana_admin_password"
+    assert not [value for value in grafana["environment"].values() if "0123456789abcdef" in value]
+
+
 def test_no_password_has_a_default() -> None:
-    done = run(BIN / "docker-compose", "config")
-    assert done.returncode != 0
-    assert "MERCURIA_SECRETS_DIR" in done.stderr
+    for profile in ((), ("--profile", "monitoring")):
+        done = run(BIN / "docker-compose", *profile, "config")
+        assert done.returncode != 0
+        assert "MERCURIA_SECRETS_DIR" in done.stderr
 
 
 @pytest.mark.parametrize(
