@@ -45,6 +45,19 @@ _encode_body = msgspec.msgpack.Encoder(uuid_format="bytes").encode
 _LEGS = (Credit, Refund, Forwarded)
 
 
+APPLIED, REFUSED, DUPLICATE, DEAD_LETTER, FORWARDED = (
+    "applied",
+    "refused",
+    "duplicate",
+    "dead_letter",
+    "forwarded",
+)
+"""What may become of a record of the command topic."""
+
+Taken = tuple[type | str | None, str, Code | None]
+"""A record: the type of its command (as text, where nobody decides it), what became of it, and why it was refused."""
+
+
 class Installation(msgspec.Struct, frozen=True):
     """What all workers of an installation agree on."""
 
@@ -78,6 +91,7 @@ class Batch:
         self.dead_letters: list[Record] = []
         self.receipts: dict[int, Receipt] = {}
         self.replies: list[tuple[str, Reply]] = []
+        self.taken: list[Taken] = []
         self.wallets: dict[int, Wallet] = {}
         self.offset = position.offset
         self.time_ms = 0
@@ -162,6 +176,7 @@ class Batch:
             return
         source, offset = leg.origin.partition, leg.origin.offset
         if offset <= self.origins.get(source, -1):
+            self.taken.append((type(leg), DUPLICATE, None))
             return
         self.origins[source] = offset
         if type(leg) is Forwarded:
@@ -182,6 +197,7 @@ class Batch:
             outcome = self._decide(command, wallet, Position(self.partition, offset, time_ms), home)
             self.receipts[number] = receipt_of(outcome, offset, time_ms, fingerprint)
         elif receipt.fingerprint == fingerprint:
+            self.taken.append((type(command), DUPLICATE, None))
             first = Position(self.partition, receipt.offset, receipt.time_ms)
             event = tell(command, wallet, receipt.outcome, first)
             self._emit(event, first, home)
@@ -199,6 +215,7 @@ class Batch:
         self, command: ClientCommand | Credit | Refund, wallet: Wallet | None, at: Position, home: Home
     ) -> Outcome:
         outcome = weigh(command, wallet)
+        self.taken.append((type(command), APPLIED if outcome.code is None else REFUSED, outcome.code))
         event = tell(command, wallet, outcome, at)
         after = evolve(wallet, event, at.time_ms)
         if outcome.code is None:
@@ -212,6 +229,7 @@ class Batch:
         return outcome
 
     def _forward(self, record: Any, command: ClientCommand, home: Home) -> None:
+        self.taken.append((type(command), FORWARDED, None))
         origin = Origin(self.partition, record.offset)
         leg = Forwarded(origin=origin, wallet_id=command.wallet_id, command=msgspec.Raw(record.value))
         self._send(leg, record.timestamp, home)
@@ -235,6 +253,7 @@ class Batch:
 
     def _refuse(self, record: Any, fault: Unreadable, dead_letter: bool = True) -> None:
         """Answer a record that no wallet decides, and keep it as it came."""
+        self.taken.append((fault.command_type, DEAD_LETTER if dead_letter else REFUSED, fault.code))
         event = CommandRejected(
             offset=record.offset,
             code=fault.code,

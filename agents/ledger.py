@@ -1,8 +1,9 @@
 """The stage that enters completed transactions into PostgreSQL's ledger, and tells of each entry."""
 
+from mercuria.adapters import metrics
 from mercuria.adapters.ledger_tables import LedgerTables
 from mercuria.agents.staging import Staged
-from mercuria.app import settings
+from mercuria.app import app, settings
 from mercuria.streams.cloudevents import read_numbered
 from mercuria.topics import LEDGER_EVENTS, TRANSACTION_EVENTS
 
@@ -10,4 +11,8 @@ tables = LedgerTables(settings.database)
 
 ledger = Staged(
     TRANSACTION_EVENTS, tables, tables.rows, read_numbered, says="entries of the ledger", tells=LEDGER_EVENTS
+)
+
+metrics.ledger_broken_partitions.set_function(
+    lambda: sum(each in tables.broken for each in app.own_partitions())
 )

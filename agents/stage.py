@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from mode.utils.logging import get_logger
 
+from mercuria.adapters import metrics
 from mercuria.adapters.positions import Place
 from mercuria.adapters.postgres import DatabaseUnavailable
 from mercuria.adapters.projected_rows import Tells, Told
@@ -126,6 +127,12 @@ class Stage:
         self._sought: dict[int, _Sought] = {}
         self._away_since_s: float | None = None
         self._retry_s = 0.0
+        self._rows_written = metrics.stage_rows.labels(tables.stage)
+        self._write_s = metrics.stage_write_s.labels(tables.stage)
+        metrics.stage_waiting.labels(tables.stage).set_function(lambda: float(self.is_away))
+        if relay is not None:
+            metrics.outbox_events.labels(tables.stage).set_function(lambda: relay.events)
+            metrics.outbox_oldest_s.labels(tables.stage).set_function(lambda: relay.oldest_s)
         # Of its own: the shared threads may all be busy with passwords.
         self._thread = ThreadPoolExecutor(1, tables.stage)
         self._to_look_at: set[int] = set()
@@ -207,10 +214,11 @@ class Stage:
             self._some.clear()
             return
         self._forgotten.clear()
+        began_s = time.monotonic()
         try:
             places = await self._in_thread(self._tables.begin, sorted(concerned))
             await self._adopt(places)
-            missing = await self._write(places, published)
+            missing = await self._write(places, published, began_s)
         except DatabaseUnavailable as error:
             # Although nothing may come: then this alone shows that PostgreSQL is back.
             self._is_drop_due = bool(published)
@@ -233,8 +241,14 @@ class Stage:
         self.places.update({number: places[number] for number in self._still_ours(places)})
         self._to_look_at -= places.keys()
 
-    async def _write(self, places: dict[int, Place], published: dict[int, int]) -> dict[int, int]:
-        """Write what follows `places`; return where records are missing, and from which offset on."""
+    async def _write(
+        self, places: dict[int, Place], published: dict[int, int], began_s: float
+    ) -> dict[int, int]:
+        """Write what follows `places`; return where records are missing, and from which offset on.
+
+        Args:
+            began_s: when the transaction began.
+        """
         rows, missing, done = self._rows(places), dict[int, int](), list[tuple[int, Fetched]]()
         for partition, piece in self._in_turn([number for number in self._waiting if number in places]):
             follows = rows.places[partition].read + 1
@@ -252,6 +266,8 @@ class Stage:
             letters = list(_letters(rows))
             told = [OutboxRow(each.partition, each.sequence, pack(each.records)) for each in letters]
             await self._in_thread(self._tables.write, rows.texts(), moved, told, published)
+            self._write_s.observe(time.monotonic() - began_s)
+            self._rows_written.inc(rows.size)
             if self._relay is not None:
                 self._relay.has_left(published)
                 # The others would overtake what was dropped with the partition; whoever has it now finds them.

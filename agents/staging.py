@@ -68,6 +68,7 @@ class Staged:
         app.timer(interval=COMPARE_EVERY_S)(self.compare)
         app.timer(interval=LOOK_EVERY_S)(self._watch)
         app.positions[topic] = self.resume_at
+        app.worked_through[self.name] = self._worked_through
 
     async def seek(self, partition: int, offset: int) -> None:
         """Let reading of a partition go back to an offset."""
@@ -122,6 +123,9 @@ class Staged:
         finally:
             if partition is not None:
                 self.stage.forget(partition)
+
+    def _worked_through(self) -> dict[int, int]:
+        return {number: place.read + 1 for number, place in self.stage.places.items()}
 
     async def _run(self) -> None:
         with crash_on_bug():

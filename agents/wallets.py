@@ -6,8 +6,11 @@ changelog with the position, then RocksDB. While one batch is on its way into th
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
+from time import perf_counter
 from typing import Any
 
+from mercuria.adapters import metrics
+from mercuria.agents import tally
 from mercuria.agents.batch import Batch, Installation, command_ids, wallet_ids
 from mercuria.agents.pace import Pace
 from mercuria.app import app, settings, wallet_commands
@@ -41,6 +44,20 @@ def installation() -> Installation:
 pace = Pace()
 
 
+def decided() -> dict[int, int]:
+    """Return up to before which offset this worker's partitions are decided, once their tables are up to date."""
+    if app.rebalancing or app.in_recovery:
+        return {}
+    return {
+        each: balances.position(each).offset + 1
+        for each in app.own_partitions()
+        if balances.store.is_open(each)
+    }
+
+
+app.worked_through["wallets"] = decided
+
+
 class GapError(Exception):
     """Records are missing between those that are decided and those that came."""
 
@@ -71,13 +88,18 @@ async def process(partition: int, records: Fetched, more: Callable[[], Iterable[
         waiting += following(records, more(), MAX_BATCH_RECORDS - len(waiting))
         while waiting:
             await app.locks.prove(partition)
+            began_s = perf_counter()
             batch = decide(partition, waiting)
             if batch.offset < waiting[0].offset:
                 await balances.kept(partition)
                 continue
+            decided_s = perf_counter()
             since_ms = waiting[0].timestamp
             receipt_rows = receipt_rows_of(batch, waiting[0], balances.kept_since_ms(partition, since_ms))
             receipts_offset = await publish(batch, receipt_rows)
+            metrics.decide_s.observe(decided_s - began_s)
+            metrics.append_s.observe(perf_counter() - decided_s)
+            tally.count(batch)
             receipts.write(partition, receipt_rows, receipts_offset)
             await balances.keep(partition, batch.wallets, batch.position, since_ms)
             app.announcer.announce(Announcement(partition, list(batch.wallets.values()), batch.replies))

@@ -6,7 +6,9 @@
 import asyncio
 import gc
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import faust
@@ -14,6 +16,7 @@ from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 from mode import ServiceT
 
+from mercuria.adapters import metrics
 from mercuria.adapters.cache import Cache
 from mercuria.adapters.http import Limits, Web
 from mercuria.adapters.migrate import DatabaseAway, NotTheOwner, migrate
@@ -60,11 +63,17 @@ class App(faust.App):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.positions: dict[str, Callable[[Collection[int]], Awaitable[Mapping[int, int]]]] = {}
         """For a topic, what tells the offsets at which reading its partitions goes on, as far as they are known."""
+        self.worked_through: dict[str, Callable[[], Mapping[int, int]]] = {}
+        """For a stage, what tells up to before which offset it has worked through this worker's partitions."""
+        self._recovers_since_s = 0.0
         super().__init__(*args, **kwargs)
         self.replies = Replies(settings.redis)
-        self.locks = PartitionLocks(redis, settings.worker, self._generation, self._own_partitions)
+        self.locks = PartitionLocks(redis, settings.worker, self._generation, self.own_partitions)
         self.announcer = Announcer(cache, self.locks, self.replies)
         self.log_ends = LogEnds(settings.kafka)
+        for partition in range(settings.partitions):
+            held = metrics.lock_held.labels(partition)
+            held.set_function(partial(self.locks.is_held, partition))
 
     def on_init_dependencies(self) -> Iterable[ServiceT]:
         """Start what goes through Redis with the app, before its agents."""
@@ -85,15 +94,26 @@ class App(faust.App):
         """The producer, with its way to append whole batches."""
         return cast(Producer, self.producer)
 
-    def _generation(self) -> int:
-        return self.consumer_generation_id
+    def on_rebalance_return(self) -> None:
+        """Note when the worker has its partitions, and begins to bring their tables up to date."""
+        self._recovers_since_s = time.monotonic()
+        super().on_rebalance_return()
 
-    def _own_partitions(self) -> list[int]:
+    def on_rebalance_end(self) -> None:
+        """Note how long that took."""
+        metrics.recovery_s.set(time.monotonic() - self._recovers_since_s)
+        super().on_rebalance_end()
+
+    def own_partitions(self) -> list[int]:
+        """Return the partitions of the command topic that Kafka has given to this worker."""
         try:
             assignment = self.consumer.assignment()
         except ConsumerNotStarted:
             return []
         return [tp.partition for tp in assignment if tp.topic == WALLET_COMMANDS]
+
+    def _generation(self) -> int:
+        return self.consumer_generation_id
 
     def _new_web(self) -> Web:
         limits = Limits(

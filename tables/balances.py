@@ -7,11 +7,13 @@ appends the wallets that it touched and the new position together, whole or not 
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from time import perf_counter
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
+from mercuria.adapters import metrics
 from mercuria.app import app, settings
 from mercuria.domain.wallet import Wallet
 from mercuria.streams.batch_table import BatchStore, BatchTable, Row, StragglerError
@@ -108,6 +110,7 @@ class BalancesTable(BatchTable):
         return min(now_ms, self._keeping[partition].since_ms) if self.is_keeping(partition) else now_ms
 
     async def _append_and_write(self, partition: int, keeping: "_Keeping", position: AppliedPosition) -> None:
+        began_s = perf_counter()
         with crash_on_bug():
             rows = rows_of(keeping.wallets.values(), position)
             try:
@@ -119,6 +122,7 @@ class BalancesTable(BatchTable):
             # In the meantime, the partition may have gone to somebody else, or may be read from the log again.
             if self._keeping.get(partition) is keeping:
                 self.write(partition, rows, offset)
+                metrics.commit_s.observe(perf_counter() - began_s)
 
     def supersedes(self, key: bytes, new: bytes, old: bytes) -> bool:
         """Tell which of two rows is the newer one: the one with the higher offset or version."""

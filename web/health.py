@@ -8,6 +8,8 @@ from faust.web import Request, Response, View
 from mercuria.adapters.http import Web
 from mercuria.app import app, database
 
+READY = "ready"
+
 
 @app.page("/health/live", name="live")
 async def live(self: View, _request: Request) -> Response:
@@ -22,13 +24,22 @@ async def ready(self: View, _request: Request) -> Response:
     Without PostgreSQL it is ready: money moves, and what only PostgreSQL knows has its own answer.
     """
     reasons = unready_reasons()
-    parts = {
-        "wallets": "; ".join(reasons) or "ready",
-        "redis": "away" if app.locks.is_redis_lost else "ready",
-        "postgresql": "ready" if await database.ping() else "away",
-    }
+    parts = own_parts() | {"postgresql": await postgresql()}
     answer = {"ready": not reasons, "reasons": reasons, "parts": parts}
     return self.json(answer, status=503 if reasons else 200)
+
+
+def own_parts() -> dict[str, str]:
+    """Return how the parts are of which the worker knows it: `ready`, or what is wrong."""
+    return {
+        "wallets": "; ".join(unready_reasons()) or READY,
+        "redis": "away" if app.locks.is_redis_lost else READY,
+    }
+
+
+async def postgresql() -> str:
+    """Return how PostgreSQL is. It is waited for, two seconds at the most."""
+    return READY if await database.ping() else "away"
 
 
 def unready_reasons() -> list[str]:

@@ -37,8 +37,6 @@ NEXT = "transactions"
 
 OWNERS_TELL_WITHIN_S = 1.0
 MAX_STEPS = 360
-MARKS_AT_MOST = 8
-"""Where more is left than that, it is not only marks of Kafka transactions."""
 
 operations = Operations(database)
 
@@ -197,7 +195,7 @@ async def _stage_lag(stage: str, topic: str, read: Mapping[str, Mapping[int, Rea
     else:
         done = {number: place.offset + 1 for number, place in read[stage].items()}
     rows = [
-        PartitionLag(number, end, await _lag(topic, number, done.get(number, 0), end))
+        PartitionLag(number, end, await app.log_ends.left(topic, number, done.get(number, 0), end))
         for number, end in sorted(ends.items())
     ]
     return StageLag(stage, topic, sum(row.lag for row in rows), rows)
@@ -213,23 +211,6 @@ async def _decided(ends: Mapping[int, int], told: Mapping[int, Read]) -> dict[in
                 for number, offset in (await decided_up_to(rest)).items():
                     done[number] = max(offset, done.get(number, 0))
     return done
-
-
-_rests: dict[tuple[str, int], tuple[int, int, bool]] = {}
-"""By topic and partition: what was left when somebody looked last, from where to where, and whether it is blank."""
-
-
-async def _lag(topic: str, partition: int, done: int, end: int) -> int:
-    """Return how many records are left, without the marks of Kafka transactions, which nobody works through."""
-    if done >= end:
-        return 0
-    before = _rests.get((topic, partition))
-    is_blank = before is not None and before[:2] == (done, end) and before[2]
-    if not is_blank and before is not None and before[:2] == (done, end) and end - done <= MARKS_AT_MOST:
-        # It did not move since: only then it is worth while to read what it is.
-        is_blank = await app.log_ends.is_blank(topic, partition, done, end)
-    _rests[topic, partition] = (done, end, is_blank)
-    return 0 if is_blank else end - done
 
 
 def _since(now: datetime, minutes: int, step: int) -> datetime:

@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 from redis.asyncio import Redis
 
+from mercuria.adapters import metrics
 from mercuria.adapters.coalescing import Coalescer
 from mercuria.adapters.redis import UNAVAILABLE
 from mercuria.adapters.resting import Rest
@@ -151,6 +152,7 @@ class Cache:
             arguments += (LOCK_KEY.format(partition), EPOCH_KEY.format(partition), id_.hex)
         with self._rest.unless_away():
             found: Any = await self._read(keys=[_FRESH_LOCK_MS], args=arguments)
+        metrics.count_cache_reads(sum(value is not None for value in found[::2]), len(asked))
         return [
             Cached(_decode_wallet(value[_VERSION_DIGITS:]), bool(is_fresh)) if value else None
             for value, is_fresh in zip(found[::2], found[1::2], strict=True)
@@ -160,4 +162,5 @@ class Cache:
         """Return a transaction; None where it is not remembered."""
         with self._rest.unless_away():
             value: Any = await self._redis.get(TRANSACTION_KEY.format(transaction_id.hex))
+        metrics.count_cache_reads(int(value is not None), 1)
         return _decode_transaction(value) if value else None

@@ -6,10 +6,21 @@ The worker's consumer cannot be asked: it polls in a thread of its own, and who 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from mode import Service
+
+MARKS_AT_MOST = 8
+"""Where more is left than that, it is not only marks of Kafka transactions."""
+
+
+class _Rest(NamedTuple):
+    """What was left of a partition, from where to where, and whether that is known to be marks only."""
+
+    done: int
+    end: int
+    is_blank: bool
 
 
 class LogEnds(Service):
@@ -25,6 +36,8 @@ class LogEnds(Service):
         self._consumer: AIOKafkaConsumer | None = None
         self._starting = asyncio.Lock()
         self._reading = asyncio.Lock()
+        # By topic and partition, what was left when somebody looked last.
+        self._rests: dict[tuple[str, int], _Rest] = {}
 
     async def ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """Return for each partition the offset that its next record will have."""
@@ -52,6 +65,19 @@ class LogEnds(Service):
                 if any(record.offset < end for record in found.get(tp, ())):
                     return False
         return True
+
+    async def left(self, topic: str, partition: int, done: int, end: int) -> int:
+        """Return how many records stand from `done` to before `end`, without the marks, which nobody works through."""
+        if done >= end:
+            return 0
+        before = self._rests.get((topic, partition))
+        has_moved = before is None or (before.done, before.end) != (done, end)
+        is_blank = before is not None and not has_moved and before.is_blank
+        if not is_blank and not has_moved and end - done <= MARKS_AT_MOST:
+            # It did not move since: only then it is worth while to read what it is.
+            is_blank = await self.is_blank(topic, partition, done, end)
+        self._rests[topic, partition] = _Rest(done, end, is_blank)
+        return 0 if is_blank else end - done
 
     @asynccontextmanager
     async def _read(self, starts: Mapping[TopicPartition, int]) -> AsyncIterator[AIOKafkaConsumer]:

@@ -6,11 +6,12 @@ what failed cannot be overtaken by what follows.
 """
 
 import asyncio
+import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from mercuria.streams.producing import Record
 
@@ -22,13 +23,17 @@ _decode = msgspec.msgpack.Decoder(list[Record]).decode
 
 
 class Letter(Struct, frozen=True):
-    """What one transaction has told in a partition: the events with the numbers `first` to `sequence`."""
+    """What one transaction has told in a partition: the events with the numbers `first` to `sequence`.
+
+    `since_s` is when this process has had it, on its monotonic clock.
+    """
 
     partition: int
     first: int
     sequence: int
     records: Sequence[Record]
     size: int
+    since_s: float = field(default_factory=time.monotonic)
 
 
 class Relay:
@@ -58,6 +63,17 @@ class Relay:
     def waiting(self) -> int:
         """How many letters wait to be sent, or are under way."""
         return sum(map(len, self._waiting.values()))
+
+    @property
+    def events(self) -> int:
+        """How many events wait to be sent, or are under way."""
+        return sum(len(letter.records) for waiting in self._waiting.values() for letter in waiting)
+
+    @property
+    def oldest_s(self) -> float:
+        """For how long the oldest of them has been here; 0 when there is none."""
+        since_s = [waiting[0].since_s for waiting in self._waiting.values() if waiting]
+        return time.monotonic() - min(since_s) if since_s else 0.0
 
     @property
     def has_failed(self) -> bool:

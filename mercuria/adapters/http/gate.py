@@ -6,6 +6,7 @@ and the headers that every answer has. It is one flat handler and no chain of mi
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs
@@ -21,6 +22,7 @@ from aiohttp.web import (
     StreamResponse,
 )
 
+from mercuria.adapters import metrics
 from mercuria.adapters.http.headers import Cors, RequestIds, complete
 from mercuria.adapters.http.limits import Limits
 from mercuria.adapters.problems import CONTENT_TYPE, Problem
@@ -72,6 +74,7 @@ class Gate:
         """Return a handler that lets requests through to `handler`."""
 
         async def handle(request: Request) -> StreamResponse:
+            began_s = time.monotonic()
             request[REQUEST_ID] = self.ids.of(request)
             try:
                 response = await self._refuse(request) or await self._let_through(request, handler)
@@ -79,6 +82,9 @@ class Gate:
                 response = _translate(request, exception)
             except Exception as exception:
                 response = _fail(request, exception)
+            metrics.count_request(
+                request.method, _route(request), response.status, time.monotonic() - began_s
+            )
             return self._complete(request, response)
 
         return handle
@@ -88,6 +94,7 @@ class Gate:
         request[REQUEST_ID] = self.ids.of(request)
         response = respond(request, problem)
         response.force_close()
+        metrics.count_request(request.method, metrics.UNMATCHED, response.status, 0.0)
         return self._complete(request, response)
 
     async def drain(self) -> None:
@@ -175,6 +182,13 @@ async def _continue(request: Request) -> bool:
         return False
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     return True
+
+
+def _route(request: Request) -> str:
+    """Return the template of a request's address, if a view got it."""
+    # aiohttp's own property is for those who know that it is there.
+    resource = request._match_info.route.resource if request._match_info is not None else None
+    return resource.canonical if resource is not None else metrics.UNMATCHED
 
 
 def _translate(request: Request, exception: HTTPException) -> Response:

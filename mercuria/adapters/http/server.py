@@ -8,6 +8,7 @@ from socket import socket as Socket  # noqa: N812  it is a class
 from aiohttp.web import Application, AppRunner, TCPSite
 from aiohttp.web import Server as AiohttpServer
 
+from mercuria.adapters import metrics
 from mercuria.adapters.http.connections import Connections
 from mercuria.adapters.http.gate import Gate
 from mercuria.adapters.http.headers import Cors
@@ -58,6 +59,7 @@ class Server:
         self._gate = Gate(limits, Cors(origins))
         self._runner = _Runner(views, limits, self._gate, own_port)
         self._shared: asyncio.Server | None = None
+        metrics.http_requests_in_flight.set_function(lambda: self._gate.in_flight)
 
     @property
     def leaving(self) -> bool:

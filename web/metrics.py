@@ -1,0 +1,139 @@
+"""What Prometheus is told: the metrics of this worker, on the port of its own.
+
+What the worker knows itself is there at once. Who else has to be asked, is asked at most every two seconds, and waited
+for only shortly: a metric has no sample rather than an old one, and the others are told all the same.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+from aiohttp.web import Request, Response
+from aiokafka.errors import KafkaError
+from faust.web import View
+from mode.utils.logging import get_logger
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
+
+from mercuria.adapters import metrics
+from mercuria.adapters.http import respond
+from mercuria.adapters.postgres import DatabaseUnavailable
+from mercuria.adapters.problems import Problem
+from mercuria.app import app, settings
+from mercuria.web.health import READY, own_parts, postgresql
+from mercuria.web.operations import TOPICS_OF_STAGES, operations
+from mercuria.web.reading import KAFKA_ANSWERS_WITHIN_S, soon
+
+FRESH_S = 2.0
+"""Others are not asked again before."""
+WAIT_S = 0.4
+"""They are waited for so long. What they say later is for who looks next."""
+KEPT_S = 30.0
+"""What they said counts for so long while they are asked again; not when they turn out to be away."""
+
+AWAY = (DatabaseUnavailable, KafkaError, TimeoutError)
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class Reading(Generic[T]):
+    """What others say, as of a moment ago.
+
+    Args:
+        ask: asks them; raises one of `AWAY` when they do not answer.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
+        self._ask = ask
+        self._asking: asyncio.Task[None] | None = None
+        self._asked_s = -FRESH_S
+        self._said: T | None = None
+        self._said_s = 0.0
+
+    async def latest(self) -> T | None:
+        """Return what they said last; None where that is too long ago, or they were away."""
+        if self._asking is None and time.monotonic() - self._asked_s >= FRESH_S:
+            self._asked_s = time.monotonic()
+            self._asking = asyncio.create_task(self._ask_now())
+        if self._asking is not None:
+            await asyncio.wait([self._asking], timeout=WAIT_S)
+        return self._said if time.monotonic() - self._said_s < KEPT_S else None
+
+    async def _ask_now(self) -> None:
+        try:
+            self._said, self._said_s = await self._ask(), time.monotonic()
+        except AWAY:
+            self._said = None
+        except Exception:
+            self._said = None
+            log.exception("A metric cannot be read.")
+        finally:
+            self._asking = None
+
+
+async def _lags() -> dict[tuple[str, int], int]:
+    """Return by stage and partition how many records this worker has not worked through."""
+    lags: dict[tuple[str, int], int] = {}
+    async with asyncio.timeout(KAFKA_ANSWERS_WITHIN_S):
+        for stage, worked_through in app.worked_through.items():
+            topic = TOPICS_OF_STAGES[stage]
+            # It is asked before the end: else it would seem to be ahead of it.
+            done = worked_through()
+            ends = await app.log_ends.ends(topic, done) if done else {}
+            for partition, end in ends.items():
+                lags[stage, partition] = await app.log_ends.left(topic, partition, done[partition], end)
+    return lags
+
+
+async def _in_flight() -> dict[str, int]:
+    """Return by currency what moves, in minor units; 0 where something has moved."""
+    async with soon():
+        rows = await operations.in_flight()
+    _moved.update(dict.fromkeys(_moved, 0) | {row.currency: row.volume for row in rows})
+    return _moved
+
+
+_moved: dict[str, int] = {}
+
+lags: Reading[dict[tuple[str, int], int]] = Reading(_lags)
+in_flight: Reading[dict[str, int]] = Reading(_in_flight)
+database_state: Reading[str] = Reading(postgresql)
+
+
+@app.page("/metrics", name="metrics")
+async def scrape(_self: View, request: Any) -> Any:
+    """Tell the metrics of this worker, as text that Prometheus reads, or as OpenMetrics where that is asked for.
+
+    The port that workers share tells nothing: who asks there does not choose the worker, and may be anybody.
+    """
+    if not _is_on_own_port(request):
+        return respond(request, Problem("not_found"))
+    await _refresh()
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return Response(body=encode(REGISTRY), headers={"Content-Type": content_type})
+
+
+def _is_on_own_port(request: Request) -> bool:
+    # None: the client has gone.
+    transport = request.transport
+    return transport is not None and transport.get_extra_info("sockname")[1] == settings.worker_port
+
+
+async def _refresh() -> None:
+    """Set what others have to be asked for; without an answer, there is no sample."""
+    found_lags, found_in_flight, found_database = await asyncio.gather(
+        lags.latest(), in_flight.latest(), database_state.latest()
+    )
+    metrics.stage_lag_records.clear()
+    for (stage, partition), lag in (found_lags or {}).items():
+        metrics.stage_lag_records.labels(stage, partition).set(lag)
+    metrics.in_flight_minor_units.clear()
+    for currency, volume in (found_in_flight or {}).items():
+        metrics.in_flight_minor_units.labels(currency).set(volume)
+    parts = own_parts() | ({"postgresql": found_database} if found_database else {})
+    metrics.ready.clear()
+    for part, state in parts.items():
+        metrics.ready.labels(part).set(state == READY)
