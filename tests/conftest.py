@@ -15,6 +15,9 @@ MANY_PEOPLE = {
 }
 """Lets tests be many people, who all have one address."""
 
+BEHIND_NGINX = {"MERCURIA_TRUSTED_PROXIES": "127.0.0.1/32"}
+"""Lets nginx say on whose behalf it asks. Other addresses of loopback are clients like all others."""
+
 
 @pytest.fixture(scope="session")
 def said() -> list[str]:
@@ -29,5 +32,5 @@ def live_stack(tmp_path_factory: pytest.TempPathFactory, said: list[str]) -> Ite
     Its log grows from test to test, and whoever audits it audits what the tests before did, too. A test may stop a
     worker (`worker.stop()`); it starts it again (`worker.start()`) before it ends.
     """
-    with fresh_stack(tmp_path_factory.mktemp("live"), 2, said.append, MANY_PEOPLE) as stack:
+    with fresh_stack(tmp_path_factory.mktemp("live"), 2, said.append, MANY_PEOPLE | BEHIND_NGINX) as stack:
         yield stack

@@ -1,0 +1,209 @@
+"""A worker is killed behind nginx while people move money: who is told what, and what becomes of it.
+
+The test prints its seed. Everybody has an address of their own, as nginx counts requests for each.
+"""
+
+import asyncio
+import secrets
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import msgspec
+
+from mercuria.adapters.problems import CONTENT_TYPE
+from mercuria.cli.chaos.asking import LOST, SILENCE_S, Answer
+from mercuria.cli.chaos.books import Books
+from mercuria.cli.chaos.orders import Order
+from mercuria.cli.chaos.orders import Person as Orderer
+from mercuria.cli.chaos.siege import told_by
+from mercuria.embedded.stack import Stack
+from tests.web.nginx import Nginx, nginx_before
+from tests.web.people import API, People, Person, settle, until
+
+PEOPLE = 6
+WALLETS = 3
+AT_ONCE = 4
+"""How many requests each person has under way."""
+FUNDS = 100_000
+CALM_S = 2.0
+NOTICED_WITHIN_S = 1.0
+"""So soon after its end, nobody notices any more that a worker is gone."""
+TURNS_TO_THE_OTHER_WITHIN_S = 2.0
+BACK_WITHIN_S = 60.0
+
+
+class Customer:
+    """Somebody who asks nginx, from an address of their own, and keeps all answers."""
+
+    def __init__(self, person: Person, session: aiohttp.ClientSession, url: str) -> None:
+        self.person = person
+        self.wallets: list[str] = []
+        self.readings: list[tuple[str, Answer]] = []
+        self.orders: list[Order] = []
+        self.asked: list[tuple[str, Answer]] = []
+        """The ids of requests that were to change something, with what was answered."""
+        self._session = session
+        self._url = url
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, key: str | None = None
+    ) -> tuple[str, Answer]:
+        """Ask once, and return the request's id with what came of it."""
+        id_ = uuid4().hex
+        headers = {"Authorization": f"Bearer {self.person.token}", "X-Request-Id": id_}
+        if key is not None:
+            headers |= {"Idempotency-Key": key, "Content-Type": "application/json"}
+        data = None if body is None else msgspec.json.encode(body)
+        began_s = time.monotonic()
+        try:
+            async with self._session.request(method, self._url + path, headers=headers, data=data) as answer:
+                content = msgspec.json.decode(await answer.read())
+                told = {name.title(): value for name, value in answer.headers.items()}
+                return id_, Answer(answer.status, content, told, began_s, time.monotonic(), 0)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            return id_, Answer(LOST, {"error": repr(error)}, {}, began_s, time.monotonic(), 0)
+
+    async def move(self, random: Random, all_wallets: list[str]) -> None:
+        """Move money to anybody, and ask with the same key until it is known what has become of it."""
+        source = random.choice(self.wallets)
+        target = random.choice([wallet for wallet in all_wallets if wallet != source])
+        key = f"nginx-{uuid4()}"
+        amount = random.randint(1, 50)
+        body = {"from_wallet_id": source, "to_wallet_id": target, "amount": amount, "reference": key}
+        orderer = Orderer(self.person.id, self.person.token)
+        order = Order(len(self.orders), "transfer", orderer, key, f"{API}/transactions", body)
+        self.orders.append(order)
+        while order.final is None:
+            id_, answer = await self.ask("POST", order.path, body, key)
+            self.asked.append((id_, answer))
+            order.answers.append(answer)
+            if not answer.is_final:
+                await asyncio.sleep(answer.retry_after_s)
+
+    async def read(self, random: Random) -> None:
+        """Look at a wallet."""
+        self.readings.append(await self.ask("GET", f"{API}/wallets/{random.choice(self.wallets)}"))
+
+
+async def test_a_killed_worker_costs_what_was_under_way_on_it_and_nothing_else(
+    settled: Stack, people: People, tmp_path: Path
+) -> None:
+    seed = secrets.randbelow(2**32)
+    print(f"seed {seed}")
+    random = Random(seed)
+    victim, other = random.sample(settled.workers, 2)
+    ports = [worker.port for worker in settled.workers]
+    with nginx_before(ports, tmp_path / "nginx") as nginx:
+        async with customers(nginx, people) as everybody:
+            all_wallets = [wallet for each in everybody for wallet in each.wallets]
+            enough = asyncio.Event()
+
+            async def go_on(customer: Customer) -> None:
+                while not enough.is_set():
+                    await customer.move(random, all_wallets)
+                    await customer.read(random)
+
+            async with asyncio.TaskGroup() as tasks:
+                for each in everybody:
+                    for _ in range(AT_ONCE):
+                        tasks.create_task(go_on(each))
+                await asyncio.sleep(CALM_S)
+                killed_s, killed_at = time.monotonic(), len(nginx.log())
+                await asyncio.to_thread(victim.kill)
+                gone_s, gone_at = time.monotonic(), len(nginx.log())
+                await asyncio.gather(*(each.read(random) for each in everybody))
+                turned_s = time.monotonic()
+                # Its supervisor starts it again.
+                async with asyncio.timeout(BACK_WITHIN_S):
+                    while not await asyncio.to_thread(victim.is_ready):  # noqa: ASYNC110
+                        await asyncio.sleep(0.1)
+                ready_s, ready_at = time.monotonic(), len(nginx.log())
+                await until(lambda: done_by(victim.port, nginx, ready_at), lambda done: done > 0)
+                enough.set()
+            print(f"{victim.title} was ready again after {ready_s - killed_s:.1f} s.")
+            assert turned_s - gone_s < TURNS_TO_THE_OTHER_WITHIN_S
+            assert done_by_now(other.port, nginx.log()[gone_at:ready_at]) > 0
+            workers = {each["request_id"]: each["worker"] for each in nginx.log()}
+            asked = [each for customer in everybody for each in customer.asked]
+            print("changes:", dict(Counter(answer.name for _, answer in asked)))
+            readings = [each for customer in everybody for each in customer.readings]
+            print("readings:", dict(Counter(answer.name for _, answer in readings)))
+            assert done_by_now(victim.port, nginx.log()[:killed_at]) > 0
+
+            # Nobody was left without an answer, and who was told to ask again was under way on the killed worker.
+            broken = [(id_, answer) for id_, answer in asked if answer.status in (LOST, 502, 504)]
+            assert broken, "the worker had nothing to do when it was killed"
+            for id_, answer in broken:
+                assert (answer.status, answer.code) == (502, "bad_gateway"), answer
+                assert answer.headers["Content-Type"] == CONTENT_TYPE
+                assert answer.headers["Retry-After"] == "1"
+                assert answer.headers["X-Request-Id"] == id_
+                assert workers[id_] == f"127.0.0.1:{victim.port}"
+                assert answer.began_s < gone_s + NOTICED_WITHIN_S and answer.ended_s > killed_s
+            assert len(broken) <= PEOPLE * AT_ONCE
+            # What only reads, nginx asks the other worker.
+            assert {answer.status for _, answer in readings} <= {200, 503}
+
+            # One answer and one effect for each key, and no money more or less.
+            await settle(settled)
+            told, books = await told_by(settled), Books()
+            orders = [order for customer in everybody for order in customer.orders]
+            books.close(orders, told)
+            assert books.violations.sentences == []
+            assert all(len(told.effects(order)) == 1 for order in orders)
+            expected = Counter(dict.fromkeys(all_wallets, FUNDS))
+            for order in orders:
+                assert order.final is not None and order.final.status == 201
+                expected[order.body["from_wallet_id"]] -= order.body["amount"]
+                expected[order.body["to_wallet_id"]] += order.body["amount"]
+            for customer in everybody:
+                for wallet in customer.wallets:
+                    assert await customer.person.balance(wallet) == expected[wallet]
+            repeated = [await replay(each, order) for each in everybody for order in broken_orders(each)]
+            assert repeated and all(repeated)
+
+
+def broken_orders(customer: Customer) -> list[Order]:
+    """Return the orders that a worker broke off."""
+    return [order for order in customer.orders if any(each.status == 502 for each in order.answers)]
+
+
+async def replay(customer: Customer, order: Order) -> bool:
+    """Send an order once more; tell whether its answer is the one of before, and says so."""
+    _, answer = await customer.ask("POST", order.path, order.body, order.key)
+    assert order.final is not None
+    return answer.is_replayed and answer.content == order.final.content
+
+
+async def done_by(port: int, nginx: Nginx, since: int) -> int:
+    """Return how many transfers a worker has carried out since a line of the log."""
+    return done_by_now(port, nginx.log()[since:])
+
+
+def done_by_now(port: int, log: list[dict[str, Any]]) -> int:
+    """Return how many transfers a worker has carried out by itself."""
+    return sum(each["status"] == 201 and each["worker"] == f"127.0.0.1:{port}" for each in log)
+
+
+@asynccontextmanager
+async def customers(nginx: Nginx, people: People) -> AsyncIterator[list[Customer]]:
+    """Return people with wallets that are filled."""
+    async with AsyncExitStack() as sessions:
+        everybody = []
+        for number in range(PEOPLE):
+            connector = aiohttp.TCPConnector(limit=0, local_addr=(f"127.0.1.{number + 1}", 0))
+            timeout = aiohttp.ClientTimeout(total=SILENCE_S)
+            session = await sessions.enter_async_context(
+                aiohttp.ClientSession(connector=connector, timeout=timeout)
+            )
+            customer = Customer(people.user(), session, f"http://127.0.0.1:{nginx.port}")
+            customer.wallets = [await customer.person.wallet(FUNDS) for _ in range(WALLETS)]
+            everybody.append(customer)
+        yield everybody
