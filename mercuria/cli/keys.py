@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import click
@@ -47,7 +48,7 @@ def list_(as_json: bool) -> None:
 def create() -> None:
     """Make the file with a first key, for an installation that `mercuria up` does not prepare."""
     path = settings.token_keys_file
-    with FileLock(f"{path}.lock", mode=PRIVATE):
+    with _alone():
         if path.exists():
             sys.exit(f"mercuria: {path} is there already; `mercuria keys rotate` brings a new key into use.")
         new = JwkSet((new_key(int(time.time())),))
@@ -75,11 +76,21 @@ def rotate(drop_old: bool) -> None:
 
 def _change(changed: Callable[[JwkSet], JwkSet]) -> JwkSet:
     """Replace the file, while nobody else does."""
-    path = settings.token_keys_file
-    with FileLock(f"{path}.lock", mode=PRIVATE):
+    with _alone():
         new = changed(_read())
-        write_atomically(path, new.as_text(), PRIVATE)
+        write_atomically(settings.token_keys_file, new.as_text(), PRIVATE)
     return new
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let the block change the file, while nobody else does; where it cannot be written, say so."""
+    path = settings.token_keys_file
+    try:
+        with FileLock(f"{path}.lock", mode=PRIVATE):
+            yield
+    except OSError as error:
+        sys.exit(f"mercuria: {path} cannot be written: {error.strerror}.")
 
 
 def _read() -> JwkSet:

@@ -268,8 +268,8 @@ class Stack:
         kept = int(read_stack_env(self.directory.path).get("MERCURIA_PARTITIONS") or 0)
         if wanted and kept and wanted != kept:
             raise StackError(
-                f"{self.directory.path} was made with {kept} partitions and keeps them;"
-                f" {wanted} need a data directory of their own."
+                f"MERCURIA_PARTITIONS={wanted} cannot be used: {self.directory.path} was made with {kept} partitions"
+                f" and keeps them; {wanted} need a data directory of their own."
             )
         return kept or wanted or DEFAULT_PARTITIONS
 

@@ -77,5 +77,6 @@ async def _await_partitions(admin: AIOKafkaAdminClient, partitions: int) -> None
     for name, count in counts.items():
         if count != partitions:
             raise TopicError(
-                f"The topic {name} has {count} partitions, and MERCURIA_PARTITIONS={partitions}."
+                f"MERCURIA_PARTITIONS={partitions} cannot be used: the topic {name} has {count} partitions, and an"
+                " installation keeps its number of them."
             )

@@ -217,3 +217,10 @@ def test_keys_that_cannot_be_read_are_a_sentence(keys: CommandLine, keys_file: P
         assert outcome.code == 1
         assert outcome.err.startswith(f"mercuria: the keys in {keys_file} cannot be read: ")
     assert keys_file.read_text() == "{}"
+
+
+def test_keys_that_cannot_be_written_are_a_sentence(keys: CommandLine, keys_file: Path) -> None:
+    elsewhere = keys_file / "token-keys.json"
+    keys.environ["MERCURIA_TOKEN_KEYS_FILE"] = str(elsewhere)
+    refused = keys("keys", "create")
+    assert refused == Said(1, "", f"mercuria: {elsewhere} cannot be written: File exists.\n")
