@@ -12,6 +12,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
+COMPOSE = ROOT / "docker-compose.yml"
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "mercuria.json"
 
 FETCHED = ROOT / "build" / "prometheus" / "usr" / "bin"

@@ -9,18 +9,29 @@ from string import ascii_uppercase
 
 import pytest
 import yaml
+from prometheus_client import REGISTRY
 
+from mercuria.adapters import metrics as _metrics  # noqa: F401  defines them
 from tests.deployment.monitoring import (
     DASHBOARD,
+    FOREIGN,
     PROMETHEUS,
     ROOT,
     panels,
     program,
+    questions,
+    questions_of_alerts,
     questions_of_panels,
     rules,
 )
 
 TESTS = PROMETHEUS / "alerts_test.yml"
+SERIES_OF = {
+    "counter": ("_total",),
+    "gauge": ("",),
+    "info": ("_info",),
+    "histogram": ("_bucket", "_sum", "_count"),
+}
 
 
 def run_promtool(*arguments: str | Path) -> str:
@@ -30,6 +41,13 @@ def run_promtool(*arguments: str | Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def known_metrics() -> set[str]:
+    """Return the names of the series that a worker may have."""
+    return {
+        f"{family.name}{suffix}" for family in REGISTRY.collect() for suffix in SERIES_OF.get(family.type, ())
+    }
 
 
 def test_promtool_accepts_the_configuration() -> None:
@@ -67,6 +85,18 @@ def test_every_alert_has_its_row_in_the_runbook_and_every_row_its_alert() -> Non
     assert [f"docs/operations.md#{anchor}" for anchor, _, _ in listed] == [
         rule["annotations"]["runbook"] for rule in rules()
     ]
+
+
+def test_nothing_asks_for_a_metric_that_there_is_not() -> None:
+    known = known_metrics() | {"up"}
+    missing = [
+        (question.asked_by, name)
+        for question in questions()
+        for name in question.metrics
+        if name not in known and name.partition("_")[0] not in FOREIGN
+    ]
+    assert missing == []
+    assert all(question.metrics for question in questions_of_alerts())
 
 
 def test_the_memory_of_a_worker_is_that_of_the_compose_file() -> None:
