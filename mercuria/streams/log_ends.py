@@ -16,11 +16,11 @@ MARKS_AT_MOST = 8
 
 
 class _Rest(NamedTuple):
-    """What was left of a partition, from where to where, and whether that is known to be marks only."""
+    """What was left of a partition, from where to where, and whether that is marks only; None: nobody has looked."""
 
     done: int
     end: int
-    is_blank: bool
+    is_blank: bool | None = None
 
 
 class LogEnds(Service):
@@ -70,14 +70,14 @@ class LogEnds(Service):
         """Return how many records stand from `done` to before `end`, without the marks, which nobody works through."""
         if done >= end:
             return 0
-        before = self._rests.get((topic, partition))
-        has_moved = before is None or (before.done, before.end) != (done, end)
-        is_blank = before is not None and not has_moved and before.is_blank
-        if not is_blank and not has_moved and end - done <= MARKS_AT_MOST:
+        rest = self._rests.get((topic, partition))
+        if rest is None or (rest.done, rest.end) != (done, end):
+            rest = _Rest(done, end)
+        elif rest.is_blank is None and end - done <= MARKS_AT_MOST:
             # It did not move since: only then it is worth while to read what it is.
-            is_blank = await self.is_blank(topic, partition, done, end)
-        self._rests[topic, partition] = _Rest(done, end, is_blank)
-        return 0 if is_blank else end - done
+            rest = _Rest(done, end, await self.is_blank(topic, partition, done, end))
+        self._rests[topic, partition] = rest
+        return 0 if rest.is_blank else end - done
 
     @asynccontextmanager
     async def _read(self, starts: Mapping[TopicPartition, int]) -> AsyncIterator[AIOKafkaConsumer]:
