@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from mercuria.adapters.projected_rows import NO_TRAIL, Trail
 from mercuria.domain.commands import (
     AnyCommand,
     ClientCommand,
@@ -32,6 +33,7 @@ from mercuria.streams.producing import Record
 from mercuria.streams.replies import Address, Reply, address_in, is_final, reply_of
 from mercuria.streams.routing import Home, Homes
 from mercuria.streams.seal import Seal
+from mercuria.streams.trails import trail_from
 from mercuria.tables.balances import AppliedPosition
 from mercuria.tables.receipts import FINGERPRINT_BYTES, Receipt, receipt_of
 from mercuria.topics import WALLET_COMMANDS
@@ -105,6 +107,7 @@ class Batch:
         self._is_behind = is_behind
         self._touched_bytes = 0
         self._reply_to: Address | None = None
+        self._trail: Trail = NO_TRAIL
 
     @property
     def position(self) -> AppliedPosition:
@@ -128,7 +131,12 @@ class Batch:
         ):
             return False
         self.offset, self.time_ms = record.offset, record.timestamp
-        self._reply_to = address_in(record.headers) if record.headers else None
+        headers = record.headers
+        if headers:
+            self._reply_to = address_in(headers)
+            self._trail = trail_from(headers, "wallets", self.partition, record.offset)
+        else:
+            self._reply_to, self._trail = None, NO_TRAIL
         kind = type(command)
         if kind is Unreadable:
             self._refuse(record, cast(Unreadable, command))
@@ -236,12 +244,15 @@ class Batch:
 
     def _send(self, leg: Leg, time_ms: int, home: Home) -> None:
         # Who waits for an answer waits for the last leg's.
-        headers = [self._reply_to.header()] if self._reply_to is not None else []
+        trail = self._trail
+        headers = [self._reply_to.header(), *trail] if self._reply_to is not None else trail
         value = self._seal.close(_encode_json(leg))
         self.legs[home.partition].append(Record(home.key, value, time_ms, headers))
 
     def _emit(self, event: Event, at: Position, home: Home) -> None:
-        self.events.append(Record(home.key, envelop(event, self.partition, at.time_ms), at.time_ms))
+        self.events.append(
+            Record(home.key, envelop(event, self.partition, at.time_ms), at.time_ms, self._trail)
+        )
 
     def _refuse_readable(
         self, record: Any, command: ClientCommand | Leg, code: Code, dead_letter: bool = True
@@ -264,7 +275,7 @@ class Batch:
         )
         key = self._homes.of(fault.wallet_id).key if fault.wallet_id else None
         value = envelop(event, self.partition, record.timestamp)
-        self.events.append(Record(key, value, record.timestamp))
+        self.events.append(Record(key, value, record.timestamp, self._trail))
         if self._reply_to is not None:
             self._reply(Reply(self._reply_to.number, code=fault.code, detail=fault.detail))
         if dead_letter:

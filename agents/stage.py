@@ -20,11 +20,13 @@ from mode.utils.logging import get_logger
 from mercuria.adapters import metrics
 from mercuria.adapters.positions import Place
 from mercuria.adapters.postgres import DatabaseUnavailable
-from mercuria.adapters.projected_rows import Tells, Told
+from mercuria.adapters.projected_rows import NO_TRAIL, Tells, Told
 from mercuria.adapters.stage_tables import OutboxRow, StageTables
+from mercuria.agents.steps import Ids, Step, ids_of_event
 from mercuria.streams.cloudevents import envelop_numbered
 from mercuria.streams.producing import Record
 from mercuria.streams.relay import Letter, Relay, letter_of, pack
+from mercuria.streams.trails import trail_from
 from mercuria.streams.transport import Fetched
 
 PACE_S = 0.02
@@ -92,6 +94,7 @@ class Stage:
         tables: in PostgreSQL.
         rows: makes rows of what follows some places.
         read: reads an event and its time in ms from a record's value.
+        topic: what is read.
         says: what the stage writes, for people.
         relay: brings what is told to the next topic, if anything is.
         seek: lets reading of a partition go on at an offset.
@@ -106,6 +109,7 @@ class Stage:
         read: Callable[[bytes], tuple[Any, int]],
         seek: Callable[[int, int], Awaitable[None]],
         *,
+        topic: str,
         says: str,
         relay: Relay | None = None,
         seek_takes_s: float = SEEK_TAKES_S,
@@ -118,6 +122,7 @@ class Stage:
         self._read = read
         self._seek = seek
         self._says = says
+        self._stored = Step(tables.stage, topic, "An event is in PostgreSQL.", self._ids)
         self._relay = relay
         self._seek_takes_s = seek_takes_s
         self._max_rows = max_rows
@@ -250,10 +255,12 @@ class Stage:
             began_s: when the transaction began.
         """
         rows, missing, done = self._rows(places), dict[int, int](), list[tuple[int, Fetched]]()
+        taken = list[tuple[int, int, Fetched]]()
         for partition, piece in self._in_turn([number for number in self._waiting if number in places]):
             follows = rows.places[partition].read + 1
             if piece.start <= follows:
                 await self._take(rows, partition, piece)
+                taken.append((partition, follows, piece))
                 missing.pop(partition, None)
             else:
                 missing[partition] = follows
@@ -278,6 +285,8 @@ class Stage:
         self.places.update({number: rows.places[number] for number in self._still_ours(rows.places)})
         for partition in moved:
             self._sought.pop(partition, None)
+        for partition, start, piece in taken:
+            self._stored.done(partition, (record for record in piece if record.offset >= start))
         await self._drop(done)
         return missing
 
@@ -286,14 +295,19 @@ class Stage:
 
     async def _take(self, rows: StageRows, partition: int, records: Fetched) -> None:
         for start in range(0, len(records), SLICE):
-            rows.take(partition, self._told(records[start : start + SLICE]))
+            rows.take(partition, self._told(partition, records[start : start + SLICE]))
             await asyncio.sleep(0)
 
-    def _told(self, records: list[Any]) -> Iterator[Told]:
+    def _told(self, partition: int, records: list[Any]) -> Iterator[Told]:
         # One by one, so that an event's memory is free again before the next one wants some.
         for record in records:
             event, time_ms = self._read(record.value)
-            yield Told(event, time_ms, record.offset, record.key)
+            headers, offset = record.headers, record.offset
+            trail = trail_from(headers, self._tables.stage, partition, offset) if headers else NO_TRAIL
+            yield Told(event, time_ms, offset, record.key, trail)
+
+    def _ids(self, value: bytes) -> Ids:
+        return ids_of_event(self._read(value)[0])
 
     def _drop_soon(self) -> None:
         """Let what was published leave the outbox: with the next rows, or alone when none come."""
@@ -358,8 +372,8 @@ def _letters(rows: StageRows) -> Iterator[Letter]:
     for partition, tells in rows.tells.items():
         if tells:
             records = [
-                Record(key, envelop_numbered(event, partition, time_ms), time_ms)
-                for event, time_ms, key in tells
+                Record(key, envelop_numbered(event, partition, time_ms), time_ms, trail)
+                for event, time_ms, key, trail in tells
             ]
             size = sum(len(record.value or b"") for record in records)
             yield Letter(partition, tells[0].event.sequence, tells[-1].event.sequence, records, size)

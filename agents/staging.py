@@ -53,7 +53,7 @@ class Staged:
         self.topic = topic
         self.positions = Positions(database, tables.stage)
         self.relay = Relay(self._send_to(tells)) if tells is not None else None
-        self.stage = Stage(tables, rows, read, self.seek, says=says, relay=self.relay)
+        self.stage = Stage(tables, rows, read, self.seek, topic=topic, says=says, relay=self.relay)
         self._lacking: dict[int, int] = {}
         self._watchdog = Watchdog()
         channel = app.topic(

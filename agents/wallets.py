@@ -13,6 +13,7 @@ from mercuria.adapters import metrics
 from mercuria.agents import tally
 from mercuria.agents.batch import Batch, Installation, command_ids, wallet_ids
 from mercuria.agents.pace import Pace
+from mercuria.agents.steps import Step, ids_of_command
 from mercuria.app import app, settings, wallet_commands
 from mercuria.domain.commands import AnyCommand
 from mercuria.domain.parsing import Unreadable, read_command
@@ -42,6 +43,7 @@ def installation() -> Installation:
 
 
 pace = Pace()
+deciding = Step("wallets", WALLET_COMMANDS, "A command is decided.", ids_of_command)
 
 
 def decided() -> dict[int, int]:
@@ -103,6 +105,7 @@ async def process(partition: int, records: Fetched, more: Callable[[], Iterable[
             receipts.write(partition, receipt_rows, receipts_offset)
             await balances.keep(partition, batch.wallets, batch.position, since_ms)
             app.announcer.announce(Announcement(partition, list(batch.wallets.values()), batch.replies))
+            deciding.done(partition, (record for record in waiting if record.offset <= batch.offset))
             waiting = [record for record in waiting if record.offset > batch.offset]
         pace.end(partition)
 

@@ -19,6 +19,7 @@ from mode import ServiceT
 from mercuria.adapters import metrics
 from mercuria.adapters.cache import Cache
 from mercuria.adapters.http import Limits, Web
+from mercuria.adapters.log_lines import log_always, logging_config, set_up
 from mercuria.adapters.migrate import DatabaseAway, NotTheOwner, migrate
 from mercuria.adapters.postgres import Database
 from mercuria.adapters.redis import connect
@@ -50,11 +51,19 @@ class Worker(faust.Worker):
         # It moves the cursor of a terminal, in what is a log.
         self.spinner = None
 
+    def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
+        """Log also what ends the process."""
+        set_up()
+
     async def on_startup_finished(self) -> None:
         """Say that commands are decided from now on."""
         await super().on_startup_finished()
         url = f"http://{in_url(settings.worker_host)}:{settings.http_port}"
-        print(f"{settings.worker.capitalize()} is ready at {url}", file=self.stdout, flush=True)
+        said = f"{settings.worker.capitalize()} is ready at {url}"
+        if settings.writes_json_logs:
+            log_always(said)
+        else:
+            print(said, file=self.stdout, flush=True)
 
 
 class App(faust.App):
@@ -136,7 +145,6 @@ class App(faust.App):
         await declare_topics(settings.kafka, settings.partitions, settings.replication)
         await migrate_soon()
         tune_garbage_collection()
-        quiet_loggers()
         await super().on_first_start()
 
     async def stop(self) -> None:
@@ -171,13 +179,6 @@ def tune_garbage_collection() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def quiet_loggers() -> None:
-    """Keep libraries from making records that no handler writes: aiokafka has some for each request."""
-    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    logging.getLogger().setLevel(level)
-    logging.getLogger("aiokafka").setLevel(max(level, logging.WARNING))
-
-
 app = App(
     "mercuria",
     broker=[f"mercuria://{server}" for server in settings.kafka.split(",")],
@@ -204,6 +205,7 @@ app = App(
     web_port=settings.worker_port,
     web_host=settings.worker_host,
     Worker=Worker,
+    logging_config=logging_config(settings),
 )
 
 wallet_commands = app.topic(

@@ -8,6 +8,7 @@ the variable and says what it may be.
 import os
 import re
 import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -110,6 +111,9 @@ class Settings:
     receipts_days: int
     """How long a command id is remembered."""
     log_level: str
+    """How much is logged."""
+    log_format: str
+    """How log lines look: `json`, `console`, or `auto`, which is `console` in a terminal and else `json`."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -158,7 +162,13 @@ class Settings:
             leg_key_file=Path(env.get("MERCURIA_LEG_KEY_FILE") or data_dir / "leg.key"),
             receipts_days=_integer(env, "MERCURIA_RECEIPTS_DAYS", 7, 1, 3650),
             log_level=_choice(env, "MERCURIA_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
+            log_format=_choice(env, "MERCURIA_LOG_FORMAT", "auto", ("auto", "json", "console")),
         )
+
+    @property
+    def writes_json_logs(self) -> bool:
+        """Whether log lines are JSON objects, and not for people to read."""
+        return self.log_format == "json" or (self.log_format == "auto" and not sys.stdout.isatty())
 
     @property
     def worker_dir(self) -> Path:

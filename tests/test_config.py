@@ -53,6 +53,7 @@ def test_defaults_lead_to_this_machine(tmp_path: Path) -> None:
         leg_key_file=tmp_path / "leg.key",
         receipts_days=7,
         log_level="info",
+        log_format="auto",
     )
     assert settings(tmp_path).worker_dir == tmp_path / "worker-1"
 
@@ -135,6 +136,7 @@ def test_a_worker_is_reached_where_it_listens(tmp_path: Path) -> None:
         ),
         ("MERCURIA_RECEIPTS_DAYS", "3650", "receipts_days", 3650),
         ("MERCURIA_LOG_LEVEL", "DEBUG", "log_level", "debug"),
+        ("MERCURIA_LOG_FORMAT", "json", "log_format", "json"),
         ("MERCURIA_LEG_KEY_FILE", "/keys/leg", "leg_key_file", Path("/keys/leg")),
     ],
 )
@@ -173,6 +175,7 @@ def test_what_can_be_used(tmp_path: Path, name: str, value: str, attribute: str,
         ("MERCURIA_TRUSTED_PROXIES", "proxy", "networks as in 10.0.0.0/8, separated by commas"),
         ("MERCURIA_TRUSTED_PROXIES", "10.0.0.1/8", "networks as in 10.0.0.0/8, separated by commas"),
         ("MERCURIA_LOG_LEVEL", "loud", "one of debug, info, warning, error"),
+        ("MERCURIA_LOG_FORMAT", "xml", "one of auto, json, console"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_what_it_may_be(

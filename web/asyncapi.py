@@ -51,7 +51,23 @@ ENDING_KEY: Json = {
     "format": "uuid",
     "description": "The id of the wallet whose event ended the transaction.",
 }
-REPLY_TO: Json = {
+TRAIL: Json = {
+    "type": "object",
+    "properties": {
+        "request-id": {
+            "type": "string",
+            "pattern": "^[A-Za-z0-9._-]{1,64}$",
+            "description": "The id of the HTTP request that this comes from. What follows from a record carries it on.",
+        },
+        "traceparent": {
+            "type": "string",
+            "description": "The span that this comes from (https://www.w3.org/TR/trace-context/). What follows from a "
+            "record names the span in which that was processed.",
+        },
+        "tracestate": {"type": "string", "description": "What belongs to that, as the first record had it."},
+    },
+}
+COMMAND_HEADERS: Json = {
     "type": "object",
     "properties": {
         "reply-to": {
@@ -59,7 +75,8 @@ REPLY_TO: Json = {
             "description": "Of commands that a worker has sent for a request: the worker that waits for the outcome, "
             "and the number of the request. Legs carry it on. Clients leave it out.",
         }
-    },
+    }
+    | TRAIL["properties"],
 }
 DEAD_LETTER_HEADERS: Json = {
     "type": "object",
@@ -176,7 +193,7 @@ def _command(kind: type[Struct], schemas: _Schemas) -> Json:
     is_leg = kind in LEGS
     return _message(kind, str(kind.__struct_config__.tag)) | {
         "contentType": "application/json",
-        "headers": REPLY_TO,
+        "headers": COMMAND_HEADERS,
         "payload": schemas.of(kind),
         "bindings": _key(WALLET_KEY),
         "tags": [{"name": "leg" if is_leg else "command"}],
@@ -201,6 +218,7 @@ def _event(kind: type[Struct], type_: str, source: str, key: Json, schemas: _Sch
     }
     return _message(kind, type_) | {
         "contentType": CLOUDEVENTS,
+        "headers": TRAIL,
         "payload": payload,
         "bindings": _key(key),
         "tags": [{"name": "event"}],

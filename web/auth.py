@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 from mercuria.adapters.accounts import Accounts, Session, User
 from mercuria.adapters.addresses import client_address
 from mercuria.adapters.emails import parse_email
+from mercuria.adapters.http import USER_ID
 from mercuria.adapters.passwords import Passwords
 from mercuria.adapters.postgres import DatabaseUnavailable
 from mercuria.adapters.problems import Problem
@@ -186,7 +187,10 @@ async def _attempt(call: Call, action: Action, attempt: Attempt, status: int) ->
     if refusal is not None:
         return refusal
     session = await attempt(email, call.body.password)
-    return session if isinstance(session, Problem) else Answer(session, status, SECRET)
+    if isinstance(session, Problem):
+        return session
+    call.request[USER_ID] = str(session.user.id)
+    return Answer(session, status, SECRET)
 
 
 def address_of(request: Request) -> str:

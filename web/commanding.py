@@ -5,6 +5,7 @@ The answer is sure once Kafka has the command. Before, nobody can say whether it
 """
 
 import asyncio
+import logging
 import math
 import re
 from contextlib import suppress
@@ -15,6 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from mercuria.adapters.http import REQUEST_ID
 from mercuria.adapters.idempotency import MAX_KEY_CHARACTERS, command_id_of, key_prefix, wallet_id_of
 from mercuria.adapters.problems import FieldError, Problem
 from mercuria.adapters.redis import UNAVAILABLE
@@ -25,6 +27,7 @@ from mercuria.domain.rejections import Code
 from mercuria.domain.transaction import Transaction, asked_transaction
 from mercuria.streams.producing import Record
 from mercuria.streams.replies import Reply, Waiting
+from mercuria.streams.trails import request_id_header
 from mercuria.topics import WALLET_COMMANDS
 from mercuria.web.endpoint import Answer, Call
 from mercuria.web.reading import homes, keys, settled_transaction
@@ -46,6 +49,8 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])", re.IGN
 _KEY = re.compile(rf"[\x20-\x7e]{{1,{MAX_KEY_CHARACTERS}}}")
 
 _encode = msgspec.json.Encoder().encode
+
+log = logging.getLogger(__name__)
 
 _looks: set[asyncio.Task[Transaction | None]] = set()
 _unacknowledged: set[asyncio.Future[int]] = set()
@@ -128,7 +133,7 @@ async def carry_out(call: Call, ids: Ids, command: ClientCommand) -> Reply | Pen
         return Problem(Code.COMMAND_ID_REUSED, "This Idempotency-Key was used for another request.")
     waiting = app.replies.expect()
     try:
-        acknowledged = _send(command.wallet_id, value, waiting)
+        acknowledged = _send(command, value, waiting, call.request[REQUEST_ID])
         wait_s = patience_of(call).wait_s
         reply = await _reply_within(wait_s, waiting, command)
         if reply is not None:
@@ -139,9 +144,20 @@ async def carry_out(call: Call, ids: Ids, command: ClientCommand) -> Reply | Pen
         app.replies.give_up(waiting)
 
 
-def _send(wallet_id: UUID, value: bytes, waiting: Waiting) -> asyncio.Future[int]:
-    home = homes.of(wallet_id)
-    record = Record(home.key, value, None, [waiting.address.header()])
+def _send(command: ClientCommand, value: bytes, waiting: Waiting, request_id: str) -> asyncio.Future[int]:
+    home = homes.of(command.wallet_id)
+    headers = [waiting.address.header(), request_id_header(request_id)]
+    record = Record(home.key, value, None, headers)
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug(
+            "A command is sent.",
+            extra={
+                "request_id": request_id,
+                "command_id": str(command.id),
+                "topic": WALLET_COMMANDS,
+                "partition": home.partition,
+            },
+        )
     acknowledged = app.batch_producer.enqueue(home.partition, WALLET_COMMANDS, home.partition, [record])
     _unacknowledged.add(acknowledged)
     acknowledged.add_done_callback(_acknowledged)

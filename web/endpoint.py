@@ -17,7 +17,7 @@ from aiohttp.web import Request, Response
 from faust.web import View
 from msgspec import Struct
 
-from mercuria.adapters.http import respond
+from mercuria.adapters.http import USER_ID, respond
 from mercuria.adapters.problems import Problem
 from mercuria.adapters.tokens import Caller
 from mercuria.domain.rejections import Code
@@ -156,6 +156,7 @@ class Endpoint(Struct, frozen=True):
             caller = caller_of(request)
             if type(caller) is Problem:
                 return caller
+            request[USER_ID] = str(caller.id)
             if self.access is OPERATOR and caller.role != "operator":
                 return Problem(Code.OPERATOR_REQUIRED)
         path: dict[str, Any] = {}

@@ -37,7 +37,7 @@ class LedgerRows:
         """
         place = self.places[partition]
         read, sequence, entries, tells = place.read, place.sequence, place.told, self.tells[partition]
-        for event, time_ms, offset, key in told:
+        for event, time_ms, offset, key, trail in told:
             if offset <= read:
                 continue
             read = offset
@@ -57,7 +57,7 @@ class LedgerRows:
                 self._heads[partition] = bytes.fromhex(pair[1].hash)
                 self._rows += (entry_row(partition, entry) for entry in pair)
                 if entries > place.sent:
-                    tells += (Tells(entry, time_ms, key) for entry in pair)
+                    tells += (Tells(entry, time_ms, key, trail) for entry in pair)
         self.places[partition] = Place(read, sequence=sequence, told=entries, sent=max(place.sent, entries))
 
     @property

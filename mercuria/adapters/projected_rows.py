@@ -33,21 +33,32 @@ _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _encode_json = msgspec.json.Encoder().encode
 
 
+Trail = list[tuple[str, bytes]]
+"""Headers that say what a record belongs to (`streams.trails`)."""
+NO_TRAIL: Trail = []
+"""Those of a record that says nothing: the same list for all, and never changed."""
+
+
 class Told(NamedTuple):
-    """A record of a topic of events: the event, when it happened, and the record's offset and key."""
+    """A record of a topic of events: the event, when it happened, the record's offset and key.
+
+    `trail` are the headers of what is told because of it.
+    """
 
     event: Any
     time_ms: int
     offset: int
     key: bytes | None = None
+    trail: Trail = NO_TRAIL
 
 
 class Tells(NamedTuple):
-    """An event for the next topic, with its key."""
+    """An event for the next topic, with its key and headers."""
 
     event: Any
     time_ms: int
     key: bytes | None
+    trail: Trail
 
 
 class _Change(NamedTuple):
@@ -94,7 +105,7 @@ class Rows:
         """Take records of a partition that follow those before; what is projected already is left out."""
         place = self.places[partition]
         read, command, told_before, tells = place.read, place.command, place.told, self.tells[partition]
-        for event, time_ms, offset, key in told:
+        for event, time_ms, offset, key, trail in told:
             if offset <= read:
                 continue
             read = offset
@@ -111,7 +122,7 @@ class Rows:
             if end is not None:
                 told_before += 1
                 if told_before > place.sent:
-                    tells.append(Tells(end, time_ms, key))
+                    tells.append(Tells(end, time_ms, key, trail))
         self.places[partition] = Place(read, command, told=told_before, sent=max(place.sent, told_before))
 
     @property

@@ -26,6 +26,9 @@ def main() -> None:
     if "worker" in sys.argv:
         # Faust's own default would hide what the setting asks for.
         sys.argv[1:1] = ["--loglevel", FAUST_LEVELS[settings.log_level]]
+        if settings.writes_json_logs:
+            # Faust's banner would stand between the lines.
+            sys.argv[1:1] = ["--quiet"]
     with suppress(KeyboardInterrupt):
         app.main()
 

@@ -71,6 +71,9 @@ def _environment(directory: DataDirectory, number: int | None) -> dict[str, str]
         )
     told = {"MERCURIA_WORKER": name, "MERCURIA_WORKER_PORT": str(ports.choose(name))}
     # Among the output of others, a worker says when it is ready, and what is wrong.
-    level = {"MERCURIA_LOG_LEVEL": os.environ.get("MERCURIA_LOG_LEVEL") or "warning"}
+    log = {
+        "MERCURIA_LOG_LEVEL": os.environ.get("MERCURIA_LOG_LEVEL") or "warning",
+        "MERCURIA_LOG_FORMAT": os.environ.get("MERCURIA_LOG_FORMAT") or "console",
+    }
     where = {"MERCURIA_DATA_DIR": str(directory.path)}
-    return os.environ | where | level | told | processes.mark(directory.path, name)
+    return os.environ | where | log | told | processes.mark(directory.path, name)

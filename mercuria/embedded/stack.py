@@ -303,7 +303,8 @@ class Stack:
             port = int(self.env["MERCURIA_HTTP_PORT"])
         else:
             port = ports.choose(name)
-        environ = self._environ | self.env
+        # People read these logs, in files and in what is said when a worker ends.
+        environ = {"MERCURIA_LOG_FORMAT": "console"} | self._environ | self.env
         if self._postgres is not None:
             # libpq would take its password and its manners from there, which are meant for another server.
             environ = {name: value for name, value in environ.items() if not name.startswith("PG")}

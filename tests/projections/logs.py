@@ -120,7 +120,8 @@ def fetched(log: Log, partition: int, start: int, end: int) -> Fetched:
     """Return the records of a partition from one offset to before another, as a fetch has them."""
     records = enumerate(log[partition][start:end], start)
     return Fetched(
-        [SimpleNamespace(offset=offset, value=value, key=None) for offset, value in records], start
+        [SimpleNamespace(offset=offset, value=value, key=None, headers=[]) for offset, value in records],
+        start,
     )
 
 

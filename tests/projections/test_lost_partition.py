@@ -13,6 +13,7 @@ from mercuria.agents.stage import Stage
 from mercuria.streams.cloudevents import read_numbered, read_told
 from mercuria.streams.producing import Record
 from mercuria.streams.relay import Relay
+from mercuria.topics import WALLET_EVENTS
 from tests.projections.conftest import as_owner
 from tests.projections.logs import fetched, random_log
 
@@ -67,7 +68,9 @@ async def test_what_was_told_before_the_partition_was_lost_is_not_overtaken(url:
     async def seek(_partition: int, _offset: int) -> None:
         raise AssertionError("nothing is missing")
 
-    stage = Stage(Projections(url), Rows, read_told, seek, says="transactions", relay=relay)
+    stage = Stage(
+        Projections(url), Rows, read_told, seek, topic=WALLET_EVENTS, says="transactions", relay=relay
+    )
     running = asyncio.create_task(stage.run())
     try:
         # The first letter is under way, and Kafka does not take it yet; the second one waits behind it.

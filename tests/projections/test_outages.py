@@ -15,6 +15,7 @@ from mercuria.adapters.projections import Projections
 from mercuria.agents.stage import MAX_WAITING, GapError, Stage
 from mercuria.embedded.postgres import Postgres
 from mercuria.streams.cloudevents import read_told
+from mercuria.topics import WALLET_EVENTS
 from tests.projections.conftest import as_owner
 from tests.projections.logs import Log, bring_in, fetched, model_of, random_log
 from tests.projections.model import places, read_tables
@@ -28,7 +29,13 @@ class Worker:
     def __init__(self, log: Log, url: str, random: Random, **options: Any) -> None:
         options = {"seek_takes_s": 0.2} | options
         self.stage = Stage(
-            Projections(url), Rows, read_told, self._seek, says="wallets and transactions", **options
+            Projections(url),
+            Rows,
+            read_told,
+            self._seek,
+            topic=WALLET_EVENTS,
+            says="wallets and transactions",
+            **options,
         )
         self.next = [0] * len(log)
         self.seeks: list[tuple[int, int]] = []

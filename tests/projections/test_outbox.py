@@ -17,6 +17,7 @@ from mercuria.embedded.postgres import Postgres
 from mercuria.streams.cloudevents import envelop_numbered, read_numbered, read_told
 from mercuria.streams.producing import Record
 from mercuria.streams.relay import Relay, pack
+from mercuria.topics import WALLET_EVENTS
 from tests.projections.conftest import empty
 from tests.projections.logs import Log, fetched, model_of, random_log
 from tests.projections.model import read_tables
@@ -32,7 +33,9 @@ async def stage(url: str, topic: Topic) -> AsyncIterator[tuple[Stage, Relay]]:
     async def seek(_partition: int, _offset: int) -> None:
         raise AssertionError("nothing is missing")
 
-    one = Stage(Projections(url), Rows, read_told, seek, says="transactions", relay=relay)
+    one = Stage(
+        Projections(url), Rows, read_told, seek, topic=WALLET_EVENTS, says="transactions", relay=relay
+    )
     running = asyncio.create_task(one.run())
     try:
         yield one, relay
@@ -53,9 +56,8 @@ def in_outbox(url: str) -> int:
 def some_log(seed: int) -> tuple[Log, int]:
     """Return a log, and a partition that tells something."""
     log = random_log(Random(seed), 400)
-    told = straight(
-        [[Record(None, event, None) for event in events] for events in log], rows_of(log), read_told
-    )
+    records = [[Record(None, event, None) for event in events] for events in log]
+    told = straight(records, rows_of(log), read_told, Projections.stage)
     return log, next(partition for partition, tells in enumerate(told) if tells)
 
 
@@ -102,8 +104,8 @@ async def test_what_another_worker_told_and_did_not_send_is_sent_although_nothin
             )
             tells = rows.tells[partition]
             records = [
-                Record(key, envelop_numbered(event, partition, time_ms), time_ms)
-                for event, time_ms, key in tells
+                Record(key, envelop_numbered(event, partition, time_ms), time_ms, trail)
+                for event, time_ms, key, trail in tells
             ]
             letter = OutboxRow(partition, tells[-1].event.sequence, pack(records))
             other.write(rows.texts(), rows.moved, [letter])
@@ -123,11 +125,23 @@ async def test_whatever_happens_to_workers_all_is_told_in_order_and_as_one_strai
     empty(url)
     log = random_log(random, 600)
     records = [
-        [Record(b"%d" % (offset % 3), event, None) for offset, event in enumerate(each)] for each in log
+        [Record(b"%d" % (offset % 3), event, None, headers_of(offset)) for offset, event in enumerate(each)]
+        for each in log
     ]
     group = Group(url, records, lambda: Projections(url), lambda _: Rows, read_told, random, strikes=25)
     await group.run()
     told = without_duplicates(group.topic, read_numbered)
-    assert told == straight(records, rows_of(log), read_told)
+    assert told == straight(records, rows_of(log), read_told, Projections.stage)
+    assert {len(headers) for each in told for _, _, headers in each} == {0, 2}, "headers come through as well"
     assert sum(map(len, told)) > 50
     assert read_tables(url) == model_of(log).comparable()
+
+
+def headers_of(offset: int) -> list[tuple[str, bytes]]:
+    """Return the headers of every other record."""
+    if offset % 2:
+        return []
+    return [
+        ("request-id", b"r-%d" % offset),
+        ("traceparent", b"00-%032x-%016x-01" % (offset + 1, offset + 1)),
+    ]

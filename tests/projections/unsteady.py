@@ -21,6 +21,7 @@ from mercuria.agents.stage import Stage
 from mercuria.streams.cloudevents import envelop_numbered
 from mercuria.streams.producing import Record
 from mercuria.streams.relay import Relay
+from mercuria.streams.trails import trail_from
 from mercuria.streams.transport import Fetched
 
 Topic = list[list[Record]]
@@ -158,7 +159,14 @@ class _Worker:
         self._awake = asyncio.Event()
         self._awake.set()
         self.stage = Stage(
-            tables, rows(tables), read, self._seek, says="rows", relay=Relay(self._append), seek_takes_s=0.05
+            tables,
+            rows(tables),
+            read,
+            self._seek,
+            topic="events",
+            says="rows",
+            relay=Relay(self._append),
+            seek_takes_s=0.05,
         )
         self._tasks = [asyncio.create_task(self.stage.run()), asyncio.create_task(self._feed())]
 
@@ -237,25 +245,28 @@ def records_of(piece: Sequence[Record], start: int) -> Fetched:
     """Return records as a fetch has them."""
     return Fetched(
         [
-            SimpleNamespace(offset=offset, value=record.value, key=record.key)
+            SimpleNamespace(offset=offset, value=record.value, key=record.key, headers=record.headers)
             for offset, record in enumerate(piece, start)
         ],
         start,
     )
 
 
-def without_duplicates(
-    topic: Topic, read: Callable[[bytes], tuple[Any, int]]
-) -> list[list[tuple[bytes | None, bytes | None]]]:
-    """Return keys and values of a topic of numbered events, as who reads it uses them.
+Content = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
+"""The key, the value and the headers of a record."""
+
+
+def without_duplicates(topic: Topic, read: Callable[[bytes], tuple[Any, int]]) -> list[list[Content]]:
+    """Return the contents of a topic of numbered events, as who reads it uses them.
 
     Numbers have to come without a gap, and those that come again with the same content.
     """
     used = []
     for records in topic:
-        contents: dict[int, tuple[bytes | None, bytes | None]] = {}
+        contents: dict[int, Content] = {}
         for record in records:
-            number, content = read(record.value or b"")[0].sequence, (record.key, record.value)
+            number = read(record.value or b"")[0].sequence
+            content = record.key, record.value, record.headers
             if number in contents:
                 assert contents[number] == content, f"event {number} comes again as another one"
             else:
@@ -266,17 +277,25 @@ def without_duplicates(
 
 
 def straight(
-    log: Topic, rows: Any, read: Callable[[bytes], tuple[Any, int]]
-) -> list[list[tuple[bytes | None, bytes | None]]]:
-    """Return what a log has to tell: keys and values, when all is read once, from the beginning to the end."""
-    told: defaultdict[int, list[tuple[bytes | None, bytes | None]]] = defaultdict(list)
+    log: Topic, rows: Any, read: Callable[[bytes], tuple[Any, int]], stage: str
+) -> list[list[Content]]:
+    """Return what a log has to tell when a stage reads all once, from the beginning to the end."""
+    told: defaultdict[int, list[Content]] = defaultdict(list)
     for partition, records in enumerate(log):
         rows.take(
             partition,
-            [Told(*read(record.value or b""), offset, record.key) for offset, record in enumerate(records)],
+            [
+                Told(
+                    *read(record.value or b""),
+                    offset,
+                    record.key,
+                    trail_from(record.headers, stage, partition, offset),
+                )
+                for offset, record in enumerate(records)
+            ],
         )
         told[partition] = [
-            (key, envelop_numbered(event, partition, time_ms))
-            for event, time_ms, key in rows.tells[partition]
+            (key, envelop_numbered(event, partition, time_ms), trail)
+            for event, time_ms, key, trail in rows.tells[partition]
         ]
     return [told[partition] for partition in range(len(log))]

@@ -34,6 +34,9 @@ Handler = Callable[[Request], Awaitable[StreamResponse]]
 REQUEST_ID = RequestKey("request_id", str)
 """Under which a request knows its id."""
 
+USER_ID = RequestKey("user_id", str)
+"""Under which a request knows on whose behalf it came, once that is proven."""
+
 ALWAYS_ANSWERED = ("/health/", "/metrics")
 """Where these addresses begin, there is an answer when there is too much to do, and while the worker stops."""
 
@@ -82,9 +85,10 @@ class Gate:
                 response = _translate(request, exception)
             except Exception as exception:
                 response = _fail(request, exception)
-            metrics.count_request(
-                request.method, _route(request), response.status, time.monotonic() - began_s
-            )
+            duration_s = time.monotonic() - began_s
+            route = _route(request)
+            metrics.count_request(request.method, route or metrics.UNMATCHED, response.status, duration_s)
+            _log_answer(request, route, response.status, duration_s)
             return self._complete(request, response)
 
         return handle
@@ -184,13 +188,6 @@ async def _continue(request: Request) -> bool:
     return True
 
 
-def _route(request: Request) -> str:
-    """Return the template of a request's address, if a view got it."""
-    # aiohttp's own property is for those who know that it is there.
-    resource = request._match_info.route.resource if request._match_info is not None else None
-    return resource.canonical if resource is not None else metrics.UNMATCHED
-
-
 def _translate(request: Request, exception: HTTPException) -> Response:
     """Give what aiohttp raises the shape of a problem."""
     if isinstance(exception, HTTPMethodNotAllowed):
@@ -210,9 +207,41 @@ def _other_method(request: Request, exception: HTTPMethodNotAllowed) -> Response
     return respond(request, Problem("method_not_allowed", headers=allow))
 
 
+def _log_answer(request: Request, route: str | None, status: int, duration_s: float) -> None:
+    """Log that a request is answered: by its route, since what stands in its address may concern people."""
+    level = logging.WARNING if status >= 500 else logging.INFO
+    if request.path.startswith(ALWAYS_ANSWERED):
+        # They are asked every few seconds.
+        level = logging.DEBUG
+    if logger.isEnabledFor(level):
+        fields = {
+            "request_id": request[REQUEST_ID],
+            "method": request.method,
+            "route": route,
+            "status": status,
+            "duration_ms": round(duration_s * 1000, 3),
+            "user_id": request.get(USER_ID),
+        }
+        logger.log(level, "A request is answered.", extra=fields)
+
+
+def _route(request: Request) -> str | None:
+    """Return the route of a request as its view declares it; None where there is none, or it did not get so far."""
+    # aiohttp's own property is for those who know that it is there.
+    match = request._match_info
+    resource = match.route.resource if match is not None else None
+    return resource.canonical if resource is not None else None
+
+
 def _fail(request: Request, exception: Exception) -> Response:
     """Log a bug under the id that its answer has."""
+    request_id = request[REQUEST_ID]
     logger.error(
-        "Request %s failed: %s %s", request[REQUEST_ID], request.method, request.path, exc_info=exception
+        "Request %s failed: %s %s",
+        request_id,
+        request.method,
+        request.path,
+        exc_info=exception,
+        extra={"request_id": request_id},
     )
     return respond(request, Problem("internal_error"))

@@ -1,0 +1,73 @@
+"""Steps: what is told of a record's way through the agents, each time that one of them is done with it.
+
+Nothing is done for a record unless the log's level asks for it.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from mercuria.domain.commands import Forwarded
+from mercuria.domain.parsing import read_command
+from mercuria.streams.trails import request_id_in
+
+log = logging.getLogger(__name__)
+
+
+class Ids(NamedTuple):
+    """What a record is part of: the command that it comes from, and the transaction, if that moves money."""
+
+    command_id: UUID | None
+    transaction_id: UUID | None
+
+
+class Step(NamedTuple):
+    """What one agent does with the records of a topic.
+
+    Args:
+        reader: the agent, as traces call it.
+        said: a sentence that says what has been done with a record.
+        ids: reads them from a record's value.
+    """
+
+    reader: str
+    topic: str
+    said: str
+    ids: Callable[[bytes], Ids]
+
+    def done(self, partition: int, records: Iterable[Any]) -> None:
+        """Tell that records of a partition are done with."""
+        if log.isEnabledFor(logging.DEBUG):
+            for record in records:
+                self._log(partition, record)
+
+    def _log(self, partition: int, record: Any) -> None:
+        ids = self.ids(record.value)
+        fields = {
+            "request_id": request_id_in(record.headers),
+            "command_id": ids.command_id,
+            "transaction_id": ids.transaction_id,
+            "reader": self.reader,
+            "topic": self.topic,
+            "partition": partition,
+            "offset": record.offset,
+        }
+        known = {name: value for name, value in fields.items() if value is not None}
+        log.debug(self.said, extra=known)
+
+
+def ids_of_command(value: bytes) -> Ids:
+    """Return what the record of a command, or of a leg, is part of."""
+    command: Any = read_command(value)
+    if type(command) is Forwarded:
+        command = read_command(bytes(command.command))
+    # What cannot be read may have an id all the same.
+    id_ = getattr(command, "id", None) or getattr(command, "command_id", None)
+    return Ids(id_, id_ if hasattr(command, "amount") else None)
+
+
+def ids_of_event(event: Any) -> Ids:
+    """Return what an event is part of. A command that moves money has the id of its transaction."""
+    transaction_id = getattr(event, "transaction_id", None)
+    return Ids(getattr(event, "command_id", None) or transaction_id, transaction_id)
