@@ -5,6 +5,7 @@ for only shortly: a metric has no sample rather than an old one, and the others 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
@@ -18,6 +19,7 @@ from prometheus_client.exposition import choose_encoder
 
 from mercuria.adapters import metrics
 from mercuria.adapters.http import respond
+from mercuria.adapters.operations import InFlight
 from mercuria.adapters.postgres import DatabaseUnavailable
 from mercuria.adapters.problems import Problem
 from mercuria.app import app, settings
@@ -88,18 +90,18 @@ async def _lags() -> dict[tuple[str, int], int]:
     return lags
 
 
-async def _in_flight() -> dict[str, int]:
-    """Return by currency what moves, in minor units; 0 where something has moved."""
+async def _in_flight() -> dict[str, InFlight | None]:
+    """Return by currency what moves; None where something has moved."""
     async with soon():
         rows = await operations.in_flight()
-    _moved.update(dict.fromkeys(_moved, 0) | {row.currency: row.volume for row in rows})
+    _moved.update(dict.fromkeys(_moved) | {row.currency: row for row in rows})
     return _moved
 
 
-_moved: dict[str, int] = {}
+_moved: dict[str, InFlight | None] = {}
 
 lags: Reading[dict[tuple[str, int], int]] = Reading(_lags)
-in_flight: Reading[dict[str, int]] = Reading(_in_flight)
+in_flight: Reading[dict[str, InFlight | None]] = Reading(_in_flight)
 database_state: Reading[str] = Reading(postgresql)
 
 
@@ -131,8 +133,11 @@ async def _refresh() -> None:
     for (stage, partition), lag in (found_lags or {}).items():
         metrics.stage_lag_records.labels(stage, partition).set(lag)
     metrics.in_flight_minor_units.clear()
-    for currency, volume in (found_in_flight or {}).items():
-        metrics.in_flight_minor_units.labels(currency).set(volume)
+    metrics.in_flight_oldest_s.clear()
+    for currency, moving in (found_in_flight or {}).items():
+        metrics.in_flight_minor_units.labels(currency).set(moving.volume if moving else 0)
+        since_s = moving.oldest_at.timestamp() if moving else math.inf
+        metrics.in_flight_oldest_s.labels(currency).set(max(time.time() - since_s, 0))
     parts = own_parts() | ({"postgresql": found_database} if found_database else {})
     metrics.ready.clear()
     for part, state in parts.items():

@@ -140,6 +140,11 @@ in_flight_minor_units = Gauge(
     " the same. There is no sample while PostgreSQL does not answer, nor before the worker has seen one in a currency.",
     ("currency",),
 )
+in_flight_oldest_s = Gauge(
+    "mercuria_in_flight_oldest_seconds",
+    "How long ago the oldest of these transfers began; 0 where there is none. It has samples where their sum has.",
+    ("currency",),
+)
 
 # The cache, HTTP, health.
 

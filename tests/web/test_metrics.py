@@ -31,6 +31,7 @@ ANSWERS_WITHIN_S = 1.0
 LAG = "mercuria_stage_lag_records"
 READY = "mercuria_ready"
 IN_FLIGHT = "mercuria_in_flight_minor_units"
+OLDEST = "mercuria_in_flight_oldest_seconds"
 SUFFIXES = {"counter": "_total", "info": "_info"}
 NOT_BASE_UNITS = re.compile(r"_(ms|us|milliseconds|microseconds|minutes|hours|days|percent|kilobytes)(_|$)")
 
@@ -41,8 +42,8 @@ PENDING = """\
 INSERT INTO transactions
     (created_at, partition, command_offset, id, kind, status, from_wallet_id, to_wallet_id, is_refused, amount,
     currency, metadata)
-VALUES (now(), -1, 1, gen_random_uuid(), 'transfer', 'pending', gen_random_uuid(), gen_random_uuid(), false, 1234567,
-    'XTS', '{}')"""
+VALUES (now() - interval '1 hour', -1, 1, gen_random_uuid(), 'transfer', 'pending', gen_random_uuid(),
+    gen_random_uuid(), false, 1234567, 'XTS', '{}')"""
 NOT_PENDING = "DELETE FROM transactions WHERE partition = -1"
 
 
@@ -241,10 +242,11 @@ async def test_what_is_asked_of_postgresql_is_told_and_is_absent_while_it_is_awa
     database = Database(settled.env["MERCURIA_DATABASE_OWNER"])
     try:
         await database.execute(PENDING)
-        await until(lambda: see([port]), lambda found: found.of(IN_FLIGHT).get(("XTS",)) == 1234567)
+        pending = await until(lambda: see([port]), lambda found: found.of(IN_FLIGHT).get(("XTS",)) == 1234567)
     finally:
         await database.execute(NOT_PENDING)
         await database.close()
+    assert 3600 <= pending.of(OLDEST)["XTS",] < 3700
     settled.postgres.suspend()
     try:
         assert (await zoe.deposit(wallet, 1)).status == 201
@@ -258,7 +260,8 @@ async def test_what_is_asked_of_postgresql_is_told_and_is_absent_while_it_is_awa
         assert {stage for (_, stage), lag in behind.of(LAG).items() if lag} == {"transactions"}
     finally:
         settled.postgres.resume()
-    await until(lambda: see([port]), lambda found: found.of(IN_FLIGHT).get(("XTS",)) == 0)
+    ended = await until(lambda: see([port]), lambda found: found.of(IN_FLIGHT).get(("XTS",)) == 0)
+    assert ended.of(OLDEST)["XTS",] == 0
     after = await see_at_rest(people.ports)
     assert after.of(READY) == {("postgresql",): 2, ("redis",): 2, ("wallets",): 2}
 
