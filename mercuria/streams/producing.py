@@ -148,13 +148,15 @@ class _Lane:
     async def _append(self, records: list[Record]) -> list[tuple[int, int]]:
         """Append records; return for each record batch the index of its first record, and that one's offset."""
         producer = await self._connection.producer()
-        start, starts, futures = 0, [], []
+        start, first_offsets = 0, []
         while start < len(records):
             batch = _RecordBatch(self._max_batch_bytes, producer._message_accumulator._compression_type)
-            starts.append(start)
+            first = start
             start = batch.extend(records, start)
-            futures.append(await producer.send_batch(batch, self._topic, partition=self._partition))
-        return [(start, (await future).offset) for start, future in zip(starts, futures, strict=True)]
+            appended = await producer.send_batch(batch, self._topic, partition=self._partition)
+            # One after the other: a batch that came in behind one that Kafka did not take would leave a gap for good.
+            first_offsets.append((first, (await appended).offset))
+        return first_offsets
 
 
 class _RecordBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped
