@@ -44,11 +44,10 @@ async def place_of(wallet_id: UUID, at_ms: int) -> int | None:
     Raises:
         DatabaseUnavailable: PostgreSQL is away.
     """
+    # First whether all is there, then the place: what comes between the two is behind the one or part of the other.
     async with soon():
-        place = await ledger.place(wallet_id, at_ms)
-        if await ledger.has_event_from(wallet_id, place):
-            return place
-    if not await is_caught_up(None):
+        is_sure = await ledger.has_event_since(wallet_id, at_ms)
+    if not is_sure and not await is_caught_up(None):
         return None
     async with soon():
         return await ledger.place(wallet_id, at_ms)

@@ -120,10 +120,10 @@ class Ledger:
             return WalletState()
         return WalletState(row.balance, row.status, row.version, milliseconds(row.occurred_at))
 
-    async def has_event_from(self, wallet_id: UUID, place: int) -> bool:
-        """Tell whether something happened to a wallet after a place: all of before is there then."""
-        row = await self._database.row(_SQL["event_from"], {"wallet_id": wallet_id, "place": place})
-        return row is not None
+    async def has_event_since(self, wallet_id: UUID, at_ms: int) -> bool:
+        """Tell whether something happened to a wallet at a moment or after it: all of before is there then."""
+        parameters = {"wallet_id": wallet_id, "moment": moment(at_ms)}
+        return await self._database.row(_SQL["event_since"], parameters) is not None
 
     async def lines(self, wallet_id: UUID, start: int, end: int, limit: int) -> list[StatementLine]:
         """Return the first changes of a wallet's balance between two places, the oldest first."""

@@ -96,12 +96,15 @@ WHERE wallet_id = %(wallet_id)s AND command_offset < %(place)s
 ORDER BY command_offset DESC
 LIMIT 1;
 
--- name: event_from
-SELECT command_offset
-FROM wallet_events
-WHERE wallet_id = %(wallet_id)s AND command_offset >= %(place)s
-ORDER BY command_offset
-LIMIT 1;
+-- name: event_since
+SELECT occurred_at FROM (
+    SELECT occurred_at
+    FROM wallet_events
+    WHERE wallet_id = %(wallet_id)s
+    ORDER BY command_offset DESC
+    LIMIT 1
+) AS last
+WHERE occurred_at >= %(moment)s;
 
 -- name: lines
 SELECT

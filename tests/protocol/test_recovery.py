@@ -56,7 +56,10 @@ async def noticed(said: list[str], already: int) -> None:
     def is_back() -> bool:
         return any("exit code 70" in each for each in said[already:]) and said[-1].endswith("is ready again.")
 
-    await asyncio.to_thread(eventually, is_back, 90)
+    try:
+        await asyncio.to_thread(eventually, is_back, 90)
+    finally:
+        print(*said[already:], sep="\n")
 
 
 async def test_tables_come_back_when_a_workers_files_are_gone(
