@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from mercuria.adapters.projected_rows import NO_TRAIL, Trail
+from mercuria.adapters.stage_rows import NO_TRAIL, Trail
 from mercuria.domain.commands import (
     AnyCommand,
     ClientCommand,

@@ -20,7 +20,7 @@ from mode.utils.logging import get_logger
 from mercuria.adapters import metrics
 from mercuria.adapters.positions import Place
 from mercuria.adapters.postgres import DatabaseUnavailable
-from mercuria.adapters.projected_rows import NO_TRAIL, Tells, Told
+from mercuria.adapters.stage_rows import NO_TRAIL, Tells, Told
 from mercuria.adapters.stage_tables import OutboxRow, StageTables
 from mercuria.agents.steps import Ids, Step, ids_of_event
 from mercuria.streams.cloudevents import envelop_numbered
@@ -30,7 +30,7 @@ from mercuria.streams.trails import trail_from
 from mercuria.streams.transport import Fetched
 
 PACE_S = 0.02
-"""Transactions begin no sooner one after the other: what comes meanwhile is cheaper together, and nobody waits long."""
+"""What comes meanwhile is cheaper together, and nobody waits long."""
 MAX_ROWS = 2_500
 SLICE = 50
 """So many events are read before others have their turn: commands are decided on the same event loop."""
@@ -100,6 +100,8 @@ class Stage:
         seek: lets reading of a partition go on at an offset.
         seek_takes_s: for so long after a seek, what was on its way before may come.
         max_rows: a transaction is complete when it has more; larger ones would be little cheaper, and hold up others.
+        pace_s: transactions begin no sooner one after the other.
+        on_written: is called when rows have been written.
     """
 
     def __init__(
@@ -114,6 +116,8 @@ class Stage:
         relay: Relay | None = None,
         seek_takes_s: float = SEEK_TAKES_S,
         max_rows: int = MAX_ROWS,
+        pace_s: float = PACE_S,
+        on_written: Callable[[], None] = lambda: None,
     ) -> None:
         self.places: dict[int, Place] = {}
         """How far partitions were when this worker wrote them last."""
@@ -126,6 +130,8 @@ class Stage:
         self._relay = relay
         self._seek_takes_s = seek_takes_s
         self._max_rows = max_rows
+        self._pace_s = pace_s
+        self._on_written = on_written
         self._waiting: defaultdict[int, deque[Fetched]] = defaultdict(deque)
         self._some = asyncio.Event()
         self._room = asyncio.Condition()
@@ -202,7 +208,7 @@ class Stage:
                     await self._relay.room()
                 began_s = time.monotonic()
                 await self._step()
-                await asyncio.sleep(began_s + PACE_S - time.monotonic())
+                await asyncio.sleep(began_s + self._pace_s - time.monotonic())
         finally:
             # What a thread still writes has its effect or none; nobody here waits for it.
             self._tables.interrupt()
@@ -275,6 +281,8 @@ class Stage:
             await self._in_thread(self._tables.write, rows.texts(), moved, told, published)
             self._write_s.observe(time.monotonic() - began_s)
             self._rows_written.inc(rows.size)
+            if moved:
+                self._on_written()
             if self._relay is not None:
                 self._relay.has_left(published)
                 # The others would overtake what was dropped with the partition; whoever has it now finds them.

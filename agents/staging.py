@@ -35,7 +35,7 @@ class Staged:
 
     Args:
         topic: what is read.
-        tables, rows, read, says: see `Stage`.
+        tables, rows, read, says, how: see `Stage`.
         tells: the topic that is told.
     """
 
@@ -48,12 +48,13 @@ class Staged:
         *,
         says: str,
         tells: str | None = None,
+        **how: Any,
     ) -> None:
         self.name = tables.stage
         self.topic = topic
         self.positions = Positions(database, tables.stage)
         self.relay = Relay(self._send_to(tells)) if tells is not None else None
-        self.stage = Stage(tables, rows, read, self.seek, topic=topic, says=says, relay=self.relay)
+        self.stage = Stage(tables, rows, read, self.seek, topic=topic, says=says, relay=self.relay, **how)
         self._lacking: dict[int, int] = {}
         self._watchdog = Watchdog()
         channel = app.topic(
@@ -113,6 +114,13 @@ class Staged:
             for number, offset in follows.items()
             if offset < read[number] and not self.stage.is_waiting(number)
         }
+
+    def here(self) -> dict[int, Place]:
+        """Return where the partitions are that are this worker's now, as far as it knows."""
+        if not _is_at_work():
+            return {}
+        mine = {tp.partition for tp in app.consumer.assignment() if tp.topic == self.topic}
+        return {number: place for number, place in self.stage.places.items() if number in mine}
 
     async def _agent(self, stream: Any) -> None:
         partition: int | None = None

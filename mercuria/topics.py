@@ -3,6 +3,7 @@
 All topics of the flow have the same number of partitions, and a record stays in its wallet's partition all the way.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 WALLET_COMMANDS = "mercuria.wallet.commands"
@@ -24,6 +25,14 @@ WALLET_DEAD_LETTERS = "mercuria.wallet.dead-letters"
 
 BALANCES_CHANGELOG = "mercuria.balances.changelog"
 RECEIPTS_CHANGELOG = "mercuria.receipts.changelog"
+COUNTERS_CHANGELOG = "mercuria.counters.changelog"
+
+STAGES: Mapping[str, str] = {
+    "transactions": WALLET_EVENTS,
+    "ledger": TRANSACTION_EVENTS,
+    "analytics": LEDGER_EVENTS,
+}
+"""By stage that writes to PostgreSQL, the topic that it reads; in the order in which a command comes through them."""
 
 MAX_COMMAND_RECORD_BYTES = 2 * 1024 * 1024
 """What Kafka lets in. Larger than any command, so that a client that errs gets an answer rather than an error."""
@@ -62,6 +71,7 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(WALLET_DEAD_LETTERS, _FOREVER | {"max.message.bytes": str(MAX_RECORD_BYTES)}),
     TopicSpec(BALANCES_CHANGELOG, _COMPACTED),
     TopicSpec(RECEIPTS_CHANGELOG, _COMPACTED),
+    TopicSpec(COUNTERS_CHANGELOG, _COMPACTED),
 )
 
 

@@ -16,17 +16,12 @@ from mercuria.adapters.problems import Problem
 from mercuria.app import app, database, settings
 from mercuria.domain.events import Kind, TransactionStatus
 from mercuria.streams.cloudevents import rfc3339
-from mercuria.topics import LEDGER_EVENTS, TRANSACTION_EVENTS, WALLET_COMMANDS, WALLET_EVENTS
+from mercuria.topics import STAGES, WALLET_COMMANDS
 from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
 from mercuria.web.reading import KAFKA_ANSWERS_WITHIN_S, decided_up_to
 from mercuria.web.representations import Currency, MinorUnits, Time
 
-TOPICS_OF_STAGES: Mapping[str, str] = {
-    "wallets": WALLET_COMMANDS,
-    "transactions": WALLET_EVENTS,
-    "ledger": TRANSACTION_EVENTS,
-    "analytics": LEDGER_EVENTS,
-}
+TOPICS_OF_STAGES: Mapping[str, str] = {"wallets": WALLET_COMMANDS, **STAGES}
 """What each stage reads, in the order in which a command comes through them."""
 
 DECIDES = "wallets"

@@ -2,6 +2,7 @@
 
 from mercuria.app import app
 from mercuria.web import (
+    analytics,
     asyncapi,
     auth,
     console,
@@ -23,6 +24,7 @@ MODULES = (
     transactions,
     ledger,
     statements,
+    analytics,
     currencies,
     operations,
     openapi,

@@ -130,3 +130,71 @@ SELECT currency,
     )::text
 FROM (SELECT DISTINCT currency FROM wallets) AS all_of
 ORDER BY currency;
+
+-- name: counted_up_to
+SELECT COALESCE(max(read_offset), -1) FROM positions WHERE stage = 'analytics' AND partition = %(partition)s;
+
+-- name: counted_days
+SELECT day - DATE '1970-01-01', currency, kind::text, count, volume::text
+FROM daily_totals
+WHERE partition = %(partition)s;
+
+-- name: counted_active
+SELECT day - DATE '1970-01-01', currency, replace(wallet_id::text, '-', '')
+FROM daily_active_wallets
+WHERE partition = %(partition)s;
+
+-- name: counted_users
+SELECT replace(user_id::text, '-', ''), currency, kind::text, direction::text, count, volume::text,
+    round(extract(epoch FROM last_activity_at) * 1000)::bigint
+FROM user_totals
+WHERE partition = %(partition)s;
+
+-- name: wrong_days
+-- Days that are not what the ledger's entries add up to, as far as analytics has read them.
+WITH counted AS (
+    SELECT day, currency, kind::text AS kind, partition, count, volume FROM daily_totals
+    UNION ALL
+    SELECT day, currency, 'active', partition, count(*), 0 FROM daily_active_wallets GROUP BY day, currency, partition
+), entries AS (
+    SELECT ledger_entries.*, (occurred_at AT TIME ZONE 'UTC')::date AS day
+    FROM ledger_entries
+    JOIN positions ON stage = 'analytics' AND positions.partition = ledger_entries.partition
+        AND ledger_entries.sequence <= positions.sequence
+), added_up AS (
+    SELECT day, currency, kind::text AS kind, partition, count(*) AS count, sum(amount) AS volume
+    FROM entries
+    WHERE direction = 'credit'
+    GROUP BY day, currency, kind, partition
+    UNION ALL
+    SELECT day, currency, 'active', partition, count(DISTINCT wallet_id), 0
+    FROM entries
+    WHERE wallet_id IS NOT NULL
+    GROUP BY day, currency, partition
+)
+SELECT day::text, currency, kind, partition, counted.count, counted.volume::text, added_up.count, added_up.volume::text
+FROM counted
+FULL JOIN added_up USING (day, currency, kind, partition)
+WHERE (counted.count, counted.volume) IS DISTINCT FROM (added_up.count, added_up.volume)
+ORDER BY 1, 2, 3, 4
+LIMIT %(limit)s;
+
+-- name: wrong_users
+-- Users whose figures are not what the ledger's entries add up to, as far as analytics has read them.
+WITH added_up AS (
+    SELECT owner_id AS user_id, ledger_entries.currency, kind, direction, ledger_entries.partition, count(*) AS count,
+        sum(amount) AS volume, max(occurred_at) AS last_activity_at
+    FROM ledger_entries
+    JOIN positions ON stage = 'analytics' AND positions.partition = ledger_entries.partition
+        AND ledger_entries.sequence <= positions.sequence
+    JOIN wallets ON wallets.id = wallet_id
+    GROUP BY 1, 2, 3, 4, 5
+)
+SELECT user_id::text, currency, kind::text, direction::text, partition, counted.count, counted.volume::text,
+    added_up.count, added_up.volume::text
+FROM user_totals AS counted
+FULL JOIN added_up USING (user_id, currency, kind, direction, partition)
+WHERE (counted.count, counted.volume, counted.last_activity_at)
+    IS DISTINCT FROM (added_up.count, added_up.volume, added_up.last_activity_at)
+ORDER BY 1, 2, 3, 4, 5
+LIMIT %(limit)s;

@@ -1,19 +1,15 @@
 """Rows of PostgreSQL's table `ledger_entries`, made from completed transactions, as the text that COPY takes."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from mercuria.adapters.positions import Place
-from mercuria.adapters.projected_rows import NULL, Tells, Told, hex_of, timestamp
+from mercuria.adapters.projected_rows import NULL, timestamp
+from mercuria.adapters.stage_rows import PlacedRows, Tells, Told, hex_of
 from mercuria.domain.ledger import Entry, entries_of
 from mercuria.domain.transaction import TransactionCompleted
 
 
-class MissingEventError(Exception):
-    """The transaction topic misses an event, so that the ledger would miss a transaction."""
-
-
-class LedgerRows:
+class LedgerRows(PlacedRows):
     """Entries of some transactions.
 
     Args:
@@ -22,10 +18,7 @@ class LedgerRows:
     """
 
     def __init__(self, places: Mapping[int, Place], heads: Mapping[int, bytes]) -> None:
-        self.places = dict(places)
-        self.tells: defaultdict[int, list[Tells]] = defaultdict(list)
-        """By partition, the entries that are told to the next topic; what was told before is left out."""
-        self._before = dict(places)
+        super().__init__(places)
         self._heads = dict(heads)
         self._rows: list[str] = []
 
@@ -35,20 +28,10 @@ class LedgerRows:
         Raises:
             MissingEventError: the numbers of the events do not follow each other.
         """
+        new = self.follow(partition, told)
         place = self.places[partition]
-        read, sequence, entries, tells = place.read, place.sequence, place.told, self.tells[partition]
-        for event, time_ms, offset, key, trail in told:
-            if offset <= read:
-                continue
-            read = offset
-            if event.sequence <= sequence:
-                continue
-            if event.sequence != sequence + 1:
-                raise MissingEventError(
-                    f"Partition {partition} of the transaction topic goes on with number {event.sequence} at"
-                    f" {offset}, and had {sequence} before."
-                )
-            sequence = event.sequence
+        entries, tells = place.told, self.tells[partition]
+        for event, time_ms, _, key, trail in new:
             if type(event) is TransactionCompleted:
                 pair = entries_of(
                     event, partition, time_ms, sequence=entries, previous=self._heads[partition]
@@ -58,17 +41,12 @@ class LedgerRows:
                 self._rows += (entry_row(partition, entry) for entry in pair)
                 if entries > place.sent:
                     tells += (Tells(entry, time_ms, key, trail) for entry in pair)
-        self.places[partition] = Place(read, sequence=sequence, told=entries, sent=max(place.sent, entries))
+        self.places[partition] = place._replace(told=entries, sent=max(place.sent, entries))
 
     @property
     def size(self) -> int:
         """How many rows there are."""
         return len(self._rows)
-
-    @property
-    def moved(self) -> dict[int, Place]:
-        """The partitions whose place is another one now."""
-        return {number: place for number, place in self.places.items() if place != self._before[number]}
 
     def texts(self) -> str:
         """Return what is to be written."""

@@ -84,6 +84,7 @@ OF_HTTP: dict[str, Meaning] = _meanings(
         # What is asked for.
         "not_found": (404, "There is nothing at this address."),
         "transaction_not_found": (404, "There is no such transaction."),
+        "user_not_found": (404, "There is no such user."),
         "wallet_not_open_yet": (404, "The wallet was opened later than that."),
         "in_the_future": (422, "That moment has not come yet."),
         "invalid_period": (422, "The period ends before it begins: `from` must be earlier than `to`."),
@@ -91,6 +92,7 @@ OF_HTTP: dict[str, Meaning] = _meanings(
             422,
             "The statement would have too many lines: ask for less time, or for CSV.",
         ),
+        "too_many_days": (422, "That is more than a year: ask for fewer days."),
         "method_not_allowed": (405, "This address does not take this method."),
         "request_timeout": (408, "The request took too long to arrive."),
         "expectation_failed": (417, "`Expect` may be `100-continue`, and nothing else."),

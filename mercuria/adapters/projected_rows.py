@@ -4,16 +4,16 @@ They are the text that COPY takes, since nothing brings rows into PostgreSQL fas
 (`adapters.projections` does that).
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 from uuid import UUID
 
 import msgspec
 
 from mercuria.adapters.positions import Place
+from mercuria.adapters.stage_rows import PlacedRows, Tells, Told, array, hex_of
 from mercuria.domain.commands import Position
 from mercuria.domain.events import TYPES, BalanceUpdated, CommandRejected, StatusChanged, WalletCreated
 from mercuria.domain.transaction import (
@@ -31,34 +31,6 @@ NO_METADATA = "{}"
 
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _encode_json = msgspec.json.Encoder().encode
-
-
-Trail = list[tuple[str, bytes]]
-"""Headers that say what a record belongs to (`streams.trails`)."""
-NO_TRAIL: Trail = []
-"""Those of a record that says nothing: the same list for all, and never changed."""
-
-
-class Told(NamedTuple):
-    """A record of a topic of events: the event, when it happened, the record's offset and key.
-
-    `trail` are the headers of what is told because of it.
-    """
-
-    event: Any
-    time_ms: int
-    offset: int
-    key: bytes | None = None
-    trail: Trail = NO_TRAIL
-
-
-class Tells(NamedTuple):
-    """An event for the next topic, with its key and headers."""
-
-    event: Any
-    time_ms: int
-    key: bytes | None
-    trail: Trail
 
 
 class _Change(NamedTuple):
@@ -81,18 +53,11 @@ class Texts(NamedTuple):
     changed: int
 
 
-class Rows:
-    """Rows of some events.
-
-    Args:
-        places: how far each partition is that `take` may get events of.
-    """
+class Rows(PlacedRows):
+    """Rows of some events of wallets."""
 
     def __init__(self, places: Mapping[int, Place]) -> None:
-        self.places = dict(places)
-        self.tells: defaultdict[int, list[Tells]] = defaultdict(list)
-        """By partition, what is told to the next topic; what was told before is left out."""
-        self._before = dict(places)
+        super().__init__(places)
         self._events: list[str] = []
         self._openings: dict[int, tuple[WalletCreated, int]] = {}
         self._changes: dict[int, _Change] = {}
@@ -129,11 +94,6 @@ class Rows:
     def size(self) -> int:
         """How many rows there are, about."""
         return len(self._events) + len(self._transactions) + len(self._pending)
-
-    @property
-    def moved(self) -> dict[int, Place]:
-        """The partitions whose place is another one now."""
-        return {number: place for number, place in self.places.items() if place != self._before[number]}
 
     def texts(self) -> Texts:
         """Return what is to be written."""
@@ -230,11 +190,11 @@ def _wallet_row(opened: WalletCreated, opened_at_ms: int, last: _Change) -> str:
 
 def _arrays(changes: list[_Change]) -> dict[str, str]:
     return {
-        "ids": _array(hex_of(change.event.wallet_id) for change in changes),
-        "balances": _array(str(change.event.balance) for change in changes),
-        "statuses": _array(change.event.status for change in changes),
-        "versions": _array(str(change.event.version) for change in changes),
-        "times": _array(f'"{timestamp(change.time_ms)}"' for change in changes),
+        "ids": array(hex_of(change.event.wallet_id) for change in changes),
+        "balances": array(str(change.event.balance) for change in changes),
+        "statuses": array(change.event.status for change in changes),
+        "versions": array(str(change.event.version) for change in changes),
+        "times": array(f'"{timestamp(change.time_ms)}"' for change in changes),
     }
 
 
@@ -262,12 +222,6 @@ def timestamp(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def hex_of(id_: UUID) -> str:
-    """Return an id as COPY takes it."""
-    # Without hyphens, which is the same to PostgreSQL, and several times as fast.
-    return id_.int.to_bytes(16).hex()
-
-
 def _id(id_: UUID | None) -> str:
     return NULL if id_ is None else hex_of(id_)
 
@@ -280,7 +234,3 @@ def _text(text: str | None) -> str:
 
 def _json(metadata: dict[str, str]) -> str:
     return _text(_encode_json(metadata).decode()) if metadata else NO_METADATA
-
-
-def _array(elements: Iterable[str]) -> str:
-    return "{" + ",".join(elements) + "}"

@@ -20,6 +20,7 @@ from mercuria.adapters.postgres import first_line, queries
 TABLES: Mapping[str, tuple[str, ...]] = {
     "transactions": ("wallets", "wallet_events", "transactions"),
     "ledger": ("ledger_entries",),
+    "analytics": ("daily_totals", "daily_active_wallets", "user_totals"),
 }
 """By stage, the tables that it fills."""
 

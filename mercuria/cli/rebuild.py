@@ -22,11 +22,9 @@ from mercuria.app import app, settings
 from mercuria.cli.load.words import count
 from mercuria.cli.options import data_dir_option
 from mercuria.streams.client import event_reader
-from mercuria.topics import TRANSACTION_EVENTS, WALLET_EVENTS
+from mercuria.topics import STAGES
 
-TOPICS: Mapping[str, str] = {"transactions": WALLET_EVENTS, "ledger": TRANSACTION_EVENTS}
-"""By stage, the topic that it reads."""
-assert TOPICS.keys() == TABLES.keys(), "each stage that can be rebuilt reads a topic"
+assert STAGES.keys() == TABLES.keys(), "each stage that can be rebuilt reads a topic"
 
 CONNECT_TIMEOUT_S = 15
 LOOK_EVERY_S = 0.2
@@ -95,7 +93,7 @@ def _require_whole_log(places: Places, extents: Extents) -> None:
         for partition, extent in by_partition.items():
             if extent.start > 0:
                 raise RebuildError(
-                    f"partition {partition} of {TOPICS[stage]} begins with record {extent.start}: what came before is"
+                    f"partition {partition} of {STAGES[stage]} begins with record {extent.start}: what came before is"
                     " only in the tables, so they are left as they are"
                 )
     for stage, reads in places.items():
@@ -103,7 +101,7 @@ def _require_whole_log(places: Places, extents: Extents) -> None:
             end = extents[stage].get(partition, Extent(0, 0)).end
             if read >= end:
                 raise RebuildError(
-                    f"partition {partition} of {TOPICS[stage]} ends with record {end - 1}, and the tables hold what"
+                    f"partition {partition} of {STAGES[stage]} ends with record {end - 1}, and the tables hold what"
                     f" came up to record {read}: this is not their log, so they are left as they are"
                 )
 
@@ -169,7 +167,7 @@ def _bars(extents: Extents) -> Iterator[Any]:
 async def _extents() -> Extents:
     """Return what the stages' topics hold now; nothing of a topic that does not exist."""
     async with _answers():
-        return {stage: await _extents_of(topic) for stage, topic in TOPICS.items()}
+        return {stage: await _extents_of(topic) for stage, topic in STAGES.items()}
 
 
 async def _extents_of(topic: str) -> dict[int, Extent]:

@@ -24,33 +24,38 @@ class Total:
 
 
 @dataclass(slots=True)
+class UserTotal(Total):
+    """The same of a user, and when the last one was."""
+
+    last_ms: int = 0
+
+
+@dataclass(slots=True)
 class Figures:
     """The figures of some entries. A day is UTC's, as its number since 1970-01-01."""
 
     daily: defaultdict[tuple[int, str, Kind], Total] = field(default_factory=lambda: defaultdict(Total))
     """By day, currency and kind: transactions, each counted at its credit."""
-    active: set[tuple[int, str, str]] = field(default_factory=set)
+    active: set[tuple[int, str, UUID]] = field(default_factory=set)
     """Day, currency and id of each wallet that took part in a transaction."""
-    users: defaultdict[tuple[UUID, str, Kind, Direction], Total] = field(
-        default_factory=lambda: defaultdict(Total)
+    users: defaultdict[tuple[UUID, str, Kind, Direction], UserTotal] = field(
+        default_factory=lambda: defaultdict(UserTotal)
     )
     """By owner, currency, kind and direction: what came into the owner's wallets (credit), and what left (debit)."""
-    last_activity_ms: dict[UUID, int] = field(default_factory=dict)
 
     def take(self, entries: Iterable[Entry]) -> None:
         """Add entries; each may be added once."""
         for entry in entries:
             day = entry.occurred_at_ms // DAY_MS
             if entry.direction == "credit":
-                total = self.daily[day, entry.currency, entry.kind]
-                total.count += 1
-                total.volume += entry.amount
-            owner = entry.owner_id
-            if owner is not None:
-                self.active.add((day, entry.currency, entry.account))
-                total = self.users[owner, entry.currency, entry.kind, entry.direction]
-                total.count += 1
-                total.volume += entry.amount
-                self.last_activity_ms[owner] = max(
-                    self.last_activity_ms.get(owner, entry.occurred_at_ms), entry.occurred_at_ms
-                )
+                _add(self.daily[day, entry.currency, entry.kind], entry)
+            if entry.owner_id is not None:
+                self.active.add((day, entry.currency, UUID(entry.account)))
+                total = self.users[entry.owner_id, entry.currency, entry.kind, entry.direction]
+                _add(total, entry)
+                total.last_ms = max(total.last_ms, entry.occurred_at_ms)
+
+
+def _add(total: Total, entry: Entry) -> None:
+    total.count += 1
+    total.volume += entry.amount

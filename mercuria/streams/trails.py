@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
-from mercuria.adapters.projected_rows import NO_TRAIL, Trail
+from mercuria.adapters.stage_rows import NO_TRAIL, Trail
 
 REQUEST_ID = "request-id"
 TRACEPARENT = "traceparent"

@@ -3,11 +3,12 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-from mercuria.domain.analytics import Figures, Total
+from mercuria.domain.analytics import Figures, Total, UserTotal
 from mercuria.domain.events import Kind
 from mercuria.domain.ledger import Direction, Entry
 
 ANN, BEN = UUID(int=1), UUID(int=2)
+A, B = UUID(int=11), UUID(int=12)
 MIDNIGHT_MS = int(datetime(2026, 3, 2, tzinfo=UTC).timestamp() * 1000)
 DAY = MIDNIGHT_MS // 86_400_000
 
@@ -34,10 +35,10 @@ def entry(
 
 ENTRIES = [
     entry("external:deposits", None, "deposit", "debit", 500, MIDNIGHT_MS - 1),
-    entry("a", ANN, "deposit", "credit", 500, MIDNIGHT_MS - 1),
-    entry("a", ANN, "transfer", "debit", 200, MIDNIGHT_MS),
-    entry("b", BEN, "transfer", "credit", 200, MIDNIGHT_MS),
-    entry("b", BEN, "withdrawal", "debit", 50, MIDNIGHT_MS + 1),
+    entry(str(A), ANN, "deposit", "credit", 500, MIDNIGHT_MS - 1),
+    entry(str(A), ANN, "transfer", "debit", 200, MIDNIGHT_MS),
+    entry(str(B), BEN, "transfer", "credit", 200, MIDNIGHT_MS),
+    entry(str(B), BEN, "withdrawal", "debit", 50, MIDNIGHT_MS + 1),
     entry("external:withdrawals", None, "withdrawal", "credit", 50, MIDNIGHT_MS + 1),
 ]
 
@@ -50,14 +51,13 @@ def test_each_transaction_counts_once_and_each_wallet_is_active_on_its_day() -> 
         (DAY, "EUR", "transfer"): Total(1, 200),
         (DAY, "EUR", "withdrawal"): Total(1, 50),
     }
-    assert figures.active == {(DAY - 1, "EUR", "a"), (DAY, "EUR", "a"), (DAY, "EUR", "b")}
+    assert figures.active == {(DAY - 1, "EUR", A), (DAY, "EUR", A), (DAY, "EUR", B)}
     assert figures.users == {
-        (ANN, "EUR", "deposit", "credit"): Total(1, 500),
-        (ANN, "EUR", "transfer", "debit"): Total(1, 200),
-        (BEN, "EUR", "transfer", "credit"): Total(1, 200),
-        (BEN, "EUR", "withdrawal", "debit"): Total(1, 50),
+        (ANN, "EUR", "deposit", "credit"): UserTotal(1, 500, MIDNIGHT_MS - 1),
+        (ANN, "EUR", "transfer", "debit"): UserTotal(1, 200, MIDNIGHT_MS),
+        (BEN, "EUR", "transfer", "credit"): UserTotal(1, 200, MIDNIGHT_MS),
+        (BEN, "EUR", "withdrawal", "debit"): UserTotal(1, 50, MIDNIGHT_MS + 1),
     }
-    assert figures.last_activity_ms == {ANN: MIDNIGHT_MS, BEN: MIDNIGHT_MS + 1}
 
 
 def test_it_does_not_matter_where_entries_are_cut() -> None:

@@ -101,3 +101,22 @@ async def test_a_changed_wallet_in_redis_is_named(quiet: Stack) -> None:
     assert code == 1
     assert report["differences"] == report["cached"] > 0
     assert all("Redis" in each for each in report["sentences"])
+
+
+async def test_a_changed_counter_is_named_wherever_it_is(quiet: Stack) -> None:
+    with as_owner(quiet) as cursor:
+        cursor.execute("UPDATE user_totals SET volume = volume + 1")
+        code, report = reconcile(quiet)
+        cursor.execute("UPDATE user_totals SET volume = volume - 1")
+    assert code == 1
+    assert [each for each in report["sentences"] if each.startswith("User ") and "the ledger has" in each]
+    with closing(redis.Redis.from_url(quiet.env["MERCURIA_REDIS"])) as client:
+        key = next(client.scan_iter("analytics:volume:*"))
+        field = next(iter(client.hgetall(key)))
+        client.hincrby(key, field, 1)
+        code, report = reconcile(quiet)
+        assert (code, report["differences"]) == (1, 1)
+        assert "in Redis" in report["sentences"][0]
+        # What Redis has lost is filled again.
+        client.flushall()
+    assert reconcile(quiet)[0] == 0

@@ -62,6 +62,35 @@ CREATE FUNCTION public.refuse_change() RETURNS trigger
 BEGIN
     RAISE EXCEPTION '% is append-only: % is refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'restrict_violation';
 END $$;
+CREATE TABLE public.daily_active_wallets (
+    day date NOT NULL,
+    currency text NOT NULL,
+    wallet_id uuid NOT NULL,
+    partition integer NOT NULL
+);
+CREATE TABLE public.daily_totals (
+    day date NOT NULL,
+    currency text NOT NULL,
+    kind public.transaction_kind NOT NULL,
+    partition integer NOT NULL,
+    count bigint NOT NULL,
+    volume numeric NOT NULL
+)
+WITH (fillfactor='50');
+CREATE VIEW public.daily_metrics AS
+ SELECT day,
+    currency,
+    (COALESCE(sum(count) FILTER (WHERE (kind = 'deposit'::public.transaction_kind)), (0)::numeric))::bigint AS deposits,
+    COALESCE(sum(volume) FILTER (WHERE (kind = 'deposit'::public.transaction_kind)), (0)::numeric) AS deposits_volume,
+    (COALESCE(sum(count) FILTER (WHERE (kind = 'withdrawal'::public.transaction_kind)), (0)::numeric))::bigint AS withdrawals,
+    COALESCE(sum(volume) FILTER (WHERE (kind = 'withdrawal'::public.transaction_kind)), (0)::numeric) AS withdrawals_volume,
+    (COALESCE(sum(count) FILTER (WHERE (kind = 'transfer'::public.transaction_kind)), (0)::numeric))::bigint AS transfers,
+    COALESCE(sum(volume) FILTER (WHERE (kind = 'transfer'::public.transaction_kind)), (0)::numeric) AS transfers_volume,
+    ( SELECT count(DISTINCT active.wallet_id) AS count
+           FROM public.daily_active_wallets active
+          WHERE ((active.day = totals.day) AND (active.currency = totals.currency))) AS active_wallets
+   FROM public.daily_totals totals
+  GROUP BY day, currency;
 CREATE TABLE public.ledger_entries (
     partition integer NOT NULL,
     sequence bigint NOT NULL,
@@ -163,6 +192,38 @@ CREATE TABLE public.transactions (
     CONSTRAINT transactions_check2 CHECK (((status = 'failed'::public.transaction_status) = (failure_code IS NOT NULL))),
     CONSTRAINT transactions_check3 CHECK (((status = 'completed'::public.transaction_status) = (completed_at IS NOT NULL)))
 );
+CREATE TABLE public.user_totals (
+    user_id uuid NOT NULL,
+    currency text NOT NULL,
+    kind public.transaction_kind NOT NULL,
+    direction public.entry_direction NOT NULL,
+    partition integer NOT NULL,
+    count bigint NOT NULL,
+    volume numeric NOT NULL,
+    last_activity_at timestamp with time zone NOT NULL
+)
+WITH (fillfactor='80');
+CREATE VIEW public.user_snapshots AS
+ SELECT user_id,
+    currency,
+    (COALESCE(sum(count) FILTER (WHERE (kind = 'deposit'::public.transaction_kind)), (0)::numeric))::bigint AS deposits,
+    COALESCE(sum(volume) FILTER (WHERE (kind = 'deposit'::public.transaction_kind)), (0)::numeric) AS deposits_volume,
+    (COALESCE(sum(count) FILTER (WHERE (kind = 'withdrawal'::public.transaction_kind)), (0)::numeric))::bigint AS withdrawals,
+    COALESCE(sum(volume) FILTER (WHERE (kind = 'withdrawal'::public.transaction_kind)), (0)::numeric) AS withdrawals_volume,
+    (COALESCE(sum(count) FILTER (WHERE ((kind = 'transfer'::public.transaction_kind) AND (direction = 'credit'::public.entry_direction))), (0)::numeric))::bigint AS transfers_in,
+    COALESCE(sum(volume) FILTER (WHERE ((kind = 'transfer'::public.transaction_kind) AND (direction = 'credit'::public.entry_direction))), (0)::numeric) AS transfers_in_volume,
+    (COALESCE(sum(count) FILTER (WHERE ((kind = 'transfer'::public.transaction_kind) AND (direction = 'debit'::public.entry_direction))), (0)::numeric))::bigint AS transfers_out,
+    COALESCE(sum(volume) FILTER (WHERE ((kind = 'transfer'::public.transaction_kind) AND (direction = 'debit'::public.entry_direction))), (0)::numeric) AS transfers_out_volume,
+    COALESCE(sum(volume) FILTER (WHERE (direction = 'credit'::public.entry_direction)), (0)::numeric) AS volume_in,
+    COALESCE(sum(volume) FILTER (WHERE (direction = 'debit'::public.entry_direction)), (0)::numeric) AS volume_out,
+    sum(
+        CASE direction
+            WHEN 'credit'::public.entry_direction THEN volume
+            ELSE (- volume)
+        END) AS balance,
+    max(last_activity_at) AS last_activity_at
+   FROM public.user_totals
+  GROUP BY user_id, currency;
 CREATE TABLE public.users (
     id uuid NOT NULL,
     email text NOT NULL,
@@ -214,6 +275,10 @@ CREATE TABLE public.wallets (
     CONSTRAINT wallets_version_check CHECK ((version > 0))
 )
 WITH (fillfactor='70');
+ALTER TABLE ONLY public.daily_active_wallets
+    ADD CONSTRAINT daily_active_wallets_pkey PRIMARY KEY (day, currency, wallet_id, partition);
+ALTER TABLE ONLY public.daily_totals
+    ADD CONSTRAINT daily_totals_pkey PRIMARY KEY (day, currency, kind, partition);
 ALTER TABLE ONLY public.ledger_entries
     ADD CONSTRAINT ledger_entries_pkey PRIMARY KEY (partition, sequence);
 ALTER TABLE ONLY public.ledger_outbox
@@ -228,6 +293,8 @@ ALTER TABLE ONLY public.refresh_tokens
     ADD CONSTRAINT refresh_tokens_pkey PRIMARY KEY (hash);
 ALTER TABLE ONLY public.transactions
     ADD CONSTRAINT transactions_pkey PRIMARY KEY (created_at, partition, command_offset);
+ALTER TABLE ONLY public.user_totals
+    ADD CONSTRAINT user_totals_pkey PRIMARY KEY (user_id, currency, kind, direction, partition);
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_email_taken UNIQUE (email_key);
 ALTER TABLE ONLY public.users
@@ -259,6 +326,9 @@ ALTER TABLE ONLY public.refresh_families
     ADD CONSTRAINT refresh_families_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
 ALTER TABLE ONLY public.refresh_tokens
     ADD CONSTRAINT refresh_tokens_family_id_fkey FOREIGN KEY (family_id) REFERENCES public.refresh_families(id) ON DELETE CASCADE;
+GRANT SELECT,INSERT ON TABLE public.daily_active_wallets TO mercuria_app;
+GRANT SELECT,INSERT,UPDATE ON TABLE public.daily_totals TO mercuria_app;
+GRANT SELECT ON TABLE public.daily_metrics TO mercuria_app;
 GRANT SELECT,INSERT ON TABLE public.ledger_entries TO mercuria_app;
 GRANT SELECT ON TABLE public.ledger TO mercuria_app;
 GRANT SELECT,INSERT,DELETE ON TABLE public.ledger_outbox TO mercuria_app;
@@ -267,6 +337,8 @@ GRANT SELECT,INSERT,UPDATE ON TABLE public.positions TO mercuria_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.refresh_families TO mercuria_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.refresh_tokens TO mercuria_app;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.transactions TO mercuria_app;
+GRANT SELECT,INSERT,UPDATE ON TABLE public.user_totals TO mercuria_app;
+GRANT SELECT ON TABLE public.user_snapshots TO mercuria_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.users TO mercuria_app;
 GRANT SELECT,INSERT ON TABLE public.wallet_events TO mercuria_app;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.wallets TO mercuria_app;

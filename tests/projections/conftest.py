@@ -13,7 +13,17 @@ from mercuria.embedded.postgres import APPLICATION, OWNER, Postgres
 from mercuria.embedded.stack import Stack
 from tests.embedded.conftest import only
 
-EMPTIED = ("positions", "wallets", "wallet_events", "transactions", "outbox_events", "ledger_outbox")
+EMPTIED = (
+    "positions",
+    "wallets",
+    "wallet_events",
+    "transactions",
+    "outbox_events",
+    "ledger_outbox",
+    "daily_totals",
+    "daily_active_wallets",
+    "user_totals",
+)
 
 
 @pytest.fixture(scope="package")

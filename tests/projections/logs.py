@@ -6,8 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
-from mercuria.adapters.projected_rows import Rows, Told
+from mercuria.adapters.projected_rows import Rows
 from mercuria.adapters.projections import Projections
+from mercuria.adapters.stage_rows import Told
 from mercuria.domain.commands import (
     ClientCommand,
     CloseWallet,

@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 
 from mercuria.adapters.ledger_tables import LedgerTables
-from mercuria.adapters.projected_rows import Told
+from mercuria.adapters.stage_rows import Told
 from mercuria.domain.commands import Position, WalletSide
 from mercuria.domain.transaction import TransactionCompleted
 from tests.projections.conftest import as_owner

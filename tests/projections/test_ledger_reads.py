@@ -244,7 +244,7 @@ async def test_a_wallet_is_as_its_last_event_left_it(
             last = before[-1] if before else None
             assert state.version == (last.version if last else 0)
             assert (state.balance, state.status) == ((last.balance, last.status) if last else (0, None))
-            assert await ledger.has_event_from(wallet.id, place) == (len(before) < len(events))
+            assert await ledger.has_event_since(wallet.id, at_ms) == (len(before) < len(events))
             lines = await ledger.lines(wallet.id, 0, place, 1000)
             assert [each.offset for each in lines] == [each.offset for each in before if each.change]
             assert sum(each.change for each in lines) == state.balance

@@ -9,8 +9,9 @@ import psycopg2
 import pytest
 
 from mercuria.adapters.positions import Place
-from mercuria.adapters.projected_rows import Rows, Told
+from mercuria.adapters.projected_rows import Rows
 from mercuria.adapters.projections import Projections
+from mercuria.adapters.stage_rows import Told
 from mercuria.adapters.stage_tables import OutboxRow
 from mercuria.agents.stage import Stage
 from mercuria.embedded.postgres import Postgres

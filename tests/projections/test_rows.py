@@ -3,7 +3,8 @@
 from uuid import UUID
 
 from mercuria.adapters.positions import Place
-from mercuria.adapters.projected_rows import NULL, Rows, Texts, Told, timestamp
+from mercuria.adapters.projected_rows import NULL, Rows, Texts, timestamp
+from mercuria.adapters.stage_rows import Told
 from mercuria.domain.commands import (
     ClientCommand,
     Credit,

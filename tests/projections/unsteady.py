@@ -15,7 +15,7 @@ from typing import Any
 import psycopg2
 
 from mercuria.adapters.positions import Place
-from mercuria.adapters.projected_rows import Told
+from mercuria.adapters.stage_rows import Told
 from mercuria.adapters.stage_tables import StageTables
 from mercuria.agents.stage import Stage
 from mercuria.streams.cloudevents import envelop_numbered

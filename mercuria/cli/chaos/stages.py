@@ -14,10 +14,11 @@ from uuid import UUID
 import psycopg2
 from msgspec import Struct, field
 
-from mercuria.adapters import ledger_tables, projections
+from mercuria.adapters.books import books
 from mercuria.adapters.positions import Positions
 from mercuria.adapters.postgres import Database, DatabaseUnavailable
 from mercuria.cli.chaos.trial import Faults, Trial, TrialError, kill, read_log
+from mercuria.cli.counted import compare_copies, wrong_counters
 from mercuria.domain.events import NO_COMMAND, BalanceUpdated, CommandRejected
 from mercuria.domain.ledger import EXTERNAL_DEPOSITS, EXTERNAL_WITHDRAWALS, NO_HASH, Entry, hash_after
 from mercuria.domain.transaction import TransactionCompleted
@@ -25,7 +26,7 @@ from mercuria.embedded.stack import Stack
 from mercuria.streams.audit import Violations
 from mercuria.streams.client import event_reader
 from mercuria.streams.cloudevents import read_event, read_numbered
-from mercuria.topics import LEDGER_EVENTS, TRANSACTION_EVENTS, WALLET_EVENTS
+from mercuria.topics import LEDGER_EVENTS, STAGES, TRANSACTION_EVENTS, WALLET_EVENTS
 
 WITHIN_S = 120.0
 """So long the stages may take to bring in what the topics hold."""
@@ -83,6 +84,7 @@ async def audit_stages(stack: Stack) -> StagesAudit:
     for partition in told.events.keys() | entered.events.keys():
         _check_chain(partition, told.events[partition], entered.events[partition], violations)
     _compare(stack, entered, violations)
+    await _check_counters(stack, violations)
     completed = sum(
         type(event) is TransactionCompleted for events in told.events.values() for event in events
     )
@@ -96,12 +98,28 @@ async def audit_stages(stack: Stack) -> StagesAudit:
     )
 
 
+async def _check_counters(stack: Stack, violations: Violations) -> None:
+    """Compare what analytics has counted with the ledger, and its copies with each other."""
+    env = stack.env
+    with books(env["MERCURIA_DATABASE"]) as found:
+        for sentence in wrong_counters(found):
+            violations.add(sentence)
+    copies = await compare_copies(
+        env["MERCURIA_DATABASE"],
+        env["MERCURIA_KAFKA"],
+        env["MERCURIA_REDIS"],
+        int(env["MERCURIA_PARTITIONS"]),
+    )
+    for sentence in copies.differences:
+        violations.add(sentence)
+
+
 async def _all_is_through(stack: Stack) -> None:
-    """Wait until both stages have brought in all, and their outboxes are empty."""
+    """Wait until all stages have brought in all, and their outboxes are empty."""
     database = Database(stack.env["MERCURIA_DATABASE"])
     deadline_s = time.monotonic() + WITHIN_S
     try:
-        for stage, topic in ((projections.STAGE, WALLET_EVENTS), (ledger_tables.STAGE, TRANSACTION_EVENTS)):
+        for stage, topic in STAGES.items():
             while not await _is_through(database, stage, topic, stack.env["MERCURIA_KAFKA"]):
                 if time.monotonic() > deadline_s:
                     raise TrialError(f"The stage {stage} has not brought in all within {WITHIN_S:.0f} s.")

@@ -1,0 +1,44 @@
+"""The stage that counts the ledger's entries in PostgreSQL, and has the counters copied to RocksDB and Redis."""
+
+from functools import partial
+
+from mercuria.adapters.analytics import counters_of
+from mercuria.adapters.analytics_cache import AnalyticsCache
+from mercuria.adapters.analytics_rows import AnalyticsRows
+from mercuria.adapters.analytics_tables import AnalyticsTables
+from mercuria.agents.mirrors import Mirrors
+from mercuria.agents.staging import Staged
+from mercuria.app import app, redis, settings
+from mercuria.streams.cloudevents import read_numbered
+from mercuria.tables.counters import counters
+from mercuria.topics import LEDGER_EVENTS
+
+PACE_S = 0.25
+"""Nobody waits for figures, and what is counted together touches each row once."""
+MAX_ENTRIES = 20_000
+
+tables = AnalyticsTables(settings.database)
+
+
+def _take_written() -> None:
+    mirrors.take(tables.take_written())
+
+
+def _counted() -> dict[int, int]:
+    return {number: place.read for number, place in analytics.here().items()}
+
+
+mirrors = Mirrors(counters, AnalyticsCache(redis), partial(counters_of, settings.database), _counted)
+
+analytics = Staged(
+    LEDGER_EVENTS,
+    tables,
+    AnalyticsRows,
+    read_numbered,
+    says="figures of the ledger",
+    pace_s=PACE_S,
+    max_rows=MAX_ENTRIES,
+    on_written=_take_written,
+)
+
+app.task(mirrors.run)

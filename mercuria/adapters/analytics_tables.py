@@ -1,0 +1,158 @@
+"""Counts the ledger's entries in PostgreSQL: `daily_totals`, `daily_active_wallets` and `user_totals`."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mercuria.adapters.analytics_rows import Added
+from mercuria.adapters.positions import Place
+from mercuria.adapters.postgres import queries
+from mercuria.adapters.projected_rows import timestamp
+from mercuria.adapters.stage_rows import array, hex_of
+from mercuria.adapters.stage_tables import StageTables
+from mercuria.domain.events import Kind
+from mercuria.domain.ledger import Direction
+
+STAGE = "analytics"
+
+MAX_KNOWN_ACTIVE = 200_000
+"""So many active wallets are remembered as written, in all partitions together."""
+
+_SQL = queries("mercuria.adapters", "analytics_tables.sql")
+
+
+class DayCounter(NamedTuple):
+    """What a partition has of a day, a currency and a kind. The day is UTC's, as its number since 1970-01-01."""
+
+    day: int
+    currency: str
+    kind: Kind
+    movements: int
+    volume: int
+
+
+class ActiveWallet(NamedTuple):
+    """A wallet that took part in a transaction on a day; its id without hyphens."""
+
+    day: int
+    currency: str
+    wallet_id: str
+
+
+class UserCounter(NamedTuple):
+    """What a partition has of a user's movements of a currency, a kind and a direction; the id without hyphens."""
+
+    user_id: str
+    currency: str
+    kind: Kind
+    direction: Direction
+    movements: int
+    volume: int
+    last_ms: int
+
+
+class Counters(NamedTuple):
+    """Counters of a partition as they are when the record `after` is counted, as far as they changed since `before`."""
+
+    before: int
+    after: int
+    days: list[DayCounter]
+    active: list[ActiveWallet]
+    users: list[UserCounter]
+
+
+class AnalyticsTables(StageTables[dict[int, Added]]):
+    """The tables of analytics.
+
+    Counting adds to what stands there, in the transaction that moves the place: no entry counts twice, whoever dies.
+    """
+
+    stage = STAGE
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._written: dict[int, Counters] = {}
+        # Most wallets are active more than once a day. It only counts while nobody else has written.
+        self._active: dict[int, set[tuple[int, str, str]]] = {}
+        self._active_at: dict[int, Place] = {}
+
+    def take_written(self) -> dict[int, Counters]:
+        """Return the counters that the last `write` has changed, by partition."""
+        written, self._written = self._written, {}
+        return written
+
+    def _look(self, cursor: Any, places: dict[int, Place]) -> None:
+        too_many = sum(map(len, self._active.values())) > MAX_KNOWN_ACTIVE
+        for partition, place in places.items():
+            if too_many or self._active_at.get(partition) != place:
+                self._active[partition] = set()
+
+    def _write(self, cursor: Any, rows: dict[int, Added]) -> None:
+        written = {
+            number: Counters(added.before.read, added.after.read, [], [], [])
+            for number, added in rows.items()
+        }
+        self._add_days(cursor, rows, written)
+        self._add_active(cursor, rows, written)
+        self._add_users(cursor, rows, written)
+        self._written = written
+        self._active_at.update({number: added.after for number, added in rows.items()})
+
+    def _add_days(self, cursor: Any, rows: Mapping[int, Added], written: Mapping[int, Counters]) -> None:
+        days = [
+            (number, key, total)
+            for number, added in rows.items()
+            for key, total in added.figures.daily.items()
+        ]
+        if not days:
+            return
+        parameters = {
+            "days": array(str(day) for _, (day, _, _), _ in days),
+            "currencies": array(currency for _, (_, currency, _), _ in days),
+            "kinds": array(kind for _, (_, _, kind), _ in days),
+            "partitions": array(str(number) for number, _, _ in days),
+            "counts": array(str(total.count) for _, _, total in days),
+            "volumes": array(str(total.volume) for _, _, total in days),
+        }
+        cursor.execute(_SQL["add_days"], parameters)
+        for number, day, currency, kind, count, volume in cursor:
+            written[number].days.append(DayCounter(day, currency, kind, count, int(volume)))
+
+    def _add_active(self, cursor: Any, rows: Mapping[int, Added], written: Mapping[int, Counters]) -> None:
+        for number, added in rows.items():
+            known = self._active[number]
+            seen = {(day, currency, hex_of(wallet_id)) for day, currency, wallet_id in added.figures.active}
+            written[number].active.extend(ActiveWallet(*each) for each in seen - known)
+            known |= seen
+        new = [(number, each) for number, counters in written.items() for each in counters.active]
+        if new:
+            parameters = {
+                "days": array(str(each.day) for _, each in new),
+                "currencies": array(each.currency for _, each in new),
+                "ids": array(each.wallet_id for _, each in new),
+                "partitions": array(str(number) for number, _ in new),
+            }
+            cursor.execute(_SQL["add_active"], parameters)
+
+    def _add_users(self, cursor: Any, rows: Mapping[int, Added], written: Mapping[int, Counters]) -> None:
+        users = [
+            (number, key, total)
+            for number, added in rows.items()
+            for key, total in added.figures.users.items()
+        ]
+        if not users:
+            return
+        parameters = {
+            "ids": array(hex_of(key[0]) for _, key, _ in users),
+            "currencies": array(key[1] for _, key, _ in users),
+            "kinds": array(key[2] for _, key, _ in users),
+            "directions": array(key[3] for _, key, _ in users),
+            "partitions": array(str(number) for number, _, _ in users),
+            "counts": array(str(total.count) for _, _, total in users),
+            "volumes": array(str(total.volume) for _, _, total in users),
+            "times": array(f'"{timestamp(total.last_ms)}"' for _, _, total in users),
+        }
+        cursor.execute(_SQL["add_users"], parameters)
+        for number, user_id, currency, kind, direction, count, volume, last_ms in cursor:
+            written[number].users.append(
+                UserCounter(user_id, currency, kind, direction, count, int(volume), last_ms)
+            )

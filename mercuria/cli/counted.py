@@ -1,0 +1,164 @@
+"""What analytics has counted: PostgreSQL's counters against the ledger, and their copies against PostgreSQL's."""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import date, timedelta
+from typing import NamedTuple
+
+from mercuria.adapters.analytics import counters_of
+from mercuria.adapters.analytics_cache import DAYS, AnalyticsCache, first_day
+from mercuria.adapters.analytics_tables import Counters
+from mercuria.adapters.books import Books
+from mercuria.adapters.counters import NOWHERE, POSITION_KEY, date_of, is_newer, rows_of
+from mercuria.adapters.redis import connect
+from mercuria.cli.chaos.trial import read_log
+from mercuria.topics import COUNTERS_CHANGELOG
+
+SHOWN = 20
+WITHIN_S = 15.0
+LOOK_EVERY_S = 1.0
+
+Rows = dict[bytes, bytes]
+
+
+class Copies(NamedTuple):
+    """What the comparison of the copies found. `moving` are partitions that never stood still meanwhile."""
+
+    differences: list[str]
+    moving: list[int]
+
+
+def wrong_counters(found: Books) -> list[str]:
+    """Say which counters are not what the ledger's entries add up to, as far as these are counted."""
+    sentences = [
+        f"{day}, {currency}, {kind}, partition {partition}: {movements} with {volume} are counted, and the ledger has"
+        f" {entries} with {sum_}."
+        for day, currency, kind, partition, movements, volume, entries, sum_ in found.all(
+            "wrong_days", limit=SHOWN
+        )
+    ]
+    return sentences + [
+        f"User {user_id}, {currency}, {kind}, {direction}, partition {partition}: {movements} with {volume} are"
+        f" counted, and the ledger has {entries} with {sum_}."
+        for user_id, currency, kind, direction, partition, movements, volume, entries, sum_ in found.all(
+            "wrong_users", limit=SHOWN
+        )
+    ]
+
+
+async def compare_copies(database: str, kafka: str, redis: str, partitions: int) -> Copies:
+    """Compare the counters in RocksDB (as their changelog has them) and in Redis with PostgreSQL's, when these rest.
+
+    Args:
+        database, kafka, redis: where they are.
+
+    Raises:
+        BooksUnavailable, KafkaError, redis.RedisError: one of them is away.
+    """
+    deadline_s = time.monotonic() + WITHIN_S
+    async with _cache(redis) as cache:
+        while True:
+            kept, cached = await _kept(kafka), await cache.positions()
+            days = await _days(cache)
+            counted = {
+                number: await asyncio.to_thread(counters_of, database, number) for number in range(partitions)
+            }
+            behind = {
+                number: counters.after
+                for number, counters in counted.items()
+                if counters.after != _position(kept[number]) or counters.after != cached.get(number, NOWHERE)
+            }
+            if not behind:
+                return Copies(await _differences(counted, kept, days, cache), [])
+            if time.monotonic() > deadline_s:
+                return await _behind(behind, kept, cached, database)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def _behind(
+    behind: Mapping[int, int], kept: Mapping[int, Rows], cached: Mapping[int, int], database: str
+) -> Copies:
+    """Tell the copies that are behind from those that only follow what moves."""
+    moving = [
+        number
+        for number, after in behind.items()
+        if (await asyncio.to_thread(counters_of, database, number)).after != after
+    ]
+    return Copies(
+        [
+            f"Partition {number} is counted up to {after} in PostgreSQL, up to {_position(kept[number])} in RocksDB,"
+            f" and up to {cached.get(number, NOWHERE)} in Redis."
+            for number, after in behind.items()
+            if number not in moving
+        ],
+        moving,
+    )
+
+
+async def _kept(kafka: str) -> dict[int, Rows]:
+    """Return the rows of the workers' tables, from the changelog that these are made of."""
+    kept: defaultdict[int, Rows] = defaultdict(dict)
+    async for record in read_log(kafka, COUNTERS_CHANGELOG):
+        rows = kept[record.partition]
+        old = rows.get(record.key)
+        if old is None or is_newer(record.value, old):
+            rows[record.key] = record.value
+    return kept
+
+
+async def _days(cache: AnalyticsCache) -> dict[int, Rows]:
+    """Return Redis' counters of days, as rows by partition."""
+    rows: defaultdict[int, Rows] = defaultdict(dict)
+    for number in range(DAYS):
+        for partition, counter in await cache.day(first_day() + timedelta(days=number)):
+            rows[partition].update(rows_of(Counters(NOWHERE, NOWHERE, [counter], [], [])))
+    return rows
+
+
+async def _differences(
+    counted: Mapping[int, Counters], kept: Mapping[int, Rows], days: Mapping[int, Rows], cache: AnalyticsCache
+) -> list[str]:
+    """Compare copies that are where PostgreSQL is."""
+    sentences, active = list[str](), defaultdict[tuple[date, str], set[str]](set)
+    first = f"day:{first_day()}".encode()
+    for partition, counters in counted.items():
+        rows = dict(rows_of(counters))
+        recent = {key: value for key, value in rows.items() if key.startswith(b"day:") and key >= first}
+        without_position = {key: value for key, value in kept[partition].items() if key != POSITION_KEY}
+        sentences += _compare(partition, "RocksDB", rows, without_position)
+        sentences += _compare(partition, "Redis", recent, days.get(partition, {}))
+        for each in counters.active:
+            active[date_of(each.day), each.currency].add(each.wallet_id)
+    for (day, currency), ids in active.items():
+        if day >= first_day() and await cache.active(day, currency) != ids:
+            sentences.append(f"{day}, {currency}: Redis has other active wallets than PostgreSQL.")
+    return sentences
+
+
+def _compare(partition: int, where: str, there: Rows, rows: Rows) -> Iterator[str]:
+    for key in there.keys() | rows.keys():
+        if there.get(key) != rows.get(key):
+            yield (
+                f"Partition {partition}, {key.decode()}: {_text(rows.get(key))} in {where},"
+                f" and {_text(there.get(key))} in PostgreSQL."
+            )
+
+
+def _text(value: bytes | None) -> str:
+    return "missing" if value is None else value.decode()
+
+
+def _position(rows: Rows) -> int:
+    return int(rows.get(POSITION_KEY, NOWHERE))
+
+
+@asynccontextmanager
+async def _cache(url: str) -> AsyncIterator[AnalyticsCache]:
+    redis = connect(url)
+    try:
+        yield AnalyticsCache(redis)
+    finally:
+        await redis.aclose()

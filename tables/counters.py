@@ -1,0 +1,84 @@
+"""What analytics has counted: each partition's counters, with the position up to which entries are part of them.
+
+PostgreSQL counts (`adapters.analytics_tables`); these are its counters as a worker has them at hand, so that Redis can
+be filled again without asking it. They are absolute, so it does not matter how often they are written.
+"""
+
+from collections.abc import Iterator
+from datetime import date
+from itertools import islice, takewhile
+from typing import cast
+
+import rocksdict
+
+from mercuria.adapters.analytics_tables import ActiveWallet, Counters, DayCounter, UserCounter
+from mercuria.adapters.counters import NOWHERE, POSITION_KEY, Row, counter_of, is_newer, rows_of
+from mercuria.app import app, settings
+from mercuria.streams.batch_table import BatchTable
+
+ROWS_AT_ONCE = 10_000
+
+
+class CountersTable(BatchTable):
+    """The counters of all partitions that this worker owns."""
+
+    keeps_wal = False
+
+    def __init__(self) -> None:
+        super().__init__(app, name="counters", partitions=settings.partitions, help="What analytics counts.")
+
+    def position(self, partition: int) -> int:
+        """Return the offset of the last ledger event that is counted; `NOWHERE` where nothing is known."""
+        value = self.read(partition, [POSITION_KEY])[0]
+        return NOWHERE if value is None else int(value)
+
+    async def put(self, partition: int, counters: Counters) -> bool:
+        """Write counters.
+
+        Returns:
+            False where some that have changed before are missing; nothing is written then.
+
+        Raises:
+            StragglerError: somebody else has written.
+        """
+        async with self.lock(partition):
+            position = self.position(partition)
+            if counters.after <= position:
+                return True
+            if counters.before > position:
+                return False
+            rows = rows_of(counters)
+            while chunk := list(islice(rows, ROWS_AT_ONCE)):
+                await self._put(partition, chunk)
+            # Last: until then, the chunks are counters that are newer than the position says.
+            await self._put(partition, [(POSITION_KEY, b"%d" % counters.after)])
+            return True
+
+    async def _put(self, partition: int, rows: list[Row]) -> None:
+        offset = await self.append(partition, rows)
+        self.write(partition, rows, offset)
+
+    def since(self, partition: int, day: date) -> Counters:
+        """Return the counters of days from `day` on; those of users are left out."""
+        # First the position: what is written meanwhile is newer, and comes again.
+        counters = Counters(NOWHERE, self.position(partition), [], [], [])
+        for counter in self._counters(partition, f"day:{day}", "day;"):
+            counters.days.append(cast(DayCounter, counter))
+        for counter in self._counters(partition, f"active:{day}", "active;"):
+            counters.active.append(cast(ActiveWallet, counter))
+        return counters
+
+    def _counters(
+        self, partition: int, first: str, end: str
+    ) -> Iterator[DayCounter | ActiveWallet | UserCounter]:
+        database = cast(rocksdict.Rdict, self.store._db_for_partition(partition))
+        rows = cast(Iterator[Row], database.items(from_key=first.encode()))
+        yield from map(counter_of, takewhile(lambda row: row[0] < end.encode(), rows))
+
+    def supersedes(self, key: bytes, new: bytes, old: bytes) -> bool:
+        """Tell whether a counter, or a position, is not older than another one."""
+        return is_newer(new, old)
+
+
+counters = CountersTable()
+app.tables.add(counters)

@@ -1,0 +1,118 @@
+"""Analytics counts each entry of the ledger once, however they come, and whoever dies."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from random import Random, randrange
+
+import pytest
+
+from mercuria.adapters.analytics import counters_of
+from mercuria.adapters.analytics_rows import AnalyticsRows
+from mercuria.adapters.analytics_tables import AnalyticsTables, Counters
+from mercuria.adapters.books import books
+from mercuria.adapters.counters import rows_of
+from mercuria.adapters.stage_rows import MissingEventError, Told
+from mercuria.domain.ledger import Entry
+from tests.projections.test_ledger_reads import Books
+
+Log = dict[int, list[Told]]
+"""By partition, the records of the ledger topic."""
+
+
+@pytest.fixture
+def random() -> Random:
+    """Return chance, and say its seed."""
+    seed = randrange(2**32)
+    print(f"seed {seed}")
+    return Random(seed)
+
+
+@pytest.fixture
+def tables(url: str) -> Iterator[list[AnalyticsTables]]:
+    """Return the tables, as two workers write them."""
+    opened = [AnalyticsTables(url), AnalyticsTables(url)]
+    yield opened
+    for each in opened:
+        each.close()
+
+
+def log_of(books: Books) -> Log:
+    """Return the records that tell of entries; some come twice."""
+    entries: defaultdict[int, list[Entry]] = defaultdict(list)
+    for partition, entry in reversed(books.entries):
+        entries[partition].append(entry)
+    log: Log = {}
+    for partition, of_partition in entries.items():
+        told = [*of_partition[:3], *of_partition]
+        log[partition] = [Told(entry, entry.occurred_at_ms, offset) for offset, entry in enumerate(told)]
+    return log
+
+
+def count(
+    tables: AnalyticsTables, log: Log, until: dict[int, int], *, dies: bool = False
+) -> dict[int, Counters]:
+    """Count what follows where the tables are, up to an offset by partition; perhaps die before it is kept."""
+    places = tables.begin(sorted(log))
+    rows = AnalyticsRows(places)
+    for partition in places:
+        rows.take(partition, log[partition][: until[partition]])
+    if dies:
+        tables.close()
+        return {}
+    tables.write(rows.texts(), rows.moved)
+    return tables.take_written()
+
+
+def recounted(url: str) -> list[object]:
+    """Return what differs from a recount over the ledger's entries."""
+    with books(url) as found:
+        return [*found.all("wrong_days", limit=20), *found.all("wrong_users", limit=20)]
+
+
+def test_every_figure_is_what_a_recount_says(random: Random, url: str, tables: list[AnalyticsTables]) -> None:
+    made = Books(random, url)
+    made.add(150)
+    log = log_of(made)
+    until = dict.fromkeys(log, 0)
+    copies: dict[int, dict[bytes, bytes]] = defaultdict(dict)
+    while any(until[partition] < len(log[partition]) for partition in log):
+        for partition, told in log.items():
+            until[partition] = min(until[partition] + random.randrange(40), len(told))
+        worker = random.choice(tables)
+        if random.random() < 0.3:
+            count(worker, log, until, dies=True)
+        for partition, counters in count(worker, log, until).items():
+            copies[partition].update(rows_of(counters))
+        assert recounted(url) == []
+    # What was told on the way adds up to what stands there.
+    for partition in log:
+        assert copies[partition] == dict(rows_of(counters_of(url, partition)))
+        assert any(copies[partition])
+
+
+def test_an_entry_that_is_missing_is_not_passed_over(
+    random: Random, url: str, tables: list[AnalyticsTables]
+) -> None:
+    made = Books(random, url)
+    made.add(20)
+    log = log_of(made)
+    partition = next(iter(log))
+    del log[partition][6]
+    with pytest.raises(MissingEventError):
+        count(tables[0], log, {number: len(told) for number, told in log.items()})
+
+
+def test_a_recount_finds_what_was_changed(random: Random, url: str, tables: list[AnalyticsTables]) -> None:
+    made = Books(random, url)
+    made.add(20)
+    log = log_of(made)
+    count(tables[0], log, {number: len(told) for number, told in log.items()})
+    assert recounted(url) == []
+    with tables[0]._connection as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE daily_totals SET volume = volume + 1 WHERE day = (SELECT min(day) FROM daily_totals)"
+        )
+        cursor.execute("UPDATE user_totals SET count = count + 1")
+    with books(url) as found:
+        assert found.all("wrong_days", limit=20)
+        assert found.all("wrong_users", limit=20)

@@ -1,0 +1,174 @@
+"""Figures of the ledger: of each day, and of each user."""
+
+from typing import Annotated
+from uuid import UUID
+
+from msgspec import Meta, Struct, field
+
+from mercuria.adapters.analytics import Analytics, DailyMetrics, Sum, UserCurrency
+from mercuria.adapters.analytics_cache import AnalyticsCache
+from mercuria.adapters.counters import date_of
+from mercuria.adapters.postgres import DatabaseUnavailable
+from mercuria.adapters.problems import Problem
+from mercuria.adapters.redis import UNAVAILABLE
+from mercuria.app import database, redis, settings
+from mercuria.domain.analytics import DAY_MS
+from mercuria.domain.commands import CurrencyCode
+from mercuria.streams.cloudevents import rfc3339
+from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
+from mercuria.web.moments import Moment, now_ms, read_period
+from mercuria.web.reading import soon
+from mercuria.web.representations import Currency, MinorUnits, Time
+
+DAYS = 30
+MAX_DAYS = 366
+
+analytics = Analytics(database)
+cache = AnalyticsCache(redis)
+
+
+class DailyQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which days to show: those that have begun at `from` or later, and before `to`. Without, the last 30."""
+
+    from_: Moment | None = field(name="from", default=None)
+    to: Moment | None = None
+    currency: CurrencyCode | None = None
+
+
+class SumBody(Struct, frozen=True):
+    """How many there were, and their amounts together."""
+
+    count: int
+    volume: MinorUnits
+
+
+class DailyRow(Struct, frozen=True):
+    """What was completed on a day (in UTC) in a currency. `active_wallets` took part in at least one movement."""
+
+    date: Annotated[str, Meta(extra_json_schema={"format": "date"})]
+    currency: Currency
+    deposits: SumBody
+    withdrawals: SumBody
+    transfers: SumBody
+    active_wallets: int
+
+
+class DailyBody(Struct, frozen=True):
+    """Days by date and currency. A day on which nothing was completed has no row."""
+
+    data: list[DailyRow]
+
+
+class UserCurrencyBody(Struct, frozen=True):
+    """A user's completed movements of a currency, and the balance of all wallets of it after them.
+
+    A transfer between two of the user's own wallets counts on both sides.
+    """
+
+    currency: Currency
+    balance: MinorUnits
+    deposits: SumBody
+    withdrawals: SumBody
+    transfers_in: SumBody
+    transfers_out: SumBody
+    volume_in: MinorUnits
+    volume_out: MinorUnits
+    last_activity_at: Time
+
+
+class UserBody(Struct, frozen=True):
+    """A user's snapshot. `last_activity_at` is null where nothing was moved yet."""
+
+    user_id: UUID
+    last_activity_at: Time | None
+    currencies: list[UserCurrencyBody]
+
+
+@endpoint(
+    "GET",
+    "/api/v1/metrics/daily",
+    access=OPERATOR,
+    query=DailyQuery,
+    answers={200: DailyBody},
+    problems=("invalid_period", "too_many_days", "database_unavailable"),
+)
+async def get_daily(call: Call) -> Answer | Problem:
+    """Tell what was completed on each day, by currency. It is counted a moment after it is in the ledger."""
+    query: DailyQuery = call.query
+    period = read_period(query.from_, query.to)
+    if isinstance(period, Problem):
+        return period
+    today = now_ms() // DAY_MS
+    until = today + 1 if period.until_ms is None else min(-(-period.until_ms // DAY_MS), today + 1)
+    since = until - DAYS if period.since_ms is None else -(-period.since_ms // DAY_MS)
+    if until - since > MAX_DAYS:
+        return Problem("too_many_days")
+    first, last = date_of(since), date_of(until)
+    try:
+        async with soon():
+            found = await analytics.daily(first, last, query.currency)
+    except DatabaseUnavailable:
+        try:
+            cached = await cache.daily(first, last, range(settings.partitions))
+        except UNAVAILABLE:
+            cached = None
+        if cached is None:
+            return Problem("database_unavailable")
+        found = [each for each in cached if query.currency in (None, each.currency)]
+    return Answer(DailyBody([_daily_row(each) for each in found]))
+
+
+@endpoint(
+    "GET",
+    "/api/v1/metrics/users/{user_id}",
+    answers={200: UserBody},
+    problems=("not_yours", "user_not_found", "database_unavailable"),
+)
+async def get_user(call: Call) -> Answer | Problem:
+    """Sum up what was completed in a user's wallets: one's own, or anybody's for an operator."""
+    user_id = call.path["user_id"]
+    is_own = user_id == call.caller.id
+    if not is_own and call.caller.role != "operator":
+        return Problem("not_yours")
+    try:
+        async with soon():
+            found = await analytics.user(user_id)
+            if not found and not is_own and not await analytics.is_known(user_id):
+                return Problem("user_not_found")
+    except DatabaseUnavailable:
+        return Problem("database_unavailable")
+    last_ms = max((each.last_activity_ms for each in found), default=None)
+    return Answer(
+        UserBody(
+            user_id, None if last_ms is None else rfc3339(last_ms), [_currency_body(each) for each in found]
+        )
+    )
+
+
+def _daily_row(day: DailyMetrics) -> DailyRow:
+    return DailyRow(
+        day.day.isoformat(),
+        day.currency,
+        _sum(day.deposits),
+        _sum(day.withdrawals),
+        _sum(day.transfers),
+        day.active_wallets,
+    )
+
+
+def _currency_body(found: UserCurrency) -> UserCurrencyBody:
+    return UserCurrencyBody(
+        found.currency,
+        found.balance,
+        _sum(found.deposits),
+        _sum(found.withdrawals),
+        _sum(found.transfers_in),
+        _sum(found.transfers_out),
+        found.volume_in,
+        found.volume_out,
+        rfc3339(found.last_activity_ms),
+    )
+
+
+def _sum(found: Sum) -> SumBody:
+    return SumBody(found.movements, found.volume)
