@@ -10,6 +10,7 @@ It shares no state with the agents: what it knows, it has from the log alone.
 """
 
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from struct import Struct as Packing
 from typing import NamedTuple, cast
 from uuid import UUID
@@ -42,6 +43,11 @@ _encode_body = msgspec.msgpack.Encoder(uuid_format="bytes").encode
 _RECEIPT = Packing(">qqq")
 _LEGS = (Credit, Refund, Forwarded)
 
+UNANSWERED = "Command {} was never answered."
+UNASKED = "Event {} answers nothing: no command there calls for one."
+REUSED = "Command {}: whether its id was used before was told wrong."
+LOST = "Command {}, in another partition than its wallet's, got lost."
+
 
 class _Envelope(Struct):
     id: str
@@ -51,17 +57,29 @@ _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
 class Violations:
-    """What is wrong: the first sentences, and how many there are in all."""
+    """What is wrong: the first sentences, and how many there are in all.
 
-    def __init__(self) -> None:
+    Args:
+        tell: hears of each sentence that is kept, at once.
+    """
+
+    def __init__(self, tell: Callable[[str], None] = lambda _: None) -> None:
         self.count = 0
         self.sentences: list[str] = []
+        self._tell = tell
 
     def add(self, sentence: str) -> None:
         """Note one violation."""
         self.count += 1
         if len(self.sentences) < MAX_VIOLATIONS:
             self.sentences.append(sentence)
+            self._tell(sentence)
+
+    def take_over(self, count: int, sentences: Sequence[str]) -> None:
+        """Note what somebody else has found: `count` violations, of which the first ones are told in words."""
+        for sentence in sentences:
+            self.add(sentence)
+        self.count += count - len(sentences)
 
 
 class WalletState(Struct):
@@ -115,6 +133,7 @@ class Auditor:
         partitions: how many the topics have.
         seal: the installation's, to tell forged legs; without it, all legs are taken for genuine.
         receipts_lifetime_ms: how long a command id is remembered.
+        violations: where what is wrong is noted.
     """
 
     def __init__(
@@ -122,8 +141,9 @@ class Auditor:
         partitions: int,
         seal: Seal | None = None,
         receipts_lifetime_ms: int = DEFAULT_RECEIPTS_LIFETIME_MS,
+        violations: Violations | None = None,
     ) -> None:
-        self.violations = Violations()
+        self.violations = violations or Violations()
         self.answers = Answers(partitions, seal, receipts_lifetime_ms)
         self.money = Money(self.violations)
         self.events = 0
@@ -156,11 +176,16 @@ class Auditor:
                 f"Event {partition}-{event.offset} was repeated at offset {offset} with another content."
             )
 
+    def look(self) -> None:
+        """Note what is wrong for good, while the logs go on: where both have been read, and the sums at any moment."""
+        self.answers.settle(self.violations)
+        self.money.check_sums(self.violations)
+
     def report(self) -> Audit:
         """Say what was found up to here, as if the logs ended here."""
         open_ends = Violations()
         self.answers.close(open_ends)
-        totals = self.money.close(open_ends)
+        self.money.close(open_ends)
         distinct = sum(len(seen) for seen in self._contents.values())
         return Audit(
             commands=self.answers.commands,
@@ -170,7 +195,7 @@ class Auditor:
             transfers=self.money.transfers,
             refunds=self.money.refunds,
             wallets=len(self.wallets),
-            totals=totals,
+            totals=self.money.totals,
             violation_count=self.violations.count + open_ends.count,
             violations=(self.violations.sentences + open_ends.sentences)[:MAX_VIOLATIONS],
         )
@@ -220,12 +245,16 @@ class Answers:
         self._unasked: set[tuple[int, int]] = set()
         self._reused: set[tuple[int, int]] = set()
         self._unforwarded: set[tuple[int, int]] = set()
+        # Up to which offset each side has come in each partition.
+        self._asked_to: dict[int, int] = {}
+        self._answered_to: dict[int, int] = {}
         self._origins: dict[tuple[int, int], int] = {}
         self._receipts: defaultdict[int, dict[int, bytes]] = defaultdict(dict)
 
     def ask(self, asked: _Asked) -> None:
         """Take a record of the command topic."""
         self._was_fed = True
+        self._asked_to[asked.partition] = asked.offset
         command = read_command(asked.value)
         kind = type(command)
         if kind is Unreadable:
@@ -238,6 +267,7 @@ class Answers:
     def answer(self, partition: int, offset: int, code: Code | None) -> None:
         """Take an event that was not there before; `code` is a rejection's."""
         place = (partition, offset)
+        self._answered_to[partition] = max(offset, self._answered_to.get(partition, -1))
         if place in self._unanswered:
             self._unanswered.remove(place)
         else:
@@ -246,18 +276,27 @@ class Answers:
             # Both sides put it in; who comes second takes it out.
             self._reused ^= {place}
 
+    def settle(self, violations: Violations) -> None:
+        """Say once what is missing up to where both logs have been read: a partition is answered in its order."""
+        ends = {
+            partition: min(offset, self._answered_to.get(partition, -1))
+            for partition, offset in self._asked_to.items()
+        }
+        for places, sentence in self._open_places():
+            settled = {place for place in places if place[1] <= ends.get(place[0], -1)}
+            _tell_of(settled, sentence, violations)
+            places -= settled
+
     def close(self, violations: Violations) -> None:
         """Say what is missing at the end of the logs."""
         if not self._was_fed:
             return
-        for partition, offset in sorted(self._unanswered):
-            violations.add(f"Command {partition}-{offset} was never answered.")
-        for partition, offset in sorted(self._unasked):
-            violations.add(f"Event {partition}-{offset} answers nothing: no command there calls for one.")
-        for partition, offset in sorted(self._unforwarded):
-            violations.add(f"Command {partition}-{offset}, in another partition than its wallet's, got lost.")
-        for partition, offset in sorted(self._reused):
-            violations.add(f"Command {partition}-{offset}: whether its id was used before was told wrong.")
+        for places, sentence in self._open_places():
+            _tell_of(places, sentence, violations)
+        _tell_of(self._unforwarded, LOST, violations)
+
+    def _open_places(self) -> tuple[tuple[set[tuple[int, int]], str], ...]:
+        return (self._unanswered, UNANSWERED), (self._unasked, UNASKED), (self._reused, REUSED)
 
     def _ask_client(self, asked: _Asked, command: ClientCommand) -> None:
         if asked.key != self._homes.of(command.wallet_id).key:
@@ -309,6 +348,11 @@ class Answers:
             self._unanswered.add(place)
 
 
+def _tell_of(places: set[tuple[int, int]], sentence: str, violations: Violations) -> None:
+    for partition, offset in sorted(places):
+        violations.add(sentence.format(f"{partition}-{offset}"))
+
+
 class _Transfer(NamedTuple):
     """What the events of one transfer have in common. Its id may be another one's when receipts have expired."""
 
@@ -344,19 +388,26 @@ class Money:
             )
         wallet.version, wallet.balance, wallet.status = event.version, event.balance, event.status
 
-    def close(self, violations: Violations) -> dict[str, Totals]:
-        """Say what is open at the end of the logs, and return each currency's totals."""
-        for transfer, count in self._open.items():
-            what = "debited and never ended" if count > 0 else "ended twice, or undebited"
-            violations.add(f"Transfer {transfer.id} of {transfer.amount} {transfer.currency} is {what}.")
-        totals = {currency: self._totals(currency) for currency in sorted(self._flows)}
-        for currency, total in totals.items():
+    @property
+    def totals(self) -> dict[str, Totals]:
+        """Each currency's money, after all events so far."""
+        return {currency: self._totals(currency) for currency in sorted(self._flows)}
+
+    def check_sums(self, violations: Violations) -> None:
+        """Say which currency's money is not conserved: it is after every event, in whatever order they come."""
+        for currency, total in self.totals.items():
             if not total.is_conserved:
                 violations.add(
                     f"{currency} is not conserved: {total.balances} in wallets and {total.in_flight} in flight,"
                     f" from {total.deposits} deposited and {total.withdrawals} withdrawn."
                 )
-        return totals
+
+    def close(self, violations: Violations) -> None:
+        """Say what is open at the end of the logs, and whether the sums are right."""
+        for transfer, count in self._open.items():
+            what = "debited and never ended" if count > 0 else "ended twice, or undebited"
+            violations.add(f"Transfer {transfer.id} of {transfer.amount} {transfer.currency} is {what}.")
+        self.check_sums(violations)
 
     def _totals(self, currency: str) -> Totals:
         flows = self._flows[currency]

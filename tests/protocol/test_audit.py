@@ -1,6 +1,7 @@
 """The auditor finds what it is there for: each way to spoil a log is told."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, islice
 from random import Random
 from typing import Any
@@ -44,16 +45,44 @@ def scattered(random: Random) -> Iterator[tuple[ClientCommand, int]]:
 def audit(world: World, events: Events, *, with_commands: bool = True) -> Audit:
     """Audit a world's commands and some events."""
     auditor = Auditor(PARTITIONS, Seal(bytes(32)), LIFETIME_MS)
+    for take in chain(told(auditor, events), asked(auditor, world) if with_commands else ()):
+        take()
+    return auditor.report()
+
+
+def audit_meanwhile(world: World, events: Events, random: Random) -> Auditor:
+    """Let an auditor have both logs at once, now of the one and now of the other, and look all the time."""
+    auditor = Auditor(PARTITIONS, Seal(bytes(32)), LIFETIME_MS)
+    logs = [list(told(auditor, events)), list(asked(auditor, world))]
+    while any(logs):
+        log = random.choice([log for log in logs if log])
+        some = random.randint(1, 50)
+        for take in log[:some]:
+            take()
+        del log[:some]
+        auditor.look()
+    return auditor
+
+
+def told(auditor: Auditor, events: Events) -> Iterator[Callable[[], None]]:
+    """Yield what lets an auditor have each event."""
     offsets = [0] * PARTITIONS
     for partition, record in events:
-        auditor.take_event(partition, offsets[partition], record.value, key=record.key)
+        yield partial(auditor.take_event, partition, offsets[partition], record.value, key=record.key)
         offsets[partition] += 1
-    for log in world.logs if with_commands else []:
-        for asked in log:
-            auditor.take_command(
-                asked.partition, asked.offset, asked.value, key=asked.key, time_ms=asked.timestamp
-            )
-    return auditor.report()
+
+
+def asked(auditor: Auditor, world: World) -> Iterator[Callable[[], None]]:
+    """Yield what lets an auditor have each command."""
+    for record in chain.from_iterable(world.logs):
+        yield partial(
+            auditor.take_command,
+            record.partition,
+            record.offset,
+            record.value,
+            key=record.key,
+            time_ms=record.timestamp,
+        )
 
 
 def index_of(events: Events, words: bytes) -> int:
@@ -168,6 +197,42 @@ def test_what_is_wrong_is_told(name: str) -> None:
         do(events)
         found = audit(world, events)
         assert any(words in sentence for sentence in found.violations), found.violations
+
+
+def test_nothing_is_wrong_in_the_middle_of_a_log_as_it_should_be() -> None:
+    for seed in seeds():
+        auditor = audit_meanwhile(*log_of(seed), Random(seed))
+        assert auditor.violations.sentences == [] and auditor.report().is_clean
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a deposit is lost",
+        "a rejection is lost",
+        "a deposit brings more",
+        "a reused id is refused for another reason",
+    ],
+)
+def test_what_is_wrong_for_good_is_told_before_the_log_ends(name: str) -> None:
+    do, words = SPOILED[name]
+    for seed in seeds():
+        world, events = log_of(seed)
+        do(events)
+        auditor = audit_meanwhile(world, events, Random(seed))
+        assert any(words in sentence for sentence in auditor.violations.sentences)
+
+
+def test_an_event_that_answers_nothing_is_told_as_soon_as_both_logs_are_past_it() -> None:
+    for seed in seeds():
+        world, events = log_of(seed)
+        # Nobody has asked for what this one answers.
+        _, record = events[index_of(events, DEPOSIT)]
+        answered = msgspec.json.decode(record.value)["data"]["offset"]
+        partition = events[index_of(events, DEPOSIT)][0]
+        world.logs[partition] = [each for each in world.logs[partition] if each.offset != answered]
+        auditor = audit_meanwhile(world, events, Random(seed))
+        assert f"Event {partition}-{answered} answers nothing" in " ".join(auditor.violations.sentences)
 
 
 def test_many_violations_are_counted_and_the_first_are_told() -> None:
