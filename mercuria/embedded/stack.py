@@ -123,6 +123,11 @@ class Stack:
         return [*self.servers, *self.workers]
 
     @property
+    def failure(self) -> StackError | None:
+        """Why it was given up, where a part has died again and again."""
+        return self._failure
+
+    @property
     def url(self) -> str:
         """Where the HTTP API is."""
         return self.env["MERCURIA_URL"]

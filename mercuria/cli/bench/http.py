@@ -20,23 +20,22 @@ from typing import Any, Literal
 from uuid import UUID
 
 import click
-import psutil
 from rich.console import Console
 from rich.table import Table
 
 from mercuria.adapters.tokens import Caller, Role, Tokens
 from mercuria.cli.bench import bench, http_load
 from mercuria.cli.bench.http_load import Outcome, Plan
-from mercuria.cli.bench.measuring import family_cpu_s
+from mercuria.cli.bench.measuring import family_cpu_s, family_rss_bytes
 from mercuria.cli.bench.pgbench import CLIENTS, THREADS, PgbenchError, pgbench_database, pgbench_tps
-from mercuria.cli.bench.stacks import bench_stack, own_environ, pid_of, profiling
+from mercuria.cli.bench.stacks import bench_stack, pid_of, profiling
 from mercuria.cli.bench.workload import CURRENCY, FUNDS
+from mercuria.cli.chaos import own_environ
 from mercuria.config import Settings
 from mercuria.domain.commands import ClientCommand, Deposit, OpenWallet
 from mercuria.embedded.errors import StackError
 from mercuria.embedded.ports import LOOPBACK
 from mercuria.embedded.stack import Stack
-from mercuria.embedded.worker import Worker
 from mercuria.streams.client import command_producer
 
 TOKEN_MINUTES = 24 * 60
@@ -351,7 +350,7 @@ class _Bench:
             max_ms=outcome.max_ms,
             others=outcome.others,
             cpu_s={name: after[name] - before[name] for name in after} | {"load": outcome.cpu_s},
-            memory_mib=max(_memory_bytes(worker) for worker in self._stack.workers) / 2**20,
+            memory_mib=max(family_rss_bytes(pid_of(worker)) for worker in self._stack.workers) / 2**20,
         )
 
     def _load(self, plan: Plan) -> Outcome:
@@ -437,10 +436,6 @@ class _Bench:
         except PgbenchError as error:
             raise click.ClickException(str(error)) from error
         return Pgbench(scale, tps, statistics.median(tps))
-
-
-def _memory_bytes(worker: Worker) -> int:
-    return int(psutil.Process(pid_of(worker)).memory_info().rss)
 
 
 def _listed(others: dict[str, int]) -> str:

@@ -88,6 +88,18 @@ def family_cpu_s(pid: int) -> float:
     return taken
 
 
+def family_rss_bytes(pid: int) -> int:
+    """Return the memory of a process and its children. What they share counts once, as it is there once."""
+    process = psutil.Process(pid)
+    own_bytes, shared_bytes = 0, [0]
+    for each in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            memory = each.memory_info()
+            shared_bytes.append(getattr(memory, "shared", 0))  # Linux tells it.
+            own_bytes += memory.rss - shared_bytes[-1]
+    return own_bytes + max(shared_bytes)
+
+
 def _cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system + times.children_user + times.children_system)

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mercuria.cli.bench import bench
-from mercuria.cli.bench.measuring import STALLED_AFTER_S, bytes_on_disk, family_cpu_s
+from mercuria.cli.bench.measuring import STALLED_AFTER_S, bytes_on_disk, family_cpu_s, family_rss_bytes
 from mercuria.cli.bench.pgbench import CLIENTS, PgbenchError, pgbench_database, pgbench_tps
 from mercuria.cli.bench.stacks import bench_stack, pid_of, profiling
 from mercuria.cli.bench.workload import Workload
@@ -256,7 +256,7 @@ class _Bench:
             lag=lag,
             caught_up_after_s=caught_up_after_s,
             cpu_s=used_s,
-            memory_mib={part.name: _memory_bytes(part) / 2**20 for part in self._stack.parts},
+            memory_mib={part.name: family_rss_bytes(pid_of(part)) / 2**20 for part in self._stack.parts},
             postgres_bytes_per_transfer=(_size_bytes(database) - size) / all_transfers,
             kafka_bytes_per_transfer=(bytes_on_disk(kafka, topics) - written) / all_transfers,
         )
@@ -296,15 +296,6 @@ def _rows(database: Any) -> dict[str, int]:
 
 def _size_bytes(database: Any) -> int:
     return int(one(database, "SELECT pg_database_size(current_database())"))
-
-
-def _memory_bytes(part: Any) -> int:
-    process = psutil.Process(pid_of(part))
-    return sum(
-        int(each.memory_info().rss)
-        for each in (process, *process.children(recursive=True))
-        if each.is_running()
-    )
 
 
 def _table(report: Report) -> Table:

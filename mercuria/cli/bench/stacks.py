@@ -1,6 +1,5 @@
 """The stacks that benchmarks measure: their own, apart from any installation, and with workers that may be profiled."""
 
-import os
 import pstats
 import sys
 import time
@@ -14,7 +13,7 @@ import psutil
 from rich.console import Console
 
 from mercuria.cli.bench import profiled
-from mercuria.cli.chaos import KEPT_VARIABLES
+from mercuria.cli.chaos import own_environ
 from mercuria.cli.preparing import prepare
 from mercuria.embedded.part import Part
 from mercuria.embedded.ports import free_port
@@ -50,15 +49,6 @@ def bench_stack(
         worker_command=profiled_worker if profile_file else WORKER_COMMAND,
         environ=own_environ() | dict(environ),
     )
-
-
-def own_environ() -> dict[str, str]:
-    """Return the environment without an installation's settings: this stack is none."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("MERCURIA_") or name in KEPT_VARIABLES
-    }
 
 
 def pid_of(part: Part) -> int:

@@ -7,7 +7,7 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -31,18 +31,37 @@ PARTITIONS = 8
 KEPT_VARIABLES = ("MERCURIA_CACHE_DIR", "MERCURIA_LOG_LEVEL")
 """Of an installation's settings, these alone hold for the trial: it never touches an installation that exists."""
 
+Tell = Callable[[str], None]
+"""Hears of what happens, a sentence at a time."""
+
+
+Options = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def trial_options(seed_help: str) -> Options:
+    """Return what adds the options of all that breaks a stack of its own."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for option in (
+            click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+            click.option(
+                "--data-dir",
+                type=click.Path(),
+                expose_value=False,  # As `cli.options.data_dir_option`, for another purpose.
+                help="A directory that is empty or does not exist, and is kept. Default: a temporary one.",
+            ),
+            click.option("--seed", type=int, help=seed_help),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add what all trials have in common."""
+    """Add what the trials on the log alone have in common."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-        click.option(
-            "--data-dir",
-            type=click.Path(),
-            expose_value=False,  # As `cli.options.data_dir_option`, for another purpose.
-            help="A directory that is empty or does not exist, and is kept. Default: a temporary one.",
-        ),
-        click.option("--seed", type=int, help="Repeats the commands and moments of an earlier run."),
+        trial_options("Repeats the commands and moments of an earlier run."),
         click.option(
             "--rate", type=click.IntRange(1), default=1500, show_default=True, help="Commands a second."
         ),
@@ -94,16 +113,9 @@ def _conduct(
     seed: int | None,
     as_json: bool,
 ) -> None:
-    # What its clients say of a Kafka that was killed on purpose.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    console = Console(stderr=as_json, highlight=False, markup=False, soft_wrap=True)
-    seed = secrets.randbelow(2**32) if seed is None else seed
-
-    def tell(sentence: str) -> None:
-        # What follows in other lines is the log of a part that was killed on purpose.
-        console.print(sentence.splitlines()[0].partition("; the last lines of")[0])
-
-    tell(f"Seed {seed}.")
+    console = progress_console(as_json)
+    tell = teller(console)
+    seed = told_seed(seed, tell)
     try:
         with trial_directory() as directory, fresh_stack(directory, workers, tell) as stack:
             trial = Trial(stack, seed=seed, commands=commands, rate_per_s=rate, tell=tell)
@@ -115,19 +127,47 @@ def _conduct(
     sys.exit(0 if outcome.is_clean and not stages.violation_count else 1)
 
 
-def fresh_stack(
-    directory: Path,
-    workers: int,
-    tell: Callable[[str], None],
-    settings: Mapping[str, str] = MappingProxyType({}),
-    **more: Any,
-) -> Stack:
-    """Return a stack for a trial: of its own servers, on free ports, in a new directory, with some settings."""
-    environ = {
+def progress_console(as_json: bool) -> Console:
+    """Return where it is told what happens: beside what is printed in the end, where that is JSON."""
+    # What its clients say of a Kafka that was killed on purpose.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    return Console(stderr=as_json, highlight=False, markup=False, soft_wrap=True)
+
+
+def teller(console: Console) -> Tell:
+    """Return what tells sentences, one in a line."""
+
+    def tell(sentence: str) -> None:
+        # What follows in other lines is the log of a part that was killed on purpose.
+        console.print(sentence.splitlines()[0].partition("; the last lines of")[0])
+
+    return tell
+
+
+def told_seed(seed: int | None, tell: Tell) -> int:
+    """Return a seed, a new one where none was given, and say it."""
+    chosen = secrets.randbelow(2**32) if seed is None else seed
+    tell(f"Seed {chosen}.")
+    return chosen
+
+
+def own_environ() -> dict[str, str]:
+    """Return the environment without an installation's settings: this stack is none."""
+    return {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("MERCURIA_") or name in KEPT_VARIABLES
     }
+
+
+def fresh_stack(
+    directory: Path,
+    workers: int,
+    tell: Tell,
+    settings: Mapping[str, str] = MappingProxyType({}),
+    **more: Any,
+) -> Stack:
+    """Return a stack for a trial: of its own servers, on free ports, in a new directory, with some settings."""
     return Stack(
         directory,
         workers=workers,
@@ -135,7 +175,7 @@ def fresh_stack(
         partitions=PARTITIONS,
         prepare=prepare,
         on_progress=tell,
-        environ=environ | dict(settings),
+        environ=own_environ() | dict(settings),
         **more,
     )
 
@@ -191,15 +231,33 @@ def _show(outcome: Outcome, stages: StagesAudit, as_json: bool) -> None:
         found = {**msgspec.to_builtins(outcome), "stages": msgspec.to_builtins(stages)}
         click.echo(json.dumps(found, indent=1))
         return
+    show_figures(figures, outcome.audit.violations + stages.violations)
+
+
+def show_figures(figures: Mapping[str, object], sentences: Sequence[str]) -> None:
+    """Print figures in a table, and below it sentences."""
     table = Table.grid(padding=(0, 2))
     for name, value in figures.items():
         table.add_row(name, str(value))
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(table)
-    for sentence in outcome.audit.violations + stages.violations:
+    for sentence in sentences:
         console.print(sentence)
 
 
 from mercuria.cli.chaos import http  # noqa: E402  registers itself with the group above
 
-__all__ = ["KEPT_VARIABLES", "PARTITIONS", "chaos", "fresh_stack", "http", "trial_directory"]
+__all__ = [
+    "PARTITIONS",
+    "Tell",
+    "chaos",
+    "fresh_stack",
+    "http",
+    "own_environ",
+    "progress_console",
+    "show_figures",
+    "teller",
+    "told_seed",
+    "trial_directory",
+    "trial_options",
+]

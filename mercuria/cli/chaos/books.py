@@ -78,10 +78,10 @@ class Seen(NamedTuple):
 
 
 class Books:
-    """What was answered."""
+    """What was answered; `violations` has what is wrong with it."""
 
-    def __init__(self) -> None:
-        self.violations = Violations()
+    def __init__(self, violations: Violations | None = None) -> None:
+        self.violations = violations or Violations()
         self.oldest_shown_s = 0.0
         """How old the oldest balance was when its reading began, as far as clients could know."""
         self._seen: set[Seen] = set()

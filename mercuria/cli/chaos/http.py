@@ -2,18 +2,24 @@
 
 import asyncio
 import json
-import logging
-import secrets
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
 import msgspec
 from rich.console import Console
-from rich.table import Table
 
-from mercuria.cli.chaos import chaos, fresh_stack, trial_directory
+from mercuria.cli.chaos import (
+    Tell,
+    chaos,
+    fresh_stack,
+    progress_console,
+    show_figures,
+    teller,
+    told_seed,
+    trial_directory,
+    trial_options,
+)
 from mercuria.cli.chaos.copies import Copies
 from mercuria.cli.chaos.copies import Outcome as CopiesOutcome
 from mercuria.cli.chaos.outages import OUTAGES, besiege, shown
@@ -29,8 +35,6 @@ MANY_LOGINS = {
 }
 """Lets all people have one address."""
 PARTS = click.Choice(["redis", "postgres", "worker"])
-
-Tell = Callable[[str], None]
 
 
 @chaos.command("http")
@@ -52,14 +56,7 @@ Tell = Callable[[str], None]
     help="With --kill worker: how many requests, each of which is sent four times at the same moment.",
 )
 @click.option("--workers", type=click.IntRange(2, 64), default=2, show_default=True)
-@click.option("--seed", type=int, help="Repeats the choices of an earlier run.")
-@click.option(
-    "--data-dir",
-    type=click.Path(),
-    expose_value=False,  # As `cli.options.data_dir_option`, for another purpose.
-    help="A directory that is empty or does not exist, and is kept. Default: a temporary one.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@trial_options("Repeats the choices of an earlier run.")
 def http_command(
     stop: str | None,
     kill: str | None,
@@ -77,11 +74,8 @@ def http_command(
     """
     if (stop is None) == (kill is None):
         raise click.UsageError("Say what is to be away, with either --stop or --kill.")
-    # While parts are away, clients say so more loudly than a reader needs.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    seed = secrets.randbelow(2**32) if seed is None else seed
-    tell = _teller(as_json)
-    tell(f"Seed {seed}.")
+    tell = teller(progress_console(as_json))
+    seed = told_seed(seed, tell)
     try:
         with trial_directory() as directory, fresh_stack(directory, workers, tell, MANY_LOGINS) as stack:
             if kill == "worker":
@@ -103,32 +97,17 @@ async def _besiege(
     return await besiege(Siege(stack, seed=seed, rate_per_s=rate, tell=tell), outage)
 
 
-def _teller(as_json: bool) -> Tell:
-    console = Console(stderr=as_json, highlight=False, markup=False, soft_wrap=True)
-
-    def tell(sentence: str) -> None:
-        # What follows in other lines is the log of a part that was killed on purpose.
-        console.print(sentence.splitlines()[0].partition("; the last lines of")[0])
-
-    return tell
-
-
 def _show(outcome: Outcome | CopiesOutcome, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(outcome), indent=1))
         return
-    console = Console(highlight=False, markup=False, soft_wrap=True)
     if isinstance(outcome, Outcome):
-        _show_answers(outcome, console)
-    table = Table.grid(padding=(0, 2))
-    for name, value in _figures(outcome).items():
-        table.add_row(name, str(value))
-    console.print(table)
-    for sentence in outcome.violations:
-        console.print(sentence)
+        _show_answers(outcome)
+    show_figures(_figures(outcome), outcome.violations)
 
 
-def _show_answers(outcome: Outcome, console: Console) -> None:
+def _show_answers(outcome: Outcome) -> None:
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     for phase in PHASES:
         console.print(f"{phase} the outage")
         for what, asked in sorted(outcome.asked[phase].items()):

@@ -32,6 +32,8 @@ FUNDS = 10_000
 """So little that some wallets run out."""
 
 TICK_S = 0.02
+MADE_UP_S = 0.5
+"""So much of a pause is made up for: what a busy machine delays still comes at the rate."""
 MAX_IN_FLIGHT = 8_000
 """So many commands may be unanswered. More would only make the last answers late."""
 REMEMBERED = 2_000
@@ -132,9 +134,10 @@ class Waiting:
         self.sent = 0
         self.answered = 0
         self.longest_pause_s = 0.0
-        self._unanswered: set[UUID] = set()
+        self._unanswered: dict[UUID, float] = {}
+        self._waits_s: list[float] = []
         self._transfers: set[UUID] = set()
-        self._seen: set[tuple[int, int]] = set()
+        self._last: dict[int, int] = {}
         self._last_answer_s = time.monotonic()
 
     @property
@@ -147,12 +150,23 @@ class Waiting:
         """How many commands have no answer, or are transfers that have not ended."""
         return len(self._unanswered) + len(self._transfers)
 
+    @property
+    def answered_to_s(self) -> float:
+        """Up to which moment of the monotonic clock all that was sent is answered."""
+        return next(iter(self._unanswered.values()), time.monotonic())
+
     def expect(self, command: ClientCommand) -> None:
-        """Wait for the answer to a command that is sent now, unless it was sent before."""
+        """Wait for the answer to a command that is sent now, as it was perhaps before."""
+        now_s = time.monotonic()
         if not self._unanswered:
-            self._last_answer_s = time.monotonic()
-        self._unanswered.add(command.id)
+            self._last_answer_s = now_s
+        self._unanswered.setdefault(command.id, now_s)
         self.sent += 1
+
+    def take_waits_s(self) -> list[float]:
+        """Return how long each command has waited that was answered since somebody asked last."""
+        waits_s, self._waits_s = self._waits_s, []
+        return waits_s
 
     def take(self, partition: int, event: Event) -> None:
         """Take an event of a partition."""
@@ -161,11 +175,12 @@ class Waiting:
             self.longest_pause_s = max(self.longest_pause_s, now_s - self._last_answer_s)
         self._last_answer_s = now_s
         id_ = event.transaction_id if isinstance(event, BalanceUpdated) else event.command_id
-        if id_ in self._unanswered:
-            self._unanswered.remove(id_)
+        if id_ is not None and id_ in self._unanswered:
+            self._waits_s.append(now_s - self._unanswered.pop(id_))
             self.answered += 1
-        if (partition, event.offset) not in self._seen:
-            self._seen.add((partition, event.offset))
+        # What comes again was there before: events of a partition come in their order.
+        if event.offset > self._last.get(partition, -1):
+            self._last[partition] = event.offset
             self._follow(event)
 
     def _follow(self, event: Event) -> None:
@@ -182,18 +197,21 @@ async def send(
     is_over: Callable[[], bool],
 ) -> None:
     """Send commands at a rate until `is_over`, as long as not too many are unanswered."""
-    next_s = time.monotonic()
+    due, counted_s = 0.0, time.monotonic()
     while not is_over():
-        if waiting.unanswered < MAX_IN_FLIGHT:
-            some = list(islice(commands, max(1, round(rate_per_s * TICK_S))))
+        now_s = time.monotonic()
+        # What a long pause has held up is not made up for.
+        due, counted_s = due + min(now_s - counted_s, MADE_UP_S) * rate_per_s, now_s
+        if due >= 1 and waiting.unanswered < MAX_IN_FLIGHT:
+            some = list(islice(commands, int(due)))
             if not some:
                 return
+            due -= len(some)
             for command in some:
                 waiting.expect(command)
             await producer.send(some)
-        # What a pause has held up is not made up for.
-        next_s = max(next_s + TICK_S, time.monotonic())
-        await asyncio.sleep(next_s - time.monotonic())
+        due = min(due, MADE_UP_S * rate_per_s)
+        await asyncio.sleep(max(0.0, counted_s + TICK_S - time.monotonic()))
 
 
 async def listen(reader: AIOKafkaConsumer, waiting: Waiting) -> None:

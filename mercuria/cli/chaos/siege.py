@@ -23,14 +23,14 @@ from mercuria.adapters.positions import Positions
 from mercuria.adapters.postgres import Database
 from mercuria.adapters.projections import STAGE
 from mercuria.adapters.redis import connect
-from mercuria.adapters.tokens import Caller, Tokens
+from mercuria.adapters.tokens import Caller, Role, Tokens
 from mercuria.cli.chaos.asking import Answer, Client, client, settled
 from mercuria.cli.chaos.books import Books, State, Told
 from mercuria.cli.chaos.orders import Account, Order, Orders, Person
-from mercuria.cli.chaos.trial import audit_stack, read_log
+from mercuria.cli.chaos.trial import TrialError, audit_stack, read_log
 from mercuria.config import Settings
 from mercuria.embedded.stack import Stack
-from mercuria.streams.audit import Audit
+from mercuria.streams.audit import Audit, Violations
 from mercuria.streams.client import event_reader
 from mercuria.streams.cloudevents import read_event
 from mercuria.streams.routing import Homes
@@ -110,6 +110,9 @@ class Siege:
         rate_per_s: how many requests are sent a second, while not too many are unanswered.
         calm_s: how long there is load before something happens, and after all answers are as they should be again.
         tell: hears of what happens, a sentence at a time.
+        violations: where what is wrong is noted.
+        is_tolerant: whether people take it that requests are refused (503) or lost at any time, and ask again, as on a
+            machine that is too busy; that is counted in `refused`, and no violation.
     """
 
     def __init__(
@@ -120,13 +123,15 @@ class Siege:
         rate_per_s: float = 200,
         calm_s: float = 5.0,
         tell: Callable[[str], None] = lambda _: None,
+        violations: Violations | None = None,
+        is_tolerant: bool = False,
     ) -> None:
         self.stack = stack
         self.seed = seed
         self.random = Random(f"siege {seed}")  # noqa: S311  it has to be repeatable, not unguessable
         self.tell = tell
-        self.books = Books()
-        self._loses_answers = False
+        self.books = Books(violations)
+        self._is_tolerant = self._loses_answers = is_tolerant
         self._recovers_within_s = SERVERS_RECOVER_WITHIN_S
         self.phase: Phase = "before"
         self.ports = [worker.port for worker in stack.workers]
@@ -135,10 +140,14 @@ class Siege:
         self._rate_per_s = rate_per_s
         self._calm_s = calm_s
         self._tokens = Tokens(Settings.from_env(stack.env | {"MERCURIA_ACCESS_TOKEN_MINUTES": "1440"}))
-        people = [self._person() for _ in range(PEOPLE)]
+        people = [self._person(UUID(int=self.random.getrandbits(128), version=4)) for _ in range(PEOPLE)]
+        self._operator = self._person(uuid4(), "operator")
         self.orders = Orders(self.random, people, f"siege-{seed}")
         self._people = people
         self._asked: defaultdict[str, defaultdict[str, Asked]] = defaultdict(lambda: defaultdict(Asked))
+        self.asked = 0
+        self.refused = 0
+        """How many requests have been answered, or lost; and how many of them were refused or lost."""
         self._ages_s: defaultdict[str, float] = defaultdict(float)
         self._said_unready: set[str] = set()
         self._began_s = self._ended_s = 0.0
@@ -151,7 +160,14 @@ class Siege:
 
     async def run(self, faults: "Faults") -> Outcome:
         """Open wallets, use them while the faults happen, wait until all is answered, and check everything."""
+        await self.use(faults)
+        return await self.close()
+
+    async def use(self, faults: "Faults") -> None:
+        """Open wallets, use them while the faults happen, and wait until all is answered."""
         async with client() as self._client:
+            if self._is_tolerant:
+                self._client.patience_s = PATIENCE_S
             partitions = int(self.stack.env["MERCURIA_PARTITIONS"])
             await settled(self._client, self.ports, partitions, self._people[0].token)
             await asyncio.gather(*(self._open() for _ in range(ACCOUNTS)))
@@ -164,7 +180,6 @@ class Siege:
                 self._is_over = True
                 await asyncio.wait(steady)
             await self._settle()
-            return await self._close()
 
     @asynccontextmanager
     async def outage(self, sentence: str) -> AsyncIterator[None]:
@@ -187,9 +202,10 @@ class Siege:
         deadline_s = self._ended_s + self._recovers_within_s + for_s
         while time.monotonic() < max(self._ended_s, self._refused_s) + for_s:
             if time.monotonic() > deadline_s:
-                self.violation(
-                    f"{self._recovers_within_s:.0f} s after the outage, requests were still refused."
-                )
+                if not self._is_tolerant:
+                    self.violation(
+                        f"{self._recovers_within_s:.0f} s after the outage, requests were still refused."
+                    )
                 return
             await asyncio.sleep(0.1)
 
@@ -206,7 +222,8 @@ class Siege:
                 f" of those that were accepted: {open_}."
             )
 
-    async def _close(self) -> Outcome:
+    async def close(self) -> Outcome:
+        """Check everything that was answered, when no more happens to the stack."""
         self.tell(f"{len(self.orders.made)} orders are answered; the books are checked.")
         caught_up_s = await self._caught_up()
         told = await told_by(self.stack)
@@ -280,7 +297,8 @@ class Siege:
         while order.final is None:
             await self._carry_out(order)
         final = order.final
-        assert final.status == 201, f"a wallet is not opened: {order.answers}"
+        if final.status != 201:
+            raise TrialError(f"A wallet is not opened: {[answer.body for answer in order.answers]}.")
         account = self.orders.opened(order, final.body)
         await self._carry_out(self.orders.filling(account))
 
@@ -432,6 +450,7 @@ class Siege:
         asked.answers[answer.name] = asked.answers.get(answer.name, 0) + 1
         asked.slowest_s = max(asked.slowest_s, answer.ended_s - answer.began_s)
         self._judge(what, answer)
+        self.asked += 1
         return answer
 
     def _judge(self, what: str, answer: Answer) -> None:
@@ -440,10 +459,11 @@ class Siege:
             self.violation(f"A request for {what} was answered with {answer.name}: {answer.body}.")
         if answer.status == 0 and not self._loses_answers:
             self.violation(f"A request for {what} was not answered: {answer.body}.")
-        if is_refused and self.phase == "before":
+        if is_refused and self.phase == "before" and not self._is_tolerant:
             self.violation(f"A request for {what} was answered with {answer.name} before the outage.")
         if is_refused:
             self._refused_s = max(self._refused_s, answer.ended_s)
+            self.refused += what != "ready"
 
     def violation(self, sentence: str) -> None:
         """Note that something is wrong."""
@@ -455,9 +475,16 @@ class Siege:
     def _other_port(self, port: int) -> int:
         return self.random.choice([each for each in self.ports if each != port] or self.ports)
 
-    def _person(self) -> Person:
-        id_ = UUID(int=self.random.getrandbits(128), version=4)
-        return Person(id_, self._tokens.issue(Caller(id_, "user")))
+    def _person(self, id_: UUID, role: Role = "user") -> Person:
+        return Person(id_, self._tokens.issue(Caller(id_, role)))
+
+    async def lag(self) -> dict[str, int]:
+        """Return by how many records each stage is behind, as an operator is told; nothing where nobody can say."""
+        for port in self.ports:
+            answer = await self._client.ask(port, "GET", "/api/v1/operations/lag", token=self._operator.token)
+            if answer.status == 200:
+                return {stage["stage"]: stage["lag"] for stage in answer.body["stages"]}
+        return {}
 
     # The end.
 
@@ -489,9 +516,10 @@ class Siege:
                     f"Wallet {id_} is {in_postgres.get(id_)} in PostgreSQL and {last.get(id_)} in the log."
                 )
         await self._compare_cache(last)
-        for account in self.orders.accounts:
-            for port in self.ports:
-                await self._compare_answer(account, port, last[account.id])
+        async with client() as self._client:
+            for account in self.orders.accounts:
+                for port in self.ports:
+                    await self._compare_answer(account, port, last[account.id])
 
     def _compare_transactions(self, statuses: dict[str | None, str], told: Told) -> None:
         """Compare how transactions ended, as PostgreSQL has it, with the log."""

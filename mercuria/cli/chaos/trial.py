@@ -20,7 +20,7 @@ from mercuria.cli.chaos.load import Load, Waiting, listen, send
 from mercuria.domain.wallet import Wallet
 from mercuria.embedded.part import Part
 from mercuria.embedded.stack import Stack
-from mercuria.streams.audit import Audit, Auditor, WalletState
+from mercuria.streams.audit import Audit, Auditor, Violations, WalletState
 from mercuria.streams.client import command_producer, event_reader
 from mercuria.streams.seal import Seal
 from mercuria.tables.balances import read_rows
@@ -96,7 +96,7 @@ class Trial:
         """
         began_s = time.monotonic()
         try:
-            await self._put_under_load(faults)
+            await self.put_under_load(faults)
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
         load_s = time.monotonic() - began_s
@@ -112,7 +112,12 @@ class Trial:
             audit=audit,
         )
 
-    async def _put_under_load(self, faults: "Faults | None") -> None:
+    async def put_under_load(self, faults: "Faults | None") -> None:
+        """Open the wallets, send commands while the faults happen, and wait for all answers.
+
+        Raises:
+            ExceptionGroup: of a TrialError: answers are missing, and no more come.
+        """
         async with (
             event_reader(self._servers) as reader,
             command_producer(self._servers, self._partitions) as producer,
@@ -214,21 +219,34 @@ async def freeze(trial: Trial, part: Part, for_s: float) -> None:
 
 async def audit_stack(stack: Stack) -> Audit:
     """Audit the logs of a stack from their beginning, and compare the tables with what the events say."""
-    servers, partitions = stack.env["MERCURIA_KAFKA"], int(stack.env["MERCURIA_PARTITIONS"])
-    key_file = Path(stack.env.get("MERCURIA_LEG_KEY_FILE") or stack.directory.path / "leg.key")
-    auditor = Auditor(partitions, Seal(bytes.fromhex(key_file.read_text("ascii").strip())))
-    decided = dict.fromkeys(range(partitions), -1)
+    servers, auditor = stack.env["MERCURIA_KAFKA"], auditor_of(stack, Violations())
+    decided = dict.fromkeys(range(int(stack.env["MERCURIA_PARTITIONS"])), -1)
     async for record in read_log(servers, WALLET_COMMANDS):
         decided[record.partition] = record.offset
-        auditor.take_command(
-            record.partition, record.offset, record.value, key=record.key, time_ms=record.timestamp
-        )
+        take(auditor, record)
     async for record in read_log(servers, WALLET_EVENTS):
-        auditor.take_event(record.partition, record.offset, record.value, key=record.key)
+        take(auditor, record)
     tables = await tables_after(servers, decided)
     for sentence in differences(tables, auditor.wallets):
         auditor.violations.add(sentence)
     return auditor.report()
+
+
+def auditor_of(stack: Stack, violations: Violations) -> Auditor:
+    """Return an auditor of a stack's logs, which notes in `violations` what is wrong."""
+    key_file = Path(stack.env.get("MERCURIA_LEG_KEY_FILE") or stack.directory.path / "leg.key")
+    seal = Seal(bytes.fromhex(key_file.read_text("ascii").strip()))
+    return Auditor(int(stack.env["MERCURIA_PARTITIONS"]), seal, violations=violations)
+
+
+def take(auditor: Auditor, record: Any) -> None:
+    """Let an auditor have the next record of one of the logs."""
+    if record.topic == WALLET_COMMANDS:
+        auditor.take_command(
+            record.partition, record.offset, record.value, key=record.key, time_ms=record.timestamp
+        )
+    else:
+        auditor.take_event(record.partition, record.offset, record.value, key=record.key)
 
 
 async def read_log(servers: str, topic: str) -> AsyncIterator[Any]:
