@@ -1,6 +1,20 @@
 """Registers Mercuria's commands with Faust's command line."""
 
-from mercuria.cli import bench, chaos, join, keys, ledger, load, migrate, rebuild, reconcile, up, user, wallet
+from mercuria.cli import (
+    bench,
+    chaos,
+    join,
+    keys,
+    ledger,
+    load,
+    migrate,
+    rebuild,
+    reconcile,
+    soak,
+    up,
+    user,
+    wallet,
+)
 
 __all__ = [
     "bench",
@@ -12,6 +26,7 @@ __all__ = [
     "migrate",
     "rebuild",
     "reconcile",
+    "soak",
     "up",
     "user",
     "wallet",

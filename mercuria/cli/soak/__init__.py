@@ -1,0 +1,183 @@
+"""`mercuria soak`: load for a long time, with faults and under continuous verification, on a stack of its own."""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+
+import click
+import msgspec
+from faust.cli.base import cli
+
+from mercuria.cli.chaos import (
+    Tell,
+    fresh_stack,
+    progress_console,
+    show_figures,
+    teller,
+    told_seed,
+    trial_directory,
+    trial_options,
+)
+from mercuria.cli.chaos.http import MANY_LOGINS
+from mercuria.cli.soak.run import Grown, Latency, Outcome, Soak, shown_ms
+from mercuria.embedded.errors import StackError
+
+EXIT_WRONG, EXIT_INTERRUPTED = 1, 130
+LONGEST_MINUTES = 23 * 60
+"""Access tokens are valid for a day."""
+
+
+@cli.command()
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, LONGEST_MINUTES, min_open=True),
+    default=60,
+    show_default=True,
+    help="How long.",
+)
+@click.option(
+    "--rate", type=click.FloatRange(1), default=200, show_default=True, help="Commands a second, by Kafka."
+)
+@click.option(
+    "--http-rate", type=click.FloatRange(1), default=20, show_default=True, help="Requests a second."
+)
+@click.option(
+    "--every-s",
+    type=click.FloatRange(1),
+    default=90,
+    show_default=True,
+    help="How long everything works between two faults, give or take a fifth.",
+)
+@click.option(
+    "--faults/--no-faults", default=True, show_default=True, help="Whether parts are killed and frozen."
+)
+@click.option(
+    "--check-every-s",
+    type=click.FloatRange(1),
+    default=60,
+    show_default=True,
+    help="From one run of `ledger verify` and `reconcile` to the next.",
+)
+@click.option("--workers", type=click.IntRange(2, 64), default=2, show_default=True)
+@trial_options("Repeats the commands and faults of an earlier run.")
+def soak(
+    minutes: float,
+    rate: float,
+    http_rate: float,
+    every_s: float,
+    faults: bool,
+    check_every_s: float,
+    workers: int,
+    seed: int | None,
+    as_json: bool,
+) -> None:
+    """Keep a stack of its own busy while its parts are killed, verify all the while, and tell how it does.
+
+    A line a minute; what is wrong is told at once. Ctrl-C ends the load early, and a second one also the audit that
+    follows. The exit code is 1 where anything is wrong, or could not be checked.
+    """
+    tell = teller(progress_console(as_json))
+    seed = told_seed(seed, tell)
+    try:
+        with trial_directory() as directory, fresh_stack(directory, workers, tell, MANY_LOGINS) as stack:
+            soaked = Soak(
+                stack,
+                seed=seed,
+                minutes=minutes,
+                rate_per_s=rate,
+                requests_per_s=http_rate,
+                every_s=every_s if faults else None,
+                check_every_s=check_every_s,
+                tell=tell,
+            )
+            outcome, is_whole = asyncio.run(_conduct(soaked, tell))
+    except StackError as error:
+        click.echo(f"mercuria: {error}", err=True)
+        sys.exit(EXIT_WRONG)
+    _show(outcome, as_json)
+    if not outcome.is_clean:
+        sys.exit(EXIT_WRONG)
+    sys.exit(0 if is_whole else EXIT_INTERRUPTED)
+
+
+async def _conduct(soak: Soak, tell: Tell) -> tuple[Outcome, bool]:
+    """Run a soak; return its figures, and whether it came to its end."""
+    running = asyncio.create_task(soak.run())
+    interrupts = 0
+
+    def interrupt() -> None:
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts == 1:
+            tell("The load ends early, and what was done is audited; Ctrl-C once more ends that, too.")
+            soak.end()
+        else:
+            running.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    with suppress(asyncio.CancelledError):
+        return await running, True
+    return soak.outcome(), False
+
+
+def _show(outcome: Outcome, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(outcome), indent=1))
+        return
+    show_figures(_figures(outcome), outcome.violations + outcome.errors)
+
+
+def _figures(outcome: Outcome) -> dict[str, object]:
+    figures: dict[str, object] = {
+        "seed": outcome.seed,
+        "load": f"{outcome.load_s / 60:.1f} min",
+        "commands": f"{outcome.commands:,}",
+        "requests": f"{outcome.requests:,}",
+        "refused or lost": f"{outcome.refused:,}, {outcome.refused_while_broken:,} of them while something was broken",
+        "from command to event": _shown_latency(outcome.latency),
+        "while nothing was broken": _shown_latency(outcome.calm),
+        "longest pause in answers": f"{outcome.longest_pause_s:.1f} s",
+        "faults": _counted(outcome.faults),
+        "longest until all was answered again": _joined(
+            f"{name}: {s:.1f} s" for name, s in outcome.recovery_s.items()
+        ),
+        "checks": _counted(outcome.checks),
+        "behind at most, in records": _counted(outcome.lag_at_most),
+    }
+    figures |= {f"memory of {name}": _shown_growth(grown) for name, grown in outcome.memory.items()}
+    figures |= {f"disk of {name}": _shown_growth(grown) for name, grown in outcome.disk.items()}
+    if outcome.audit is not None and outcome.stages is not None:
+        figures |= {
+            "audited commands": f"{outcome.audit.commands:,}",
+            "audited events": f"{outcome.audit.events:,}, and {outcome.audit.duplicate_events:,} again",
+            "audited entries": f"{outcome.stages.entries:,}",
+        }
+    else:
+        figures["audit"] = "it was not made"
+    return figures | {"violations": outcome.violation_count, "errors": outcome.error_count}
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return _joined(f"{name}: {count:,}" for name, count in counts.items())
+
+
+def _joined(words: Iterable[str]) -> str:
+    return ", ".join(words) or "none"
+
+
+def _shown_latency(latency: Latency) -> str:
+    return (
+        f"p50 {shown_ms(latency.p50_ms)}, p99 {shown_ms(latency.p99_ms)}, at most {shown_ms(latency.max_ms)}"
+        f" ({latency.count:,} commands)"
+    )
+
+
+def _shown_growth(grown: Grown) -> str:
+    slope = "too short to tell" if grown.mib_an_hour is None else f"{grown.mib_an_hour:+,.1f} MiB an hour"
+    starts = f", started {grown.starts} times" if grown.starts > 1 else ""
+    return f"{slope}; {grown.last_mib:,.1f} MiB at last{starts}"
