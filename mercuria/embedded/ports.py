@@ -72,6 +72,22 @@ def free_port(without: Iterable[int] = ()) -> int:
     raise StackError(f"No port from {FIRST} to {LAST} is free on {LOOPBACK}.")
 
 
+def hold(port: int, host: str) -> socket.socket:
+    """Keep `port` for those who share it (SO_REUSEPORT), as long as the socket is open; it takes no connections itself.
+
+    Raises:
+        OSError: somebody has it.
+    """
+    held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((host, port))
+    except OSError:
+        held.close()
+        raise
+    return held
+
+
 def is_free(port: int, host: str = LOOPBACK) -> bool:
     """Tell whether a server could listen on `port` now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as server:

@@ -9,6 +9,7 @@ says is elsewhere (`MERCURIA_KAFKA`, `MERCURIA_DATABASE`, `MERCURIA_REDIS`) is u
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -29,7 +30,7 @@ from mercuria.embedded.jars import OnBytes
 from mercuria.embedded.kafka import Kafka
 from mercuria.embedded.orphans import stop_orphans
 from mercuria.embedded.part import POLL_S, Part
-from mercuria.embedded.ports import LOOPBACK, Ports, holder, is_free
+from mercuria.embedded.ports import LOOPBACK, Ports, hold, holder, is_free
 from mercuria.embedded.postgres import Postgres
 from mercuria.embedded.redis import Redis
 from mercuria.embedded.together import all_at_once
@@ -96,6 +97,7 @@ class Stack:
         self._interrupted = threading.Event()
         self._failure: StackError | None = None
         self._watchers: list[threading.Thread] = []
+        self._held: socket.socket | None = None
 
     @property
     def kafka(self) -> Kafka:
@@ -178,10 +180,12 @@ class Stack:
         # The last callback comes first, and each is called although one before it failed.
         with ExitStack() as steps:
             steps.callback(self.directory.close)
+            if self._held is not None:
+                steps.callback(self._held.close)
             steps.callback(all_at_once, [server.stop for server in self.servers])
             steps.callback(self._stop_joined)
             steps.callback(all_at_once, [worker.stop for worker in self.workers])
-        self.workers, self._watchers, self._failure = [], [], None
+        self.workers, self._watchers, self._failure, self._held = [], [], None, None
         self._interrupted.clear()
 
     def add_worker(self, *, supervise: bool | None = None) -> Worker:
@@ -206,6 +210,9 @@ class Stack:
         stop_orphans(self.directory, self._tell)
         ports = Ports(self.directory.path / PORTS_FILE)
         http_port = self._choose_http_port(ports)
+        if not self._worker_count:
+            # Those who join may come late, or go and come again.
+            self._held = hold(http_port, reachable_host(self._environ))
         self._make_servers(ports)
         self._settle_env(http_port)
         self._start_servers()

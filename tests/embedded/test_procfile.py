@@ -9,18 +9,23 @@ from pathlib import Path
 
 import pytest
 
+from mercuria.embedded.ports import is_free
 from tests.embedded.conftest import MERCURIA, CommandLine, clean_environ, only, survivors
 
 ROOT = Path(__file__).parents[2]
 HONCHO = str(Path(sys.executable).with_name("honcho"))
 
 
+# Eight programs start, each for itself.
+@pytest.mark.timeout(300)
 def test_honcho_runs_the_procfile_with_two_workers_until_ctrl_c(tmp_path: Path) -> None:
     line = CommandLine(ROOT)
     where = {"MERCURIA_DATA_DIR": str(tmp_path)}
     try:
         honcho = line.start(HONCHO, "start", "-c", "worker=2", environ=clean_environ() | where)
-        honcho.wait_for("The servers are ready.", timeout_s=120)
+        ready = honcho.wait_for("The servers are ready.", timeout_s=120)
+        # Nobody else can take it before the first worker comes.
+        assert not is_free(int(ready.rpartition(":")[2]))
         said = [honcho.wait_for("is ready at http://") for _ in range(2)]
         found = [
             re.search(r"worker\.(\d) +\| Worker-\1 is ready at (http://[\d.:]+)$", each) for each in said
@@ -29,9 +34,8 @@ def test_honcho_runs_the_procfile_with_two_workers_until_ctrl_c(tmp_path: Path) 
         assert len(urls) == 1 and None not in urls, said
         with urllib.request.urlopen(f"{urls.pop()}/health/ready", timeout=10) as answer:
             assert answer.status == 200
-        code, status = line.run("status", environ=clean_environ() | where)
-        assert code == 0, status
         code, status = line.run("status", "--json", environ=clean_environ() | where)
+        assert code == 0, status
         parts = {part["name"]: part for part in json.loads(status)}
         assert parts.keys() == {"up", "kafka", "postgres", "redis", "worker-1", "worker-2"}
         assert len({part["address"] for part in parts.values()}) == 6
