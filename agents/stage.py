@@ -126,7 +126,7 @@ class Stage:
         self._read = read
         self._seek = seek
         self._says = says
-        self._stored = Step(tables.stage, topic, "An event is in PostgreSQL.", self._ids)
+        self._stored = Step(tables.stage, "project", topic, "An event is in PostgreSQL.", self._ids)
         self._relay = relay
         self._seek_takes_s = seek_takes_s
         self._max_rows = max_rows
@@ -294,7 +294,8 @@ class Stage:
         for partition in moved:
             self._sought.pop(partition, None)
         for partition, start, piece in taken:
-            self._stored.done(partition, (record for record in piece if record.offset >= start))
+            stored = (record for record in piece if record.offset >= start)
+            self._stored.done(partition, stored, time.monotonic() - began_s)
         await self._drop(done)
         return missing
 

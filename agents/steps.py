@@ -1,6 +1,6 @@
 """Steps: what is told of a record's way through the agents, each time that one of them is done with it.
 
-Nothing is done for a record unless the log's level asks for it.
+Nothing is done for a record unless the log's level asks for it, or it is traced.
 """
 
 import logging
@@ -8,9 +8,17 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from mercuria.adapters.tracing import tracing
 from mercuria.domain.commands import Forwarded
 from mercuria.domain.parsing import read_command
-from mercuria.streams.trails import request_id_in
+from mercuria.streams.trails import (
+    REQUEST_ID,
+    TRACEPARENT,
+    is_sampled,
+    request_id_in,
+    span_id,
+    well_formed,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +34,49 @@ class Step(NamedTuple):
     """What one agent does with the records of a topic.
 
     Args:
-        reader: the agent, as traces call it.
+        reader: the agent.
+        verb: what it does, as traces call it.
         said: a sentence that says what has been done with a record.
         ids: reads them from a record's value.
     """
 
     reader: str
+    verb: str
     topic: str
     said: str
     ids: Callable[[bytes], Ids]
 
-    def done(self, partition: int, records: Iterable[Any]) -> None:
-        """Tell that records of a partition are done with."""
-        if log.isEnabledFor(logging.DEBUG):
-            for record in records:
+    def done(self, partition: int, records: Iterable[Any], took_s: float) -> None:
+        """Tell that records of a partition are done with, which has taken `took_s` for all of them."""
+        is_logged, is_traced = log.isEnabledFor(logging.DEBUG), tracing.tracer is not None
+        if not (is_logged or is_traced):
+            return
+        for record in records:
+            if is_logged:
                 self._log(partition, record)
+            if is_traced and record.headers:
+                self._trace(partition, record, took_s)
+
+    def _trace(self, partition: int, record: Any, took_s: float) -> None:
+        headers = well_formed(record.headers)
+        parent = headers.get(TRACEPARENT)
+        if parent is None or not is_sampled(parent):
+            return
+        attributes: dict[str, str | int] = {
+            "messaging.system": "kafka",
+            "messaging.operation.type": "process",
+            "messaging.operation.name": self.verb,
+            "messaging.destination.name": self.topic,
+            "messaging.destination.partition.id": str(partition),
+            "messaging.kafka.offset": record.offset,
+        }
+        for name, value in self.ids(record.value)._asdict().items():
+            if value is not None:
+                attributes[f"mercuria.{name}"] = str(value)
+        if REQUEST_ID in headers:
+            attributes["mercuria.request_id"] = headers[REQUEST_ID].decode("ascii")
+        id_ = span_id(parent, self.reader, partition, record.offset)
+        tracing.add_record(f"{self.verb} {self.topic}", id_, headers.items(), took_s, attributes)
 
     def _log(self, partition: int, record: Any) -> None:
         ids = self.ids(record.value)

@@ -43,7 +43,7 @@ def installation() -> Installation:
 
 
 pace = Pace()
-deciding = Step("wallets", WALLET_COMMANDS, "A command is decided.", ids_of_command)
+deciding = Step("wallets", "decide", WALLET_COMMANDS, "A command is decided.", ids_of_command)
 
 
 def decided() -> dict[int, int]:
@@ -105,7 +105,8 @@ async def process(partition: int, records: Fetched, more: Callable[[], Iterable[
             receipts.write(partition, receipt_rows, receipts_offset)
             await balances.keep(partition, batch.wallets, batch.position, since_ms)
             app.announcer.announce(Announcement(partition, list(batch.wallets.values()), batch.replies))
-            deciding.done(partition, (record for record in waiting if record.offset <= batch.offset))
+            done = (record for record in waiting if record.offset <= batch.offset)
+            deciding.done(partition, done, perf_counter() - began_s)
             waiting = [record for record in waiting if record.offset > batch.offset]
         pace.end(partition)
 

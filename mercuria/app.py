@@ -23,6 +23,7 @@ from mercuria.adapters.log_lines import log_always, logging_config, set_up
 from mercuria.adapters.migrate import DatabaseAway, NotTheOwner, migrate
 from mercuria.adapters.postgres import Database
 from mercuria.adapters.redis import connect
+from mercuria.adapters.tracing import tracing
 from mercuria.config import Settings
 from mercuria.embedded.worker import in_url
 from mercuria.streams.announcer import Announcer
@@ -144,6 +145,7 @@ class App(faust.App):
         """Declare the topics before the consumer subscribes to them."""
         await declare_topics(settings.kafka, settings.partitions, settings.replication)
         await migrate_soon()
+        tracing.start(settings)
         tune_garbage_collection()
         await super().on_first_start()
 
@@ -152,6 +154,7 @@ class App(faust.App):
         if not self.should_stop:
             await cast(Web, self.web).drain()
         await super().stop()
+        await tracing.stop()
 
 
 async def migrate_soon() -> None:

@@ -114,6 +114,8 @@ class Settings:
     """How much is logged."""
     log_format: str
     """How log lines look: `json`, `console`, or `auto`, which is `console` in a terminal and else `json`."""
+    traces: bool
+    """Whether spans are sent to OpenTelemetry's exporter, as its own variables say."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -163,6 +165,7 @@ class Settings:
             receipts_days=_integer(env, "MERCURIA_RECEIPTS_DAYS", 7, 1, 3650),
             log_level=_choice(env, "MERCURIA_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
             log_format=_choice(env, "MERCURIA_LOG_FORMAT", "auto", ("auto", "json", "console")),
+            traces=_traces(env),
         )
 
     @property
@@ -290,6 +293,26 @@ def _networks(env: Mapping[str, str], name: str) -> tuple[Network, ...]:
         return tuple(ip_network(network.strip()) for network in text.split(",") if network.strip())
     except ValueError:
         raise SettingError(name, text, "networks as in 10.0.0.0/8, separated by commas") from None
+
+
+def _traces(env: Mapping[str, str]) -> bool:
+    """Tell whether the standard variables ask for traces. OpenTelemetry would send them also when none is set.
+
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    """
+    prefix = "OTEL_EXPORTER_OTLP_"
+    endpoints = [name for name in (f"{prefix}TRACES_ENDPOINT", f"{prefix}ENDPOINT") if name in env]
+    exporter = _choice(env, "OTEL_TRACES_EXPORTER", "otlp" if endpoints else "none", ("otlp", "none"))
+    if exporter == "none" or env.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    for name in (f"{prefix}TRACES_PROTOCOL", f"{prefix}PROTOCOL"):
+        _choice(env, name, "http/protobuf", ("http/protobuf",))
+    for name in endpoints:
+        if not env[name].startswith(("http://", "https://")):
+            raise SettingError(
+                name, env[name].partition("://")[0][:20] + "…", "a URL that starts with http:// or https://"
+            )
+    return True
 
 
 def _choice(env: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:

@@ -54,6 +54,7 @@ def test_defaults_lead_to_this_machine(tmp_path: Path) -> None:
         receipts_days=7,
         log_level="info",
         log_format="auto",
+        traces=False,
     )
     assert settings(tmp_path).worker_dir == tmp_path / "worker-1"
 
@@ -137,6 +138,11 @@ def test_a_worker_is_reached_where_it_listens(tmp_path: Path) -> None:
         ("MERCURIA_RECEIPTS_DAYS", "3650", "receipts_days", 3650),
         ("MERCURIA_LOG_LEVEL", "DEBUG", "log_level", "debug"),
         ("MERCURIA_LOG_FORMAT", "json", "log_format", "json"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318", "traces", True),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector/v1/traces", "traces", True),
+        ("OTEL_TRACES_EXPORTER", "otlp", "traces", True),
+        ("OTEL_TRACES_EXPORTER", "none", "traces", False),
+        ("OTEL_SDK_DISABLED", "true", "traces", False),
         ("MERCURIA_LEG_KEY_FILE", "/keys/leg", "leg_key_file", Path("/keys/leg")),
     ],
 )
@@ -176,6 +182,7 @@ def test_what_can_be_used(tmp_path: Path, name: str, value: str, attribute: str,
         ("MERCURIA_TRUSTED_PROXIES", "10.0.0.1/8", "networks as in 10.0.0.0/8, separated by commas"),
         ("MERCURIA_LOG_LEVEL", "loud", "one of debug, info, warning, error"),
         ("MERCURIA_LOG_FORMAT", "xml", "one of auto, json, console"),
+        ("OTEL_TRACES_EXPORTER", "zipkin", "one of otlp, none"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_what_it_may_be(

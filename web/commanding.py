@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import msgspec
+from aiohttp.web import Request
 from msgspec import Struct
 from msgspec.structs import replace
 
-from mercuria.adapters.http import REQUEST_ID
+from mercuria.adapters.http import REQUEST_ID, SPAN
 from mercuria.adapters.idempotency import MAX_KEY_CHARACTERS, command_id_of, key_prefix, wallet_id_of
 from mercuria.adapters.problems import FieldError, Problem
 from mercuria.adapters.redis import UNAVAILABLE
+from mercuria.adapters.tracing import tracing
 from mercuria.app import app, cache
 from mercuria.domain.commands import ClientCommand, Movement, Position
 from mercuria.domain.parsing import MAX_COMMAND_BYTES
@@ -133,7 +135,7 @@ async def carry_out(call: Call, ids: Ids, command: ClientCommand) -> Reply | Pen
         return Problem(Code.COMMAND_ID_REUSED, "This Idempotency-Key was used for another request.")
     waiting = app.replies.expect()
     try:
-        acknowledged = _send(command, value, waiting, call.request[REQUEST_ID])
+        acknowledged = _send(command, value, waiting, call.request)
         wait_s = patience_of(call).wait_s
         reply = await _reply_within(wait_s, waiting, command)
         if reply is not None:
@@ -144,9 +146,12 @@ async def carry_out(call: Call, ids: Ids, command: ClientCommand) -> Reply | Pen
         app.replies.give_up(waiting)
 
 
-def _send(command: ClientCommand, value: bytes, waiting: Waiting, request_id: str) -> asyncio.Future[int]:
+def _send(command: ClientCommand, value: bytes, waiting: Waiting, request: Request) -> asyncio.Future[int]:
     home = homes.of(command.wallet_id)
+    request_id = request[REQUEST_ID]
     headers = [waiting.address.header(), request_id_header(request_id)]
+    if tracing.tracer is not None and SPAN in request:
+        headers += tracing.headers_of(request[SPAN])
     record = Record(home.key, value, None, headers)
     if log.isEnabledFor(logging.DEBUG):
         log.debug(

@@ -28,21 +28,27 @@ _WELL_FORMED = {
 _SPAN = slice(36, 52)
 
 
-def trail_from(headers: Iterable[tuple[str, bytes]], reader: str, partition: int, offset: int) -> Trail:
+def trail_from(
+    headers: Iterable[tuple[str, bytes | None]], reader: str, partition: int, offset: int
+) -> Trail:
     """Return the headers for what follows when `reader` processes the record at a place. Others are left out."""
-    trail: dict[str, bytes] = {}
-    for name, value in headers:
-        is_well_formed = _WELL_FORMED.get(name)
-        if is_well_formed is not None and name not in trail and is_well_formed(value):
-            trail[name] = value
-    if not trail:
-        return NO_TRAIL
+    trail = well_formed(headers)
     parent = trail.get(TRACEPARENT)
     if parent is None:
         trail.pop(TRACESTATE, None)
     elif is_sampled(parent):
         trail[TRACEPARENT] = parent[:36] + span_id(parent, reader, partition, offset) + parent[52:]
-    return list(trail.items())
+    return list(trail.items()) or NO_TRAIL
+
+
+def well_formed(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes]:
+    """Return the headers of a trail that are as they should be: of each, the first one."""
+    found: dict[str, bytes] = {}
+    for name, value in headers:
+        is_well_formed = _WELL_FORMED.get(name)
+        if is_well_formed is not None and value is not None and name not in found and is_well_formed(value):
+            found[name] = value
+    return found
 
 
 def is_sampled(traceparent: bytes) -> bool:

@@ -4,27 +4,10 @@ import json
 from typing import Any
 
 from mercuria.topics import TRANSACTION_EVENTS, WALLET_COMMANDS, WALLET_EVENTS
-from tests.observability.conftest import Talkative
+from tests.observability.conftest import COLLECTOR_TOKEN, PASSWORD, Talkative, funded, registered
 from tests.web.people import until
 
-PASSWORD = "correct-Horse 7 battery"
 WRONG = "wrong-Horse 8 staple"
-
-
-async def registered(talkative: Talkative, email: str) -> dict[str, Any]:
-    """Return the session of somebody new."""
-    reply = await talkative.ask("POST", "/register", {"email": email, "password": PASSWORD})
-    assert reply.status == 201, reply
-    return reply.document
-
-
-async def funded(talkative: Talkative, token: str, amount: int) -> str:
-    """Return the id of a new wallet with money in it."""
-    opened = await talkative.ask("POST", "/wallets", {"currency": "EUR"}, token=token)
-    assert opened.status == 201, opened
-    path = f"/wallets/{opened.document['id']}/deposit"
-    assert (await talkative.ask("POST", path, {"amount": amount}, token=token)).status == 201
-    return str(opened.document["id"])
 
 
 async def test_a_request_can_be_followed_through_all_stages_by_its_id(talkative: Talkative) -> None:
@@ -68,7 +51,7 @@ async def test_a_request_can_be_followed_through_all_stages_by_its_id(talkative:
 async def test_no_secret_is_logged(talkative: Talkative) -> None:
     email = "nobody.else@example.org"
     session = await registered(talkative, email)
-    secrets = [PASSWORD, WRONG, email, session["access_token"], session["refresh_token"]]
+    secrets = [PASSWORD, WRONG, COLLECTOR_TOKEN, email, session["access_token"], session["refresh_token"]]
 
     async def say(method: str, path: str, body: Any = None, *fields: str, token: str = "") -> Any:
         reply = await talkative.ask(method, path, body, *fields, token=token)

@@ -5,9 +5,9 @@ being done already), the view, and the gate again on its way back. `server` star
 as Faust wants it.
 """
 
-from mercuria.adapters.http.gate import REQUEST_ID, USER_ID, respond
+from mercuria.adapters.http.gate import REQUEST_ID, SPAN, USER_ID, respond
 from mercuria.adapters.http.limits import Limits
 from mercuria.adapters.http.server import Server
 from mercuria.adapters.http.web import Web
 
-__all__ = ["REQUEST_ID", "USER_ID", "Limits", "Server", "Web", "respond"]
+__all__ = ["REQUEST_ID", "SPAN", "USER_ID", "Limits", "Server", "Web", "respond"]

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from aiohttp import hdrs
 from aiohttp.web import (
@@ -26,6 +27,10 @@ from mercuria.adapters import metrics
 from mercuria.adapters.http.headers import Cors, RequestIds, complete
 from mercuria.adapters.http.limits import Limits
 from mercuria.adapters.problems import CONTENT_TYPE, Problem
+from mercuria.adapters.tracing import tracing
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +41,9 @@ REQUEST_ID = RequestKey("request_id", str)
 
 USER_ID = RequestKey("user_id", str)
 """Under which a request knows on whose behalf it came, once that is proven."""
+
+SPAN: RequestKey["Span"] = RequestKey("span")
+"""Under which a request knows its span, where there is one."""
 
 ALWAYS_ANSWERED = ("/health/", "/metrics")
 """Where these addresses begin, there is an answer when there is too much to do, and while the worker stops."""
@@ -79,6 +87,8 @@ class Gate:
         async def handle(request: Request) -> StreamResponse:
             began_s = time.monotonic()
             request[REQUEST_ID] = self.ids.of(request)
+            if tracing.tracer is not None:
+                _begin_span(request)
             try:
                 response = await self._refuse(request) or await self._let_through(request, handler)
             except HTTPException as exception:
@@ -89,6 +99,8 @@ class Gate:
             route = _route(request)
             metrics.count_request(request.method, route or metrics.UNMATCHED, response.status, duration_s)
             _log_answer(request, route, response.status, duration_s)
+            if tracing.tracer is not None:
+                _end_span(request, route, response.status)
             return self._complete(request, response)
 
         return handle
@@ -223,6 +235,20 @@ def _log_answer(request: Request, route: str | None, status: int, duration_s: fl
             "user_id": request.get(USER_ID),
         }
         logger.log(level, "A request is answered.", extra=fields)
+
+
+def _begin_span(request: Request) -> None:
+    if not request.path.startswith(ALWAYS_ANSWERED):
+        span = tracing.begin_request(request.method, request.headers)
+        if span is not None:
+            request[SPAN] = span
+
+
+def _end_span(request: Request, route: str | None, status: int) -> None:
+    span = request.get(SPAN)
+    if span is not None:
+        fields = {"mercuria.request_id": request[REQUEST_ID], "user.id": request.get(USER_ID)}
+        tracing.end_request(span, request.method, route, status, fields)
 
 
 def _route(request: Request) -> str | None:

@@ -1,0 +1,106 @@
+"""What a worker tells an OpenTelemetry collector: a transfer's way, as one trace."""
+
+from typing import Any
+from uuid import uuid4
+
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from mercuria.topics import TRANSACTION_EVENTS, WALLET_COMMANDS, WALLET_EVENTS
+from tests.observability.conftest import Talkative, funded, registered
+from tests.web.people import until
+
+DECIDE, PROJECT = f"decide {WALLET_COMMANDS}", f"project {WALLET_EVENTS}"
+ENTER = f"project {TRANSACTION_EVENTS}"
+
+
+def attributes(span: Span) -> dict[str, Any]:
+    """Return the attributes of a span."""
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in span.attributes}
+
+
+async def transfer(talkative: Talkative, *fields: str) -> str:
+    """Move money, with further headers, and return the id of the transaction."""
+    session = await registered(talkative, f"{uuid4().hex}@example.org")
+    token = session["access_token"]
+    body = {
+        "from_wallet_id": await funded(talkative, token, 100),
+        "to_wallet_id": await funded(talkative, token, 1),
+        "amount": 7,
+    }
+    reply = await talkative.ask("POST", "/transactions", body, *fields, token=token)
+    assert reply.status == 201, reply
+    return str(reply.document["id"])
+
+
+async def test_a_transfer_is_one_trace_from_the_request_to_the_ledger(talkative: Talkative) -> None:
+    trace_id, caller = uuid4().hex, "00f067aa0ba902b7"
+    own = f"traceparent: 00-{trace_id}-{caller}-01", "tracestate: vendor=x", "X-Request-Id: traced-1"
+    transaction_id = await transfer(talkative, *own)
+
+    async def spans() -> list[Span]:
+        return talkative.collector.of_trace(trace_id)
+
+    found = await until(spans, lambda seen: len(seen) >= 6)
+    assert sorted(span.name for span in found) == sorted(
+        ["POST /api/v1/transactions", DECIDE, DECIDE, PROJECT, PROJECT, ENTER]
+    )
+    by_id = {span.span_id: span for span in found}
+    assert len(by_id) == 6
+
+    def way(span: Span) -> list[str]:
+        """Return the names of a span and of those above it."""
+        parent = by_id.get(span.parent_span_id)
+        return [span.name, *(way(parent) if parent is not None else [span.parent_span_id.hex()])]
+
+    http = ["POST /api/v1/transactions", caller]
+    debit = [DECIDE, *http]
+    credit = [DECIDE, *debit]
+    assert sorted(map(way, found)) == sorted(
+        [http, debit, credit, [PROJECT, *debit], [PROJECT, *credit], [ENTER, PROJECT, *credit]]
+    )
+    for span in found:
+        told = attributes(span)
+        assert told["mercuria.request_id"] == "traced-1"
+        assert span.trace_state == "vendor=x"
+        assert span.start_time_unix_nano < span.end_time_unix_nano
+        if span.name == http[0]:
+            assert span.kind == Span.SPAN_KIND_SERVER
+            assert (told["http.route"], told["http.response.status_code"]) == ("/api/v1/transactions", 201)
+            continue
+        assert span.kind == Span.SPAN_KIND_CONSUMER
+        assert [link.span_id for link in span.links] == [span.parent_span_id]
+        assert told["mercuria.command_id"] == told["mercuria.transaction_id"] == transaction_id
+        assert told["messaging.system"] == "kafka" and told["messaging.operation.type"] == "process"
+        assert span.name == f"{told['messaging.operation.name']} {told['messaging.destination.name']}"
+        assert told["messaging.kafka.offset"] >= 0 and int(told["messaging.destination.partition.id"]) < 8
+    resource = talkative.collector.resources[-1]
+    assert resource["service.name"] == "mercuria" and resource["service.instance.id"] == "worker-1"
+    assert resource["deployment.environment.name"] == "test"
+
+
+async def test_who_names_no_trace_gets_a_new_one(talkative: Talkative) -> None:
+    transaction_id = await transfer(talkative)
+
+    async def entered() -> list[Span]:
+        spans = [span for span in talkative.collector.spans if span.name == ENTER]
+        return [span for span in spans if attributes(span)["mercuria.transaction_id"] == transaction_id]
+
+    (span,) = await until(entered, bool)
+    (root,) = [each for each in talkative.collector.of_trace(span.trace_id.hex()) if not each.parent_span_id]
+    assert root.name == "POST /api/v1/transactions"
+
+
+async def test_what_is_not_sampled_has_no_spans(talkative: Talkative) -> None:
+    trace_id = uuid4().hex
+    await transfer(talkative, f"traceparent: 00-{trace_id}-00f067aa0ba902b7-00", "X-Request-Id: unsampled-1")
+
+    async def in_ledger() -> list[dict[str, Any]]:
+        return talkative.lines(request_id="unsampled-1", reader="ledger")
+
+    await until(in_ledger, bool)
+    # What comes later is sent later.
+    await test_who_names_no_trace_gets_a_new_one(talkative)
+    assert talkative.collector.of_trace(trace_id) == []
+    assert not [
+        span for span in talkative.collector.spans if "/health" in span.name or "/metrics" in span.name
+    ]

@@ -1,0 +1,49 @@
+"""What a record's headers become in what follows from it."""
+
+import pytest
+
+from mercuria.streams.trails import NO_TRAIL, request_id_in, span_id, trail_from
+
+PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def test_a_request_id_is_carried_on_and_other_headers_are_not() -> None:
+    headers = [("reply-to", b"n:1"), ("request-id", b"r-1"), ("x", b"y"), ("request-id", b"r-2")]
+    trail = trail_from(headers, "wallets", 3, 17)
+    assert trail == [("request-id", b"r-1")]
+    assert request_id_in(trail) == "r-1"
+
+
+def test_the_span_of_what_follows_is_named_by_where_the_record_is() -> None:
+    headers = [("traceparent", PARENT), ("tracestate", b"a=b")]
+    (name, value), state = trail_from(headers, "wallets", 3, 17)
+    assert (name, state) == ("traceparent", ("tracestate", b"a=b"))
+    assert value == PARENT[:36] + span_id(PARENT, "wallets", 3, 17) + b"-01"
+    places = [("wallets", 3, 17), ("wallets", 3, 18), ("wallets", 4, 17), ("ledger", 3, 17)]
+    assert len({trail_from(headers, *place)[0] for place in places}) == 4
+    assert trail_from(headers, "wallets", 3, 17) == trail_from(headers, "wallets", 3, 17)
+
+
+def test_what_nobody_wants_to_see_is_carried_on_as_it_is() -> None:
+    headers = [("traceparent", PARENT[:-2] + b"00")]
+    assert trail_from(headers, "wallets", 3, 17) == headers
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("request-id", b""),
+        ("request-id", b"r" * 65),
+        ("request-id", b"a b"),
+        ("request-id", None),
+        ("traceparent", PARENT[:-1]),
+        ("traceparent", PARENT + b"-x"),
+        ("traceparent", PARENT.upper()),
+        ("traceparent", b"ff" + PARENT[2:]),
+        ("traceparent", b"00-" + b"0" * 32 + PARENT[35:]),
+        ("traceparent", PARENT[:36] + b"0" * 16 + b"-01"),
+        ("tracestate", b"a=b"),
+    ],
+)
+def test_what_is_not_well_formed_or_belongs_to_nothing_is_left_out(header: tuple[str, bytes]) -> None:
+    assert trail_from([header], "wallets", 3, 17) is NO_TRAIL
