@@ -158,6 +158,11 @@ class Stage:
         """Whether PostgreSQL is away, as far as is known here."""
         return self._away_since_s is not None
 
+    @property
+    def away_s(self) -> float:
+        """For how long PostgreSQL has been away; 0 while it is there."""
+        return 0.0 if self._away_since_s is None else time.monotonic() - self._away_since_s
+
     def is_waiting(self, partition: int) -> bool:
         """Tell whether something of a partition is not written yet."""
         return bool(self._waiting[partition])

@@ -26,6 +26,8 @@ from mercuria.streams.schema import BatchSchema
 RESUME_WITHIN_S = 1.5
 """PostgreSQL is asked for so long where to go on; deciding commands waits for that."""
 COMPARE_EVERY_S = 2.0
+OUTBOX_LATE_S = 10.0
+"""What Kafka is told takes milliseconds."""
 
 log = get_logger(__name__)
 
@@ -70,6 +72,7 @@ class Staged:
         app.timer(interval=LOOK_EVERY_S)(self._watch)
         app.positions[topic] = self.resume_at
         app.worked_through[self.name] = self._worked_through
+        app.stage_waits[self.name] = self._waits
 
     async def seek(self, partition: int, offset: int) -> None:
         """Let reading of a partition go back to an offset."""
@@ -134,6 +137,13 @@ class Staged:
 
     def _worked_through(self) -> dict[int, int]:
         return {number: place.read + 1 for number, place in self.stage.places.items()}
+
+    def _waits(self) -> str | None:
+        if self.stage.away_s:
+            return f"it has waited for PostgreSQL for {self.stage.away_s:.0f} s"
+        if self.relay is not None and self.relay.oldest_s > OUTBOX_LATE_S:
+            return f"its outbox has waited for Kafka for {self.relay.oldest_s:.0f} s, with {self.relay.events} events"
+        return None
 
     async def _run(self) -> None:
         with crash_on_bug():

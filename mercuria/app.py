@@ -75,6 +75,8 @@ class App(faust.App):
         """For a topic, what tells the offsets at which reading its partitions goes on, as far as they are known."""
         self.worked_through: dict[str, Callable[[], Mapping[int, int]]] = {}
         """For a stage, what tells up to before which offset it has worked through this worker's partitions."""
+        self.stage_waits: dict[str, Callable[[], str | None]] = {}
+        """For a stage that keeps PostgreSQL, what tells why it does not go on at the moment; None: it does."""
         self._recovers_since_s = 0.0
         super().__init__(*args, **kwargs)
         self.replies = Replies(settings.redis)

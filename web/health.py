@@ -1,5 +1,6 @@
 """Whether a worker lives, and whether it is ready to work, with the reasons why it is not."""
 
+import time
 from typing import Any, cast
 
 from faust.tables.manager import TableManager
@@ -7,6 +8,7 @@ from faust.web import Request, Response, View
 
 from mercuria.adapters.http import Web
 from mercuria.app import app, database
+from mercuria.web.lookout import lookout
 
 READY = "ready"
 
@@ -21,11 +23,18 @@ async def live(self: View, _request: Request) -> Response:
 async def ready(self: View, _request: Request) -> Response:
     """Answer 200 when the worker decides commands, else 503 with the reasons.
 
-    Without PostgreSQL it is ready: money moves, and what only PostgreSQL knows has its own answer.
+    Without PostgreSQL it is ready, and degraded: money moves, and what only PostgreSQL knows has its own answer.
     """
     reasons = unready_reasons()
     parts = own_parts() | {"postgresql": await postgresql()}
-    answer = {"ready": not reasons, "reasons": reasons, "parts": parts}
+    is_degraded = any(state != READY for state in parts.values())
+    answer = {
+        "ready": not reasons,
+        "status": "unready" if reasons else "degraded" if is_degraded else READY,
+        "reasons": reasons,
+        "parts": parts,
+        "lag_records": lookout.lag_records,
+    }
     return self.json(answer, status=503 if reasons else 200)
 
 
@@ -33,8 +42,23 @@ def own_parts() -> dict[str, str]:
     """Return how the parts are of which the worker knows it: `ready`, or what is wrong."""
     return {
         "wallets": "; ".join(unready_reasons()) or READY,
+        "tables": READY if has_tables() else "being read from the log",
+        "locks": _locks(),
+        "kafka": "away" if lookout.is_kafka_away(time.monotonic()) else READY,
         "redis": "away" if app.locks.is_redis_lost else READY,
-    }
+        "http": "stopping" if cast(Web, app.web).server.leaving else READY,
+    } | {stage: waits() or READY for stage, waits in app.stage_waits.items()}
+
+
+def has_tables() -> bool:
+    """Tell whether this worker has the tables of its partitions."""
+    return cast(TableManager, app.tables).recovery.completed.is_set() and not app.in_recovery
+
+
+def _locks() -> str:
+    missing = [number for number in app.own_partitions() if not app.locks.is_held(number)]
+    # They are taken when the tables are there.
+    return f"not held for partitions {missing}" if missing and has_tables() else READY
 
 
 async def postgresql() -> str:
@@ -53,6 +77,8 @@ def unready_reasons() -> list[str]:
         reasons.append("the tables are catching up with the log")
     if app.locks.is_redis_lost:
         reasons.append("Redis cannot be reached, so it cannot be proved whose the partitions are")
+    if lookout.is_kafka_away(time.monotonic()):
+        reasons.append("Kafka cannot be reached, so nothing is decided")
     if cast(Web, app.web).server.leaving:
         reasons.append("the worker is stopping")
     return reasons

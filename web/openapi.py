@@ -91,10 +91,19 @@ READY: Json = {
         "parts": {
             "type": "object",
             "additionalProperties": {"type": "string"},
-            "description": "How each part is that the worker needs.",
+            "description": "How each part is that the worker needs: `ready`, or what is wrong.",
+        },
+        "status": {
+            "enum": ["ready", "degraded", "unready"],
+            "description": "`degraded`: commands are decided, and a part is not ready.",
+        },
+        "lag_records": {
+            "type": "object",
+            "additionalProperties": {"type": "integer"},
+            "description": "By stage, how many records of this worker's partitions it has not worked through.",
         },
     },
-    "required": ["ready", "reasons"],
+    "required": ["ready", "status", "reasons"],
 }
 LIVE: Json = {"type": "object", "properties": {"status": {"const": "live"}}, "required": ["status"]}
 

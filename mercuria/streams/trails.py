@@ -18,8 +18,9 @@ REQUEST_ID = "request-id"
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
 
+_is_request_id = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
 _WELL_FORMED = {
-    REQUEST_ID: re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch,
+    REQUEST_ID: _is_request_id,
     TRACEPARENT: re.compile(
         rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
     ).fullmatch,
@@ -32,7 +33,13 @@ def trail_from(
     headers: Iterable[tuple[str, bytes | None]], reader: str, partition: int, offset: int
 ) -> Trail:
     """Return the headers for what follows when `reader` processes the record at a place. Others are left out."""
-    trail = well_formed(headers)
+    own = [(name, value) for name, value in headers if value is not None and name in _WELL_FORMED]
+    if not own:
+        return NO_TRAIL
+    if len(own) == 1 and own[0][0] == REQUEST_ID:
+        # As most that have any.
+        return own if _is_request_id(own[0][1]) else NO_TRAIL
+    trail = well_formed(own)
     parent = trail.get(TRACEPARENT)
     if parent is None:
         trail.pop(TRACESTATE, None)

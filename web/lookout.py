@@ -1,0 +1,70 @@
+"""The lookout: asks Kafka every few seconds whether it is there, and how much the stages have to do.
+
+So a probe waits for nobody, and one late answer does not make a worker unready.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from aiokafka.errors import KafkaError
+
+from mercuria.app import app
+from mercuria.topics import WALLET_COMMANDS
+from mercuria.web.operations import TOPICS_OF_STAGES
+
+LOOK_EVERY_S = 2.0
+ANSWERS_WITHIN_S = 2.0
+AWAY_AFTER_S = 10.0
+"""Kafka is away when it has not answered for so long: then nothing is decided. Redis has as long."""
+
+
+class Lookout:
+    """What Kafka has said last."""
+
+    def __init__(self) -> None:
+        self.lag_records: Mapping[str, int] = {}
+        """By stage, how many records of this worker's partitions it has not worked through, as of the last look."""
+        self._answered_s = 0.0
+        self._has_missed = False
+
+    def note(self, answered: bool, now_s: float) -> None:
+        """Note whether Kafka has answered, as of `now_s` by the monotonic clock."""
+        self._has_missed = not answered
+        if answered or not self._answered_s:
+            self._answered_s = now_s
+
+    def is_kafka_away(self, now_s: float) -> bool:
+        """Tell whether Kafka has been asked and has not answered for long."""
+        # A worker that was suspended has not asked for long, which says nothing of Kafka.
+        return self._has_missed and now_s - self._answered_s > AWAY_AFTER_S
+
+    async def look(self) -> None:
+        """Ask Kafka."""
+        try:
+            async with asyncio.timeout(ANSWERS_WITHIN_S):
+                self.lag_records = await _lags()
+        except (KafkaError, TimeoutError):
+            self.note(False, time.monotonic())
+        else:
+            self.note(True, time.monotonic())
+
+
+async def _lags() -> dict[str, int]:
+    # Also when no partition is this worker's.
+    await app.log_ends.ends(WALLET_COMMANDS, [0])
+    lags: dict[str, int] = {}
+    for stage, worked_through in app.worked_through.items():
+        done = worked_through()
+        ends = await app.log_ends.ends(TOPICS_OF_STAGES[stage], done) if done else {}
+        lags[stage] = sum([max(end - done[number], 0) for number, end in ends.items()])
+    return lags
+
+
+lookout = Lookout()
+
+
+@app.timer(interval=LOOK_EVERY_S)  # type: ignore[untyped-decorator]
+async def look() -> None:
+    """Look."""
+    await lookout.look()
