@@ -25,7 +25,7 @@ _NAMES = ("traceparent", "tracestate")
 
 
 class Tracing:
-    """The spans of this worker. Nothing of OpenTelemetry is loaded unless they are wanted."""
+    """The spans of this worker. Unless they are wanted, no span is made, and no exporter is loaded."""
 
     def __init__(self) -> None:
         self.tracer: Tracer | None = None
