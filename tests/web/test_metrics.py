@@ -4,10 +4,11 @@ import re
 import subprocess
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import psycopg2
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
@@ -19,6 +20,7 @@ from mercuria.cli.chaos import PARTITIONS
 from mercuria.domain.commands import Deposit, Transfer
 from mercuria.domain.rejections import Code
 from mercuria.embedded.stack import Stack
+from mercuria.streams.routing import Homes
 from mercuria.web.operations import TOPICS_OF_STAGES
 from tests.deployment.monitoring import program
 from tests.protocol.desk import Desk, open_desk
@@ -30,6 +32,7 @@ OPERATIONS = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").re
 ANSWERS_WITHIN_S = 1.0
 LAG = "mercuria_stage_lag_records"
 READY = "mercuria_ready"
+BROKEN = "mercuria_ledger_broken_partitions"
 IN_FLIGHT = "mercuria_in_flight_minor_units"
 OLDEST = "mercuria_in_flight_oldest_seconds"
 SUFFIXES = {"counter": "_total", "info": "_info"}
@@ -44,6 +47,14 @@ INSERT INTO transactions
     currency, metadata)
 VALUES (now() - interval '1 hour', -1, 1, gen_random_uuid(), 'transfer', 'pending', gen_random_uuid(),
     gen_random_uuid(), false, 1234567, 'XTS', '{}')"""
+BREAK_CHAIN = """\
+ALTER TABLE ledger_entries DISABLE TRIGGER ledger_entries_are_final;
+CREATE TEMPORARY TABLE gone AS
+SELECT * FROM ledger_entries WHERE partition = %(partition)s ORDER BY sequence DESC LIMIT 2;
+DELETE FROM ledger_entries USING gone
+WHERE ledger_entries.partition = gone.partition AND ledger_entries.sequence = gone.sequence;
+ALTER TABLE ledger_entries ENABLE ALWAYS TRIGGER ledger_entries_are_final"""
+MEND_CHAIN = "INSERT INTO ledger_entries SELECT * FROM gone ORDER BY sequence"
 NOT_PENDING = "DELETE FROM transactions WHERE partition = -1"
 
 
@@ -173,7 +184,6 @@ async def test_each_batch_is_timed_once(people: People, zoe: Person) -> None:
         assert now.since(before, "mercuria_stage_write_seconds_count")[stage,] >= 1
     for name in ("mercuria_outbox_events", "mercuria_outbox_oldest_seconds", "mercuria_stage_waiting"):
         assert set(now.of(name)) >= {("transactions",), ("ledger",)} and not any(now.of(name).values())
-    assert now.of("mercuria_ledger_broken_partitions") == {(): 0}
 
 
 async def test_each_partition_is_locked_by_one_worker_that_is_ready(people: People) -> None:
@@ -264,6 +274,33 @@ async def test_what_is_asked_of_postgresql_is_told_and_is_absent_while_it_is_awa
     assert ended.of(OLDEST)["XTS",] == 0
     after = await see_at_rest(people.ports)
     assert after.of(READY) == {("postgresql",): 2, ("redis",): 2, ("wallets",): 2}
+
+
+async def test_a_broken_ledger_is_told_until_it_is_whole_again(
+    settled: Stack, people: People, zoe: Person
+) -> None:
+    before = await see_at_rest(people.ports)
+    wallet = await zoe.wallet(100)
+    partition = Homes(PARTITIONS).of(UUID(wallet)).partition
+    # A lag may be of a moment ago; the entries are there when they are counted.
+    await until(
+        lambda: see(people.ports),
+        lambda found: found.since(before, "mercuria_stage_rows_total").get(("ledger",), 0) == 2,
+    )
+    with closing(psycopg2.connect(settled.env["MERCURIA_DATABASE_OWNER"])) as owner, owner.cursor() as cursor:
+        cursor.execute(BREAK_CHAIN, {"partition": partition})
+        owner.commit()
+        try:
+            assert (await zoe.deposit(wallet, 1)).status == 201
+            lag = (str(partition), "ledger")
+            await until(
+                lambda: see(people.ports),
+                lambda found: found.of(BROKEN) == {(): 1} and found.of(LAG).get(lag, 0) > 0,
+            )
+        finally:
+            cursor.execute(MEND_CHAIN)
+            owner.commit()
+    assert (await see_at_rest(people.ports)).of(BROKEN) == {(): 0}
 
 
 def promtool_says_of(text: bytes) -> tuple[int, bytes]:
