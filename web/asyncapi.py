@@ -61,7 +61,7 @@ TRAIL: Json = {
         },
         "traceparent": {
             "type": "string",
-            "description": "The span that this comes from (https://www.w3.org/TR/trace-context/). What follows from a "
+            "description": "The span that this comes from, as W3C Trace Context has it. What follows from a "
             "record names the span in which that was processed.",
         },
         "tracestate": {"type": "string", "description": "What belongs to that, as the first record had it."},

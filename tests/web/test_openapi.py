@@ -53,7 +53,7 @@ def test_the_document_is_valid() -> None:
 
 def test_every_route_is_in_the_document_and_everything_in_the_document_is_a_route() -> None:
     routes = {(route.method, route.resource.canonical) for route in app.web.web_app.router.routes()}
-    pages = {(method, path) for method, path in routes if path.startswith(("/docs", "/console"))}
+    pages = {(method, path) for method, path in routes if path.startswith(("/docs", "/console", "/metrics"))}
     assert pages
     assert {(method, path) for method, path, _ in operations()} == {
         (method, path) for method, path in routes - pages if method != "HEAD"
