@@ -18,7 +18,8 @@ from mercuria.cli.chaos.trial import read_log
 from mercuria.topics import COUNTERS_CHANGELOG
 
 SHOWN = 20
-WITHIN_S = 15.0
+WITHIN_S = 30.0
+"""So long copies may take to get where PostgreSQL is."""
 LOOK_EVERY_S = 1.0
 
 Rows = dict[bytes, bytes]
@@ -59,6 +60,7 @@ async def compare_copies(database: str, kafka: str, redis: str, partitions: int)
         BooksUnavailable, KafkaError, redis.RedisError: one of them is away.
     """
     deadline_s = time.monotonic() + WITHIN_S
+    first: dict[int, int] = {}
     async with _cache(redis) as cache:
         while True:
             kept, cached = await _kept(kafka), await cache.positions()
@@ -66,36 +68,28 @@ async def compare_copies(database: str, kafka: str, redis: str, partitions: int)
             counted = {
                 number: await asyncio.to_thread(counters_of, database, number) for number in range(partitions)
             }
-            behind = {
-                number: counters.after
-                for number, counters in counted.items()
-                if counters.after != _position(kept[number]) or counters.after != cached.get(number, NOWHERE)
+            first = first or {number: counters.after for number, counters in counted.items()}
+            copied = {
+                number: (_position(kept[number]), cached.get(number, NOWHERE)) for number in range(partitions)
             }
-            if not behind:
+            moving = [
+                number for number, counters in counted.items() if set(copied[number]) != {counters.after}
+            ]
+            if not moving:
                 return Copies(await _differences(counted, kept, days, cache), [])
             if time.monotonic() > deadline_s:
-                return await _behind(behind, kept, cached, database)
+                return Copies(list(_behind(first, copied)), moving)
             await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _behind(
-    behind: Mapping[int, int], kept: Mapping[int, Rows], cached: Mapping[int, int], database: str
-) -> Copies:
-    """Tell the copies that are behind from those that only follow what moves."""
-    moving = [
-        number
-        for number, after in behind.items()
-        if (await asyncio.to_thread(counters_of, database, number)).after != after
-    ]
-    return Copies(
-        [
-            f"Partition {number} is counted up to {after} in PostgreSQL, up to {_position(kept[number])} in RocksDB,"
-            f" and up to {cached.get(number, NOWHERE)} in Redis."
-            for number, after in behind.items()
-            if number not in moving
-        ],
-        moving,
-    )
+def _behind(first: Mapping[int, int], copied: Mapping[int, tuple[int, int]]) -> Iterator[str]:
+    """Say which copies still are not where PostgreSQL was when somebody looked first."""
+    for number, (in_table, in_redis) in copied.items():
+        if min(in_table, in_redis) < first[number]:
+            yield (
+                f"Partition {number} was counted up to {first[number]} in PostgreSQL {WITHIN_S:.0f} s ago, and is still"
+                f" counted up to {in_table} in RocksDB, and up to {in_redis} in Redis."
+            )
 
 
 async def _kept(kafka: str) -> dict[int, Rows]:
