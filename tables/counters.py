@@ -6,7 +6,7 @@ be filled again without asking it. They are absolute, so it does not matter how 
 
 from collections.abc import Iterator
 from datetime import date
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 from typing import cast
 
 import rocksdict
@@ -47,11 +47,10 @@ class CountersTable(BatchTable):
                 return True
             if counters.before > position:
                 return False
-            rows = rows_of(counters)
+            # The position comes last: until then, there are counters that are newer than it says.
+            rows = chain(rows_of(counters), [(POSITION_KEY, b"%d" % counters.after)])
             while chunk := list(islice(rows, ROWS_AT_ONCE)):
                 await self._put(partition, chunk)
-            # Last: until then, the chunks are counters that are newer than the position says.
-            await self._put(partition, [(POSITION_KEY, b"%d" % counters.after)])
             return True
 
     async def _put(self, partition: int, rows: list[Row]) -> None:
