@@ -18,7 +18,7 @@ from mercuria.cli.chaos.trial import read_log
 from mercuria.topics import COUNTERS_CHANGELOG
 
 SHOWN = 20
-WITHIN_S = 30.0
+WITHIN_S = 60.0
 """So long copies may take to get where PostgreSQL is."""
 LOOK_EVERY_S = 1.0
 
