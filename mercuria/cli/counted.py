@@ -20,6 +20,8 @@ from mercuria.topics import COUNTERS_CHANGELOG
 SHOWN = 20
 WITHIN_S = 60.0
 """So long copies may take to get where PostgreSQL is."""
+REST_WITHIN_S = 10.0
+"""So long they are waited for to stand still, when they do get there."""
 LOOK_EVERY_S = 1.0
 
 Rows = dict[bytes, bytes]
@@ -59,7 +61,7 @@ async def compare_copies(database: str, kafka: str, redis: str, partitions: int)
     Raises:
         BooksUnavailable, KafkaError, redis.RedisError: one of them is away.
     """
-    deadline_s = time.monotonic() + WITHIN_S
+    began_s = time.monotonic()
     first: dict[int, int] = {}
     async with _cache(redis) as cache:
         while True:
@@ -77,8 +79,9 @@ async def compare_copies(database: str, kafka: str, redis: str, partitions: int)
             ]
             if not moving:
                 return Copies(await _differences(counted, kept, days, cache), [])
-            if time.monotonic() > deadline_s:
-                return Copies(list(_behind(first, copied)), moving)
+            behind, waited_s = list(_behind(first, copied)), time.monotonic() - began_s
+            if waited_s > WITHIN_S or (waited_s > REST_WITHIN_S and not behind):
+                return Copies(behind, moving)
             await asyncio.sleep(LOOK_EVERY_S)
 
 
