@@ -98,9 +98,9 @@ async def get_daily(call: Call) -> Answer | Problem:
     period = read_period(query.from_, query.to)
     if isinstance(period, Problem):
         return period
-    today = now_ms() // DAY_MS
-    until = today + 1 if period.until_ms is None else min(-(-period.until_ms // DAY_MS), today + 1)
-    since = until - DAYS if period.since_ms is None else -(-period.since_ms // DAY_MS)
+    tomorrow = now_ms() // DAY_MS + 1
+    until = tomorrow if period.until_ms is None else min(_first_day(period.until_ms), tomorrow)
+    since = until - DAYS if period.since_ms is None else min(_first_day(period.since_ms), tomorrow)
     if until - since > MAX_DAYS:
         return Problem("too_many_days")
     first, last = date_of(since), date_of(until)
@@ -143,6 +143,11 @@ async def get_user(call: Call) -> Answer | Problem:
             user_id, None if last_ms is None else rfc3339(last_ms), [_currency_body(each) for each in found]
         )
     )
+
+
+def _first_day(at_ms: int) -> int:
+    """Return the number of the first day that begins at a moment or later."""
+    return -(-at_ms // DAY_MS)
 
 
 def _daily_row(day: DailyMetrics) -> DailyRow:

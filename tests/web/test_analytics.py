@@ -121,6 +121,11 @@ async def test_what_is_no_period_is_refused(operator: Person, query: str, refuse
     assert refusal(await operator.get(f"/metrics/daily?{query}")) == refused
 
 
+@pytest.mark.parametrize("query", ["from=9999-12-31T23:59:59Z", "to=1970-01-01", "to=0000-01-01"])
+async def test_where_nothing_can_have_happened_there_are_no_days(operator: Person, query: str) -> None:
+    assert (await operator.get(f"/metrics/daily?{query}")).document == {"data": []}
+
+
 async def test_without_postgresql_redis_tells_of_days_also_after_it_has_forgotten_all(
     settled: Stack, people: People, zoe: Person
 ) -> None:
