@@ -36,6 +36,11 @@ class Books:
             rows: list[tuple[Any, ...]] = cursor.fetchall()
             return rows
 
+    def read_whole(self) -> None:
+        """Prepare for queries that compare whole tables, and for no others."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(_SQL["read_whole"])
+
     def pieces(self, name: str, parameters: Mapping[str, Any]) -> Iterator[list[tuple[Any, ...]]]:
         """Yield the rows of a query that may be long, some thousand at a time."""
         with self._connection.cursor(name=f"books_{name}") as cursor:

@@ -14,7 +14,7 @@ from mercuria.adapters.analytics_tables import Counters
 from mercuria.adapters.books import Books
 from mercuria.adapters.counters import NOWHERE, POSITION_KEY, date_of, is_newer, rows_of
 from mercuria.adapters.redis import connect
-from mercuria.cli.chaos.trial import read_log
+from mercuria.streams.client import read_log
 from mercuria.topics import COUNTERS_CHANGELOG
 
 SHOWN = 20
@@ -36,6 +36,7 @@ class Copies(NamedTuple):
 
 def wrong_counters(found: Books) -> list[str]:
     """Say which counters are not what the ledger's entries add up to, as far as these are counted."""
+    found.read_whole()
     sentences = [
         f"{day}, {currency}, {kind}, partition {partition}: {movements} with {volume} are counted, and the ledger has"
         f" {entries} with {sum_}."

@@ -27,11 +27,10 @@ from mercuria.adapters.positions import Positions
 from mercuria.adapters.postgres import Database, DatabaseUnavailable
 from mercuria.adapters.redis import connect
 from mercuria.app import settings
-from mercuria.cli.chaos.trial import read_log
 from mercuria.cli.counted import compare_copies, wrong_counters
 from mercuria.cli.options import data_dir_option
 from mercuria.domain.wallet import Wallet
-from mercuria.streams.client import event_reader
+from mercuria.streams.client import event_reader, read_log
 from mercuria.streams.routing import Homes
 from mercuria.tables.balances import read_rows
 from mercuria.topics import BALANCES_CHANGELOG, STAGES
@@ -202,6 +201,7 @@ def _compare(
 
 def _check_books(found: Books, report: Report) -> None:
     """Compare PostgreSQL's wallets with their events, and these with the ledger."""
+    found.read_whole()
     for id_, balance, version, total, count in found.all("wrong_wallets", limit=SHOWN):
         report.differ(
             f"Wallet {id_} has {balance} at version {version}, and its {count} events add up to {total}."

@@ -113,3 +113,16 @@ async def event_reader(
         yield consumer
     finally:
         await consumer.stop()
+
+
+async def read_log(servers: str, topic: str) -> AsyncIterator[Any]:
+    """Yield the records of a topic, from its beginning to where it ends now."""
+    async with event_reader(servers, topic, from_beginning=True) as reader:
+        ends = await reader.end_offsets(reader.assignment())
+        unread = {tp for tp, end in ends.items() if end > 0}
+        while unread:
+            for tp, records in (await reader.getmany(timeout_ms=200, max_records=5000)).items():
+                for record in records:
+                    if record.offset < ends[tp]:
+                        yield record
+            unread = {tp for tp in unread if await reader.position(tp) < ends[tp]}

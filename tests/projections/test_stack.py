@@ -12,9 +12,9 @@ import pytest
 from mercuria.adapters.history import History
 from mercuria.adapters.postgres import Database
 from mercuria.cli.chaos.stages import audit_stages, kill_all_kinds
-from mercuria.cli.chaos.trial import Faults, Trial, audit_stack, freeze, kill, kill_workers, read_log
+from mercuria.cli.chaos.trial import Faults, Trial, audit_stack, freeze, kill, kill_workers
 from mercuria.embedded.stack import Stack
-from mercuria.streams.client import event_reader
+from mercuria.streams.client import event_reader, read_log
 from mercuria.topics import WALLET_EVENTS
 from tests.embedded.conftest import clean_environ, eventually
 from tests.projections.conftest import empty

@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from mercuria.cli.chaos.trial import read_log
 from mercuria.domain.commands import (
     Credit,
     Deposit,
@@ -21,7 +20,7 @@ from mercuria.domain.commands import (
 )
 from mercuria.domain.events import CommandRejected
 from mercuria.embedded.stack import Stack
-from mercuria.streams.client import Sent
+from mercuria.streams.client import Sent, read_log
 from mercuria.topics import WALLET_COMMANDS
 from tests.protocol.desk import Desk
 

@@ -33,11 +33,11 @@ from mercuria.cli.chaos.outages import (
     without_worker,
 )
 from mercuria.cli.chaos.siege import Faults, Outcome, Siege
-from mercuria.cli.chaos.trial import read_log
 from mercuria.domain.commands import Deposit
 from mercuria.domain.events import BalanceUpdated, CommandRejected
 from mercuria.domain.parsing import read_command
 from mercuria.embedded.stack import Stack
+from mercuria.streams.client import read_log
 from mercuria.streams.cloudevents import read_told
 from mercuria.streams.locks import LIFE_S, RENEW_EVERY_S
 from mercuria.streams.routing import Homes

@@ -27,11 +27,11 @@ from mercuria.adapters.tokens import Caller, Role, Tokens
 from mercuria.cli.chaos.asking import Answer, Client, client, settled
 from mercuria.cli.chaos.books import Books, State, Told
 from mercuria.cli.chaos.orders import Account, Order, Orders, Person
-from mercuria.cli.chaos.trial import TrialError, audit_stack, read_log
+from mercuria.cli.chaos.trial import TrialError, audit_stack
 from mercuria.config import Settings
 from mercuria.embedded.stack import Stack
 from mercuria.streams.audit import Audit, Violations
-from mercuria.streams.client import event_reader
+from mercuria.streams.client import event_reader, read_log
 from mercuria.streams.cloudevents import read_event
 from mercuria.streams.routing import Homes
 from mercuria.topics import WALLET_EVENTS

@@ -17,14 +17,14 @@ from msgspec import Struct, field
 from mercuria.adapters.books import books
 from mercuria.adapters.positions import Positions
 from mercuria.adapters.postgres import Database, DatabaseUnavailable
-from mercuria.cli.chaos.trial import Faults, Trial, TrialError, kill, read_log
+from mercuria.cli.chaos.trial import Faults, Trial, TrialError, kill
 from mercuria.cli.counted import compare_copies, wrong_counters
 from mercuria.domain.events import NO_COMMAND, BalanceUpdated, CommandRejected
 from mercuria.domain.ledger import EXTERNAL_DEPOSITS, EXTERNAL_WITHDRAWALS, NO_HASH, Entry, hash_after
 from mercuria.domain.transaction import TransactionCompleted
 from mercuria.embedded.stack import Stack
 from mercuria.streams.audit import Violations
-from mercuria.streams.client import event_reader
+from mercuria.streams.client import event_reader, read_log
 from mercuria.streams.cloudevents import read_event, read_numbered
 from mercuria.topics import LEDGER_EVENTS, STAGES, TRANSACTION_EVENTS, WALLET_EVENTS
 

@@ -8,7 +8,7 @@ The faults are functions of the trial, so that they can see what goes on; the te
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,7 +21,7 @@ from mercuria.domain.wallet import Wallet
 from mercuria.embedded.part import Part
 from mercuria.embedded.stack import Stack
 from mercuria.streams.audit import Audit, Auditor, Violations, WalletState
-from mercuria.streams.client import command_producer, event_reader
+from mercuria.streams.client import command_producer, event_reader, read_log
 from mercuria.streams.seal import Seal
 from mercuria.tables.balances import read_rows
 from mercuria.topics import BALANCES_CHANGELOG, WALLET_COMMANDS, WALLET_EVENTS
@@ -247,19 +247,6 @@ def take(auditor: Auditor, record: Any) -> None:
         )
     else:
         auditor.take_event(record.partition, record.offset, record.value, key=record.key)
-
-
-async def read_log(servers: str, topic: str) -> AsyncIterator[Any]:
-    """Yield the records of a topic, from its beginning to where it ends now."""
-    async with event_reader(servers, topic, from_beginning=True) as reader:
-        ends = await reader.end_offsets(reader.assignment())
-        unread = {tp for tp, end in ends.items() if end > 0}
-        while unread:
-            for tp, records in (await reader.getmany(timeout_ms=200, max_records=5000)).items():
-                for record in records:
-                    if record.offset < ends[tp]:
-                        yield record
-            unread = {tp for tp in unread if await reader.position(tp) < ends[tp]}
 
 
 async def tables_after(servers: str, decided: dict[int, int]) -> dict[UUID, Wallet]:
