@@ -136,7 +136,7 @@ def test_a_url_that_cannot_be_used_keeps_its_password(tmp_path: Path, command_li
     assert "hunter2" not in said
 
 
-@pytest.mark.parametrize("arguments", [["--workers", "0"], ["--http-port", "0"], ["--nonsense"]])
+@pytest.mark.parametrize("arguments", [["--workers", "65"], ["--http-port", "0"], ["--nonsense"]])
 def test_an_option_that_cannot_be_used(command_line: CommandLine, arguments: list[str]) -> None:
     code, said = command_line.run("up", *arguments)
     assert code == 2 and arguments[0] in said and "Traceback" not in said
