@@ -20,7 +20,7 @@ from mercuria.topics import COUNTERS_CHANGELOG
 SHOWN = 20
 WITHIN_S = 60.0
 """So long copies may take to get where PostgreSQL is."""
-REST_WITHIN_S = 10.0
+REST_WITHIN_S = 3.0
 """So long they are waited for to stand still, when they do get there."""
 LOOK_EVERY_S = 1.0
 
