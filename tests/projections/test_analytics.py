@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from random import Random, randrange
+from random import Random
 
 import pytest
 
@@ -17,14 +17,6 @@ from tests.projections.test_ledger_reads import Books
 
 Log = dict[int, list[Told]]
 """By partition, the records of the ledger topic."""
-
-
-@pytest.fixture
-def random() -> Random:
-    """Return chance, and say its seed."""
-    seed = randrange(2**32)
-    print(f"seed {seed}")
-    return Random(seed)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import io
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
-from random import Random, randrange
+from random import Random
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -28,14 +28,6 @@ CURRENCIES = ("EUR", "EUR", "JPY")
 
 Placed = tuple[int, Entry]
 """An entry, behind its partition."""
-
-
-@pytest.fixture
-def random() -> Random:
-    """Return chance, and say its seed: pytest shows what was printed when a test fails."""
-    seed = randrange(2**32)
-    print(f"seed {seed}")
-    return Random(seed)
 
 
 @pytest.fixture

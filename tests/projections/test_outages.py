@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from random import Random, randrange
+from random import Random
 from typing import Any
 
 import psycopg2
@@ -84,14 +84,6 @@ def is_done(worker: Worker, log: Log) -> bool:
     """Tell whether all of a log is projected, as the worker knows."""
     known = worker.stage.places
     return all(number in known and known[number].read == len(log[number]) - 1 for number in range(len(log)))
-
-
-@pytest.fixture
-def random() -> Random:
-    """Return a source of chance, and say its seed."""
-    seed = randrange(2**32)
-    print(f"seed {seed}")
-    return Random(seed)
 
 
 @pytest.fixture
