@@ -5,7 +5,8 @@ So a probe waits for nobody, and one late answer does not make a worker unready.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from typing import NamedTuple
 
 from aiokafka.errors import KafkaError
 
@@ -17,6 +18,16 @@ LOOK_EVERY_S = 2.0
 ANSWERS_WITHIN_S = 2.0
 AWAY_AFTER_S = 10.0
 """Kafka is away when it has not answered for so long: then nothing is decided. Redis has as long."""
+
+
+class Unread(NamedTuple):
+    """What a stage has before it in a partition of its topic: from the offset `done` to before `end`."""
+
+    stage: str
+    topic: str
+    partition: int
+    done: int
+    end: int
 
 
 class Lookout:
@@ -50,14 +61,27 @@ class Lookout:
             self.note(True, time.monotonic())
 
 
+async def unread() -> AsyncIterator[Unread]:
+    """Yield what each stage has before it, of the partitions that are this worker's.
+
+    Raises:
+        KafkaError: Kafka does not say where its log ends.
+    """
+    for stage, worked_through in app.worked_through.items():
+        topic = TOPICS_OF_STAGES[stage]
+        # It is asked before the end: else it would seem to be ahead of it.
+        done = worked_through()
+        ends = await app.log_ends.ends(topic, done) if done else {}
+        for partition, end in ends.items():
+            yield Unread(stage, topic, partition, done[partition], end)
+
+
 async def _lags() -> dict[str, int]:
     # Also when no partition is this worker's.
     await app.log_ends.ends(WALLET_COMMANDS, [0])
-    lags: dict[str, int] = {}
-    for stage, worked_through in app.worked_through.items():
-        done = worked_through()
-        ends = await app.log_ends.ends(TOPICS_OF_STAGES[stage], done) if done else {}
-        lags[stage] = sum([max(end - done[number], 0) for number, end in ends.items()])
+    lags = dict.fromkeys(app.worked_through, 0)
+    async for each in unread():
+        lags[each.stage] += max(each.end - each.done, 0)
     return lags
 
 

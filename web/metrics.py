@@ -24,7 +24,8 @@ from mercuria.adapters.postgres import DatabaseUnavailable
 from mercuria.adapters.problems import Problem
 from mercuria.app import app, settings
 from mercuria.web.health import READY, own_parts, postgresql
-from mercuria.web.operations import TOPICS_OF_STAGES, operations
+from mercuria.web.lookout import unread
+from mercuria.web.operations import operations
 from mercuria.web.reading import KAFKA_ANSWERS_WITHIN_S, soon
 
 FRESH_S = 2.0
@@ -78,16 +79,13 @@ class Reading(Generic[T]):
 
 async def _lags() -> dict[tuple[str, int], int]:
     """Return by stage and partition how many records this worker has not worked through."""
-    lags: dict[tuple[str, int], int] = {}
     async with asyncio.timeout(KAFKA_ANSWERS_WITHIN_S):
-        for stage, worked_through in app.worked_through.items():
-            topic = TOPICS_OF_STAGES[stage]
-            # It is asked before the end: else it would seem to be ahead of it.
-            done = worked_through()
-            ends = await app.log_ends.ends(topic, done) if done else {}
-            for partition, end in ends.items():
-                lags[stage, partition] = await app.log_ends.left(topic, partition, done[partition], end)
-    return lags
+        return {
+            (each.stage, each.partition): await app.log_ends.left(
+                each.topic, each.partition, each.done, each.end
+            )
+            async for each in unread()
+        }
 
 
 async def _in_flight() -> dict[str, InFlight | None]:

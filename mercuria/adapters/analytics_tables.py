@@ -1,6 +1,6 @@
 """Counts the ledger's entries in PostgreSQL: `daily_totals`, `daily_active_wallets` and `user_totals`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mercuria.adapters.analytics_rows import Added
@@ -11,8 +11,6 @@ from mercuria.adapters.stage_rows import array, hex_of
 from mercuria.adapters.stage_tables import StageTables
 from mercuria.domain.events import Kind
 from mercuria.domain.ledger import Direction
-
-STAGE = "analytics"
 
 MAX_KNOWN_ACTIVE = 200_000
 """So many active wallets are remembered as written, in all partitions together."""
@@ -66,7 +64,7 @@ class AnalyticsTables(StageTables[dict[int, Added]]):
     Counting adds to what stands there, in the transaction that moves the place: no entry counts twice, whoever dies.
     """
 
-    stage = STAGE
+    stage = "analytics"
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -99,23 +97,15 @@ class AnalyticsTables(StageTables[dict[int, Added]]):
 
     def _add_days(self, cursor: Any, rows: Mapping[int, Added], written: Mapping[int, Counters]) -> None:
         days = [
-            (number, key, total)
+            (str(day), currency, kind, str(number), str(total.count), str(total.volume))
             for number, added in rows.items()
-            for key, total in added.figures.daily.items()
+            for (day, currency, kind), total in added.figures.daily.items()
         ]
-        if not days:
-            return
-        parameters = {
-            "days": array(str(day) for _, (day, _, _), _ in days),
-            "currencies": array(currency for _, (_, currency, _), _ in days),
-            "kinds": array(kind for _, (_, _, kind), _ in days),
-            "partitions": array(str(number) for number, _, _ in days),
-            "counts": array(str(total.count) for _, _, total in days),
-            "volumes": array(str(total.volume) for _, _, total in days),
-        }
-        cursor.execute(_SQL["add_days"], parameters)
-        for number, day, currency, kind, count, volume in cursor:
-            written[number].days.append(DayCounter(day, currency, kind, count, int(volume)))
+        if days:
+            names = ("days", "currencies", "kinds", "partitions", "counts", "volumes")
+            cursor.execute(_SQL["add_days"], _arrays(names, days))
+            for number, day, currency, kind, count, volume in cursor:
+                written[number].days.append(DayCounter(day, currency, kind, count, int(volume)))
 
     def _add_active(self, cursor: Any, rows: Mapping[int, Added], written: Mapping[int, Counters]) -> None:
         for number, added in rows.items():
@@ -123,36 +113,38 @@ class AnalyticsTables(StageTables[dict[int, Added]]):
             seen = {(day, currency, hex_of(wallet_id)) for day, currency, wallet_id in added.figures.active}
             written[number].active.extend(ActiveWallet(*each) for each in seen - known)
             known |= seen
-        new = [(number, each) for number, counters in written.items() for each in counters.active]
+        new = [
+            (str(each.day), each.currency, each.wallet_id, str(number))
+            for number, counters in written.items()
+            for each in counters.active
+        ]
         if new:
-            parameters = {
-                "days": array(str(each.day) for _, each in new),
-                "currencies": array(each.currency for _, each in new),
-                "ids": array(each.wallet_id for _, each in new),
-                "partitions": array(str(number) for number, _ in new),
-            }
-            cursor.execute(_SQL["add_active"], parameters)
+            cursor.execute(_SQL["add_active"], _arrays(("days", "currencies", "ids", "partitions"), new))
 
     def _add_users(self, cursor: Any, rows: Mapping[int, Added], written: Mapping[int, Counters]) -> None:
         users = [
-            (number, key, total)
-            for number, added in rows.items()
-            for key, total in added.figures.users.items()
-        ]
-        if not users:
-            return
-        parameters = {
-            "ids": array(hex_of(key[0]) for _, key, _ in users),
-            "currencies": array(key[1] for _, key, _ in users),
-            "kinds": array(key[2] for _, key, _ in users),
-            "directions": array(key[3] for _, key, _ in users),
-            "partitions": array(str(number) for number, _, _ in users),
-            "counts": array(str(total.count) for _, _, total in users),
-            "volumes": array(str(total.volume) for _, _, total in users),
-            "times": array(f'"{timestamp(total.last_ms)}"' for _, _, total in users),
-        }
-        cursor.execute(_SQL["add_users"], parameters)
-        for number, user_id, currency, kind, direction, count, volume, last_ms in cursor:
-            written[number].users.append(
-                UserCounter(user_id, currency, kind, direction, count, int(volume), last_ms)
+            (
+                hex_of(user_id),
+                currency,
+                kind,
+                direction,
+                str(number),
+                str(total.count),
+                str(total.volume),
+                f'"{timestamp(total.last_ms)}"',
             )
+            for number, added in rows.items()
+            for (user_id, currency, kind, direction), total in added.figures.users.items()
+        ]
+        if users:
+            names = ("ids", "currencies", "kinds", "directions", "partitions", "counts", "volumes", "times")
+            cursor.execute(_SQL["add_users"], _arrays(names, users))
+            for number, user_id, currency, kind, direction, count, volume, last_ms in cursor:
+                written[number].users.append(
+                    UserCounter(user_id, currency, kind, direction, count, int(volume), last_ms)
+                )
+
+
+def _arrays(names: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Turn rows into the texts of arrays, one for each column, under its name."""
+    return dict(zip(names, map(array, zip(*rows, strict=True)), strict=True))

@@ -10,8 +10,6 @@ from mercuria.adapters.postgres import queries
 from mercuria.adapters.stage_tables import StageTables, copy
 from mercuria.domain.ledger import NO_HASH
 
-STAGE = "ledger"
-
 log = logging.getLogger(__name__)
 
 _SQL = queries("mercuria.adapters", "ledger_tables.sql")
@@ -24,7 +22,7 @@ class LedgerTables(StageTables[str]):
     nothing can be entered behind that. Money moves on meanwhile, and the other partitions, too.
     """
 
-    stage = STAGE
+    stage = "ledger"
     outbox = "ledger_outbox"
 
     def __init__(self, url: str) -> None:

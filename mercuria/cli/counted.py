@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from typing import NamedTuple
 
@@ -64,7 +63,8 @@ async def compare_copies(database: str, kafka: str, redis: str, partitions: int)
     """
     began_s = time.monotonic()
     first: dict[int, int] = {}
-    async with _cache(redis) as cache:
+    async with connect(redis) as client:
+        cache = AnalyticsCache(client)
         while True:
             kept, cached = await _kept(kafka), await cache.positions()
             days = await _days(cache)
@@ -151,12 +151,3 @@ def _text(value: bytes | None) -> str:
 
 def _position(rows: Rows) -> int:
     return int(rows.get(POSITION_KEY, NOWHERE))
-
-
-@asynccontextmanager
-async def _cache(url: str) -> AsyncIterator[AnalyticsCache]:
-    redis = connect(url)
-    try:
-        yield AnalyticsCache(redis)
-    finally:
-        await redis.aclose()

@@ -144,17 +144,15 @@ async def _tables() -> dict[UUID, State]:
 
 async def _cached(ids: Iterable[UUID]) -> dict[UUID, State]:
     """Return what Redis has of wallets, as far as it counts."""
-    redis, homes = connect(settings.redis), Homes(settings.partitions)
-    cache, states = Cache(redis), dict[UUID, State]()
-    try:
+    homes, states = Homes(settings.partitions), dict[UUID, State]()
+    async with connect(settings.redis) as redis:
+        cache = Cache(redis)
         for chunk in _chunks(ids):
             found = await asyncio.gather(*(cache.wallet(homes.of(id_).partition, id_) for id_ in chunk))
             for each in found:
                 if each is not None:
                     wallet = each.wallet
                     states[wallet.id] = State(wallet.version, wallet.balance, wallet.status)
-    finally:
-        await redis.aclose()
     return states
 
 
