@@ -136,7 +136,7 @@ class Staged:
                 self.stage.forget(partition)
 
     def _worked_through(self) -> dict[int, int]:
-        return {number: place.read + 1 for number, place in self.stage.places.items()}
+        return {number: place.read + 1 for number, place in self.here().items()}
 
     def _waits(self) -> str | None:
         if self.stage.away_s:

@@ -1,5 +1,6 @@
 """What Prometheus is told is what happened; it is told on each worker's own port, also while others are away."""
 
+import asyncio
 import re
 import subprocess
 import time
@@ -24,7 +25,7 @@ from mercuria.streams.routing import Homes
 from mercuria.web.operations import TOPICS_OF_STAGES
 from tests.deployment.monitoring import program
 from tests.protocol.desk import Desk, open_desk
-from tests.web.people import People, Person, until
+from tests.web.people import People, Person, settle, until
 from tests.web.wire import Reply, ask
 
 OPERATIONS = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text("utf-8")
@@ -195,6 +196,23 @@ async def test_each_partition_is_locked_by_one_worker_that_is_ready(people: Peop
         alone = await see([port])
         assert 0 < alone.of("mercuria_recovery_seconds")[()] < 180
         assert any(alone.of("mercuria_lock_held").values())
+
+
+async def test_a_partition_that_has_gone_to_another_worker_is_that_ones_alone(
+    settled: Stack, people: People, zoe: Person
+) -> None:
+    stopped = settled.workers[1]
+    await asyncio.to_thread(stopped.stop)
+    try:
+        # The other one has them all now and nothing comes: what it knows of them is from PostgreSQL.
+        alone = await see_at_rest(people.ports[:1])
+        assert len(alone.of("mercuria_lock_held")) == PARTITIONS
+    finally:
+        await asyncio.to_thread(stopped.start)
+    await settle(settled)
+    for _ in range(16):
+        assert (await zoe.deposit(await zoe.wallet(), 1)).status == 201
+    await see_at_rest(people.ports)
 
 
 async def test_requests_count_by_the_template_of_their_route(people: People, zoe: Person) -> None:
