@@ -1,6 +1,7 @@
 """What tests of the whole share: a real stack, with two workers that start at the same moment."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -29,8 +30,14 @@ def said() -> list[str]:
 def live_stack(tmp_path_factory: pytest.TempPathFactory, said: list[str]) -> Iterator[Stack]:
     """Return a started stack: Kafka, PostgreSQL, Redis, and two workers that are started again when they die.
 
-    Its log grows from test to test, and whoever audits it audits what the tests before did, too. A test may stop a
-    worker (`worker.stop()`); it starts it again (`worker.start()`) before it ends.
+    Its log grows from test to test, and whoever audits it audits what the tests before did, too. Folders whose tests
+    do much and audit much have one of their own. A test may stop a worker (`worker.stop()`); it starts it again
+    (`worker.start()`) before it ends.
     """
-    with fresh_stack(tmp_path_factory.mktemp("live"), 2, said.append, MANY_PEOPLE | BEHIND_NGINX) as stack:
+    with living(tmp_path_factory, said) as stack:
         yield stack
+
+
+def living(tmp_path_factory: pytest.TempPathFactory, said: list[str]) -> AbstractContextManager[Stack]:
+    """Return a stack with two workers in a new directory, which is stopped at the end."""
+    return fresh_stack(tmp_path_factory.mktemp("live"), 2, said.append, MANY_PEOPLE | BEHIND_NGINX)

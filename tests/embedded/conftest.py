@@ -166,13 +166,13 @@ def silent_proxy() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def said() -> list[str]:
     """Return what the shared stack has said so far."""
     return []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory, said: list[str]) -> Iterator[Stack]:
     """Return a started stack with one worker, shared by all tests of this folder that do no lasting harm."""
     # A name that shells, URLs and class paths all trip over when it is not quoted.

@@ -12,6 +12,7 @@ from mercuria.adapters.postgres import Database
 from mercuria.adapters.projections import Projections
 from mercuria.embedded.postgres import APPLICATION, OWNER, Postgres
 from mercuria.embedded.stack import Stack
+from tests.conftest import living
 from tests.embedded.conftest import only
 
 EMPTIED = (
@@ -33,6 +34,13 @@ def random() -> Random:
     seed = randrange(2**32)
     print(f"seed {seed}")
     return Random(seed)
+
+
+@pytest.fixture(scope="package")
+def live_stack(tmp_path_factory: pytest.TempPathFactory, said: list[str]) -> Iterator[Stack]:
+    """Return a stack of these tests' own: they do much and audit all of it, and what others did would take minutes."""
+    with living(tmp_path_factory, said) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="package")

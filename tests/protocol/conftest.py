@@ -1,13 +1,21 @@
 """What the tests of the protocol share."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from mercuria.embedded.stack import Stack
 from mercuria.embedded.worker import Worker
+from tests.conftest import living
 from tests.protocol.desk import Desk, open_desk
+
+
+@pytest.fixture(scope="package")
+def live_stack(tmp_path_factory: pytest.TempPathFactory, said: list[str]) -> Iterator[Stack]:
+    """Return a stack of these tests' own: they do much and audit all of it, and what others did would take minutes."""
+    with living(tmp_path_factory, said) as stack:
+        yield stack
 
 
 @pytest.fixture
