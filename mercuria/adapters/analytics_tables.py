@@ -70,7 +70,7 @@ class AnalyticsTables(StageTables[dict[int, Added]]):
         super().__init__(url)
         self._written: dict[int, Counters] = {}
         # Most wallets are active more than once a day. It only counts while nobody else has written.
-        self._active: dict[int, set[tuple[int, str, str]]] = {}
+        self._active: dict[int, set[ActiveWallet]] = {}
         self._active_at: dict[int, Place] = {}
 
     def take_written(self) -> dict[int, Counters]:
@@ -93,7 +93,10 @@ class AnalyticsTables(StageTables[dict[int, Added]]):
         self._add_active(cursor, rows, written)
         self._add_users(cursor, rows, written)
         self._written = written
-        self._active_at.update({number: added.after for number, added in rows.items()})
+        # Only now: with a connection that breaks before, nothing of it is there, and the place is the old one.
+        for number, counters in written.items():
+            self._active[number].update(counters.active)
+            self._active_at[number] = rows[number].after
 
     def _add_days(self, cursor: Any, rows: Mapping[int, Added], written: Mapping[int, Counters]) -> None:
         days = [
@@ -109,10 +112,11 @@ class AnalyticsTables(StageTables[dict[int, Added]]):
 
     def _add_active(self, cursor: Any, rows: Mapping[int, Added], written: Mapping[int, Counters]) -> None:
         for number, added in rows.items():
-            known = self._active[number]
-            seen = {(day, currency, hex_of(wallet_id)) for day, currency, wallet_id in added.figures.active}
-            written[number].active.extend(ActiveWallet(*each) for each in seen - known)
-            known |= seen
+            seen = {
+                ActiveWallet(day, currency, hex_of(wallet_id))
+                for day, currency, wallet_id in added.figures.active
+            }
+            written[number].active.extend(seen - self._active[number])
         new = [
             (str(each.day), each.currency, each.wallet_id, str(number))
             for number, counters in written.items()

@@ -2,21 +2,29 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from random import Random
 
+import psycopg2
 import pytest
+from psycopg2 import sql
 
 from mercuria.adapters.analytics import counters_of
 from mercuria.adapters.analytics_rows import AnalyticsRows
 from mercuria.adapters.analytics_tables import AnalyticsTables, Counters
 from mercuria.adapters.books import books
 from mercuria.adapters.counters import rows_of
+from mercuria.adapters.postgres import DatabaseUnavailable
 from mercuria.adapters.stage_rows import MissingEventError, Told
 from mercuria.domain.ledger import Entry
+from tests.projections.conftest import as_owner
 from tests.projections.test_ledger_reads import Books
 
 Log = dict[int, list[Told]]
 """By partition, the records of the ledger topic."""
+
+IS_WAITED_FOR = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = %s::regclass AND NOT granted)"
 
 
 @pytest.fixture
@@ -80,6 +88,30 @@ def test_every_figure_is_what_a_recount_says(random: Random, url: str, tables: l
     for partition in log:
         assert copies[partition] == dict(rows_of(counters_of(url, partition)))
         assert any(copies[partition])
+
+
+@pytest.mark.parametrize("table", ["daily_totals", "daily_active_wallets", "user_totals", "positions"])
+def test_what_a_connection_took_with_it_is_counted_later(
+    random: Random, url: str, tables: list[AnalyticsTables], table: str
+) -> None:
+    made = Books(random, url)
+    made.add(50)
+    log = log_of(made)
+    until = {partition: len(told) for partition, told in log.items()}
+    count(tables[0], log, {partition: length // 2 for partition, length in until.items()})
+    with ThreadPoolExecutor(1) as thread, closing(psycopg2.connect(as_owner(url))) as other:
+        with other.cursor() as cursor:
+            # The places can still be locked; who writes this table waits, and loses the connection.
+            cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.Identifier(table)))
+            counting = thread.submit(count, tables[0], log, until)
+            while not counting.done():
+                cursor.execute(IS_WAITED_FOR, [table])
+                if cursor.fetchone() == (True,):
+                    tables[0].interrupt()
+        with pytest.raises(DatabaseUnavailable):
+            counting.result()
+    count(tables[0], log, until)
+    assert recounted(url) == []
 
 
 def test_an_entry_that_is_missing_is_not_passed_over(
