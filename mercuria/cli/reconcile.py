@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import islice
 from typing import NamedTuple
 from uuid import UUID
@@ -27,7 +27,7 @@ from mercuria.adapters.positions import Positions
 from mercuria.adapters.postgres import Database, DatabaseUnavailable
 from mercuria.adapters.redis import connect
 from mercuria.app import settings
-from mercuria.cli.counted import compare_copies, wrong_counters
+from mercuria.cli.counted import LOOK_EVERY_S, compare_copies, wrong_counters
 from mercuria.cli.options import data_dir_option
 from mercuria.domain.wallet import Wallet
 from mercuria.streams.client import event_reader, read_log
@@ -117,13 +117,11 @@ async def _reconcile() -> Report:
         report.wallets, report.cached = len(rows), len(cached)
         for where, states in (("the workers' tables", tables), ("Redis", cached)):
             _compare(found, rows, where, states, report)
-        for id_ in rows.keys() - tables.keys():
-            # It may have been opened since.
-            if rows[id_].version > 1:
-                report.differ(f"Wallet {id_} is in PostgreSQL, and not in the workers' tables.")
         _check_books(found, report)
         for sentence in wrong_counters(found):
             report.differ(sentence)
+    for id_ in await _not_in_tables(rows.keys() - tables.keys()):
+        report.differ(f"Wallet {id_} is in PostgreSQL, and not in the workers' tables.")
     copies = await compare_copies(settings.database, settings.kafka, settings.redis, settings.partitions)
     report.moving_counters = len(copies.moving)
     for sentence in copies.differences:
@@ -140,6 +138,18 @@ async def _tables() -> dict[UUID, State]:
             if isinstance(row, Wallet) and (known is None or known.version <= row.version):
                 states[row.id] = State(row.version, row.balance, row.status)
     return states
+
+
+async def _not_in_tables(ids: Set[UUID]) -> Set[UUID]:
+    """Return which wallets do not get into the workers' tables, where they are a moment later than in the log.
+
+    They may have been opened since the tables were read, or by a worker that has died in that moment.
+    """
+    deadline_s = time.monotonic() + WITHIN_S
+    while ids and time.monotonic() < deadline_s:
+        await asyncio.sleep(LOOK_EVERY_S)
+        ids = ids - (await _tables()).keys()
+    return ids
 
 
 async def _cached(ids: Iterable[UUID]) -> dict[UUID, State]:

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
+import psutil
 import psycopg2
 import redis
 
@@ -16,13 +18,16 @@ from mercuria.domain.wallet import Wallet
 from mercuria.embedded.stack import Stack
 from tests.embedded.conftest import clean_environ
 from tests.projections.test_stack import trial_of
+from tests.protocol.desk import open_desk
+from tests.redis.conftest import until
+
+RECONCILE = [sys.executable, "-m", "mercuria", "reconcile", "--json"]
 
 
 def reconcile(stack: Stack) -> tuple[int, dict[str, Any]]:
     """Run the command; return its exit code and what it found."""
-    command = [sys.executable, "-m", "mercuria", "reconcile", "--json"]
     environ = clean_environ() | stack.env
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(RECONCILE, env=environ, capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 
@@ -49,6 +54,28 @@ async def test_under_load_everything_agrees(live_stack: Stack) -> None:
     ((code, report),) = found
     assert (code, report["sentences"]) == (0, [])
     assert report["wallets"] > 50 and report["cached"] > 0
+
+
+async def test_a_wallet_that_was_opened_meanwhile_is_no_difference(quiet: Stack) -> None:
+    postgres = urlsplit(quiet.env["MERCURIA_DATABASE"]).port
+    async with open_desk(quiet) as desk:
+        quiet.postgres.suspend()
+        try:
+            comparing = await asyncio.create_subprocess_exec(
+                *RECONCILE, env=clean_environ() | quiet.env, stdout=subprocess.PIPE
+            )
+            # It waits for PostgreSQL now, and has read the workers' tables.
+            await until(lambda: is_connected(comparing.pid, postgres))
+            await desk.wallet(5)
+        finally:
+            quiet.postgres.resume()
+    said, _ = await comparing.communicate()
+    assert (comparing.returncode, json.loads(said)["sentences"]) == (0, [])
+
+
+def is_connected(pid: int, port: int | None) -> bool:
+    """Tell whether a process has a connection to a port."""
+    return any(each.raddr and each.raddr.port == port for each in psutil.Process(pid).net_connections("tcp"))
 
 
 async def test_a_changed_balance_in_postgresql_is_named(quiet: Stack) -> None:
