@@ -35,7 +35,8 @@ BEFORE_S = 5.0
 """Commands come for so long before a worker comes or goes."""
 CALM_S = 5.0
 """So long nobody may have waited, after it."""
-CALM_MS = 500.0
+CALM_MS = 1500.0
+"""Longer than anybody waits on a small machine while nothing happens."""
 WITHIN_S = 120.0
 
 Tell = Callable[[str], None]
@@ -187,15 +188,20 @@ class Waits:
 
     async def _calm(self, since_s: float) -> None:
         """Wait until for a while each command was answered soon."""
-        async with asyncio.timeout(WITHIN_S):
-            while True:
-                now_s = time.monotonic()
-                oldest_s = min(self._sent.values(), default=now_s)
-                late = [at_s for at_s, took_s in self._took if took_s > CALM_MS / 1000]
-                quiet_since_s = max([since_s, *late[-1:]])
-                if now_s - quiet_since_s > CALM_S and now_s - oldest_s < CALM_MS / 1000:
-                    return
-                await asyncio.sleep(0.1)
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                while True:
+                    now_s = time.monotonic()
+                    oldest_s = min(self._sent.values(), default=now_s)
+                    late = [at_s for at_s, took_s in self._took if took_s > CALM_MS / 1000]
+                    quiet_since_s = max([since_s, *late[-1:]])
+                    if now_s - quiet_since_s > CALM_S and now_s - oldest_s < CALM_MS / 1000:
+                        return
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise StackError(
+                f"For {WITHIN_S:.0f} s, somebody always waited for more than {CALM_MS:.0f} ms: the machine is too busy."
+            ) from None
 
     async def _send(self) -> None:
         began_s, number = time.monotonic(), 0
