@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from mercuria.topics import TRANSACTION_EVENTS, WALLET_COMMANDS, WALLET_EVENTS
+from mercuria.topics import LEDGER_EVENTS, TRANSACTION_EVENTS, WALLET_COMMANDS, WALLET_EVENTS
 from tests.observability.conftest import COLLECTOR_TOKEN, PASSWORD, Talkative, funded, registered
 from tests.web.people import until
 
@@ -25,7 +25,8 @@ async def test_a_request_can_be_followed_through_all_stages_by_its_id(talkative:
     async def of_request() -> list[dict[str, Any]]:
         return talkative.lines(request_id="follow.me-1")
 
-    lines = await until(of_request, lambda seen: any(line.get("reader") == "ledger" for line in seen))
+    # The analytics stage is the last one. It reads of each entry.
+    lines = await until(of_request, lambda seen: [line.get("reader") for line in seen].count("analytics") == 2)
     answered = [line for line in lines if "route" in line]
     assert len(answered) == 1 and answered[0]["duration_ms"] > 0
     fields = {name: answered[0][name] for name in ("level", "method", "route", "status", "user_id")}
@@ -39,6 +40,7 @@ async def test_a_request_can_be_followed_through_all_stages_by_its_id(talkative:
     sent, *done = [line for line in lines if "topic" in line]
     assert sent["topic"] == WALLET_COMMANDS and sent["event"] == "A command is sent."
     assert sorted((line["reader"], line["topic"]) for line in done) == [
+        *[("analytics", LEDGER_EVENTS)] * 2,
         ("ledger", TRANSACTION_EVENTS),
         *[("transactions", WALLET_EVENTS)] * 2,
         *[("wallets", WALLET_COMMANDS)] * 2,
