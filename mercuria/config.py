@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from socket import gethostname
+from urllib.parse import quote
 
 DEFAULT_DATA_DIR = Path("data")
 STACK_ENV = "stack.env"
@@ -320,3 +321,10 @@ def _choice(env: Mapping[str, str], name: str, default: str, choices: tuple[str,
     if text not in choices:
         raise SettingError(name, text, "one of " + ", ".join(choices))
     return text
+
+
+def shed_foreign_variables(settings: Settings) -> None:
+    """Drop libpq's PG* variables where PostgreSQL is the stack's own: its password and manners are not theirs."""
+    if quote(str(settings.data_dir.resolve())) in settings.database:
+        for name in [name for name in os.environ if name.startswith("PG")]:
+            del os.environ[name]

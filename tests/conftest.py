@@ -1,5 +1,6 @@
 """What tests of the whole share: a real stack, with two workers that start at the same moment."""
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
@@ -7,6 +8,9 @@ import pytest
 
 from mercuria.cli.chaos import fresh_stack
 from mercuria.embedded.stack import Stack
+
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+"""Kafka is started more than a hundred times, and never runs for long: better compiled soon than well."""
 
 MANY_PEOPLE = {
     "MERCURIA_BCRYPT_COST": "4",

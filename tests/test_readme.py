@@ -15,7 +15,7 @@ from faust.cli.faust import cli
 from mercuria.adapters.accounts import Session, User
 from mercuria.adapters.problems import MEANINGS, Problem
 from mercuria.app import app
-from mercuria.cli import commands as _commands  # noqa: F401  registers Mercuria's with Faust's group
+from mercuria.cli import commands
 from mercuria.config import Settings
 from mercuria.domain.commands import AnyCommand, ClientCommand, Leg, WalletSide
 from mercuria.domain.events import TYPES, Failure
@@ -347,6 +347,7 @@ def commands_of(group: click.Group, path: str) -> Iterator[str]:
 
 def test_every_command_of_the_command_line_is_listed() -> None:
     cells = [name for row in rows("## The command line") for name in row.names]
+    commands.register()
     own = set(commands_of(cli, "mercuria"))
     assert "mercuria wallet show" in own
     assert [

@@ -1,13 +1,11 @@
 """What has to be there before the first worker starts: topics, the database's schema, and keys for access tokens."""
 
-import os
 import time
 from collections.abc import Mapping
-from urllib.parse import quote
 
 from mercuria.adapters.migrate import migrate
 from mercuria.adapters.token_keys import JwkSet, KeyFile, new_key
-from mercuria.config import Settings
+from mercuria.config import Settings, shed_foreign_variables
 from mercuria.embedded.directory import PRIVATE
 from mercuria.embedded.files import write_atomically
 from mercuria.streams import declare
@@ -34,10 +32,3 @@ def _ensure_token_keys(settings: Settings) -> None:
     if path.parent == settings.data_dir and not path.exists():
         write_atomically(path, JwkSet((new_key(int(time.time())),)).as_text(), PRIVATE)
     KeyFile(path).look()
-
-
-def shed_foreign_variables(settings: Settings) -> None:
-    """Drop libpq's PG* variables where PostgreSQL is the stack's own: its password and manners are not theirs."""
-    if quote(str(settings.data_dir.resolve())) in settings.database:
-        for name in [name for name in os.environ if name.startswith("PG")]:
-            del os.environ[name]

