@@ -7,6 +7,7 @@ imported.
 import gc
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -26,6 +27,8 @@ def main() -> None:
     # What is imported stays: to look for garbage in it meanwhile takes a fifth of the start.
     gc.disable()
     try:
+        from faust.cli.faust import cli
+
         from mercuria.app import app, settings
         from mercuria.cli import commands
 
@@ -35,11 +38,11 @@ def main() -> None:
     except SettingError as error:
         sys.exit(f"mercuria: {error}")
     shed_foreign_variables(settings)
-    run = app.main
+    run: Callable[[], None] = app.main
     if command in commands.MODULES:
         gc.enable()
         # They need neither agents nor views, which take as long to load as all else.
-        run = partial(commands.cli, app=app)
+        run = partial(cli, app=app)
     elif command == "worker":
         # Faust's own default would hide what the setting asks for.
         sys.argv[1:1] = ["--loglevel", FAUST_LEVELS[settings.log_level]]
