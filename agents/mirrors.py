@@ -63,7 +63,8 @@ class Mirrors:
         """Copy what comes, and look now and then whether anything is missing, until cancelled."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._some.wait(), LOOK_EVERY_S)
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._some.wait()
             self._some.clear()
             waiting, self._waiting = self._waiting, {}
             try:

@@ -13,6 +13,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from mode.utils.logging import get_logger
@@ -29,18 +30,19 @@ from mercuria.streams.relay import Letter, Relay, letter_of, pack
 from mercuria.streams.trails import trail_from
 from mercuria.streams.transport import Fetched
 
-PACE_S = 0.02
-"""What comes meanwhile is cheaper together, and nobody waits long."""
+PACE_S = 0.1
+"""What comes meanwhile is cheaper together, and nobody waits long. What comes when all was quiet is written at once."""
 MAX_ROWS = 2_500
 SLICE = 50
 """So many events are read before others have their turn: commands are decided on the same event loop."""
-MAX_WAITING = 4
+MAX_WAITING = 8
 """How many fetches of a partition may wait here; further ones wait in Kafka."""
 
-DROP_AFTER_S = 0.1
+DROP_AFTER_S = 0.2
 """After it, what was published leaves the outbox, also when nothing else is to be written."""
 
 LOCKED_RETRY_S = 0.2
+SHORTEST_RETRY_S = 0.02
 LONGEST_RETRY_S = 2.0
 
 SEEK_TAKES_S = 5.0
@@ -100,7 +102,7 @@ class Stage:
         seek: lets reading of a partition go on at an offset.
         seek_takes_s: for so long after a seek, what was on its way before may come.
         max_rows: a transaction is complete when it has more; larger ones would be little cheaper, and hold up others.
-        pace_s: transactions begin no sooner one after the other.
+        pace_s: transactions begin no sooner one after the other, unless a partition has no room for what comes.
         on_written: is called when rows have been written.
     """
 
@@ -134,6 +136,7 @@ class Stage:
         self._on_written = on_written
         self._waiting: defaultdict[int, deque[Fetched]] = defaultdict(deque)
         self._some = asyncio.Event()
+        self._full = asyncio.Event()
         self._room = asyncio.Condition()
         self._sought: dict[int, _Sought] = {}
         self._away_since_s: float | None = None
@@ -174,6 +177,8 @@ class Stage:
             await self._room.wait_for(lambda: len(waiting) < MAX_WAITING)
         waiting.append(records)
         self._some.set()
+        if len(waiting) >= MAX_WAITING:
+            self._full.set()
 
     def look_at(self, partitions: Collection[int]) -> None:
         """Look what the outbox holds of partitions, although nothing comes."""
@@ -211,13 +216,23 @@ class Stage:
                 await self._some.wait()
                 if self._relay is not None:
                     await self._relay.room()
-                began_s = time.monotonic()
+                due_s = time.monotonic() + self._pace_s
                 await self._step()
-                await asyncio.sleep(began_s + self._pace_s - time.monotonic())
+                await self._gather(due_s)
         finally:
             # What a thread still writes has its effect or none; nobody here waits for it.
             self._tables.interrupt()
             self._thread.shutdown(wait=False)
+
+    async def _gather(self, until_s: float) -> None:
+        """Let more come until then, or until there is no room for more of a partition."""
+        self._full.clear()
+        if any(len(waiting) >= MAX_WAITING for waiting in self._waiting.values()):
+            return
+        with suppress(TimeoutError):
+            # Not `wait_for`: that of Python 3.11 loses a cancellation that comes together with what it waits for.
+            async with asyncio.timeout(until_s - time.monotonic()):
+                await self._full.wait()
 
     async def _step(self) -> None:
         """Write what waits, and let reading go back where something is missing."""
@@ -370,7 +385,7 @@ class Stage:
 
     async def _wait_for_postgres(self, error: DatabaseUnavailable) -> None:
         if self._away_since_s is None:
-            self._away_since_s, self._retry_s = time.monotonic(), PACE_S
+            self._away_since_s, self._retry_s = time.monotonic(), SHORTEST_RETRY_S
             log.warning("PostgreSQL is away; %s wait to be written to it: %s", self._says, error)
         await asyncio.sleep(self._retry_s)
         self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)

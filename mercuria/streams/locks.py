@@ -129,7 +129,8 @@ class PartitionLocks(Service):
                 await self.sleep(RETRY_S)
                 continue
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), RENEW_EVERY_S)
+                async with asyncio.timeout(RENEW_EVERY_S):
+                    await self._wanted.wait()
 
     async def _renew(self) -> bool:
         """Take or renew all locks; tell whether Redis answered."""

@@ -190,7 +190,8 @@ class Consumer(driver.Consumer):
             if not self._get_active_partitions():
                 self._dropped.clear()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._dropped.wait(), timeout)
+                    async with asyncio.timeout(timeout):
+                        await self._dropped.wait()
         return await super()._wait_next_records(timeout)
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:

@@ -1,0 +1,92 @@
+"""How often a stage writes: at once when all was quiet, together what comes while it rests, and never too late."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from random import Random
+from typing import Any
+
+from mercuria.adapters.positions import Place
+from mercuria.adapters.projected_rows import Rows
+from mercuria.adapters.projections import Projections
+from mercuria.agents.stage import MAX_WAITING, Stage
+from mercuria.streams.cloudevents import read_told
+from mercuria.topics import WALLET_EVENTS
+from tests.projections.logs import Log, fetched, random_log
+from tests.projections.test_outages import WITHIN_S, until
+
+
+class Counting(Projections):
+    """PostgreSQL's tables, which count the transactions."""
+
+    transactions = 0
+
+    def begin(self, partitions: Any) -> dict[int, Place]:
+        """Begin one."""
+        self.transactions += 1
+        return super().begin(partitions)
+
+
+class Paced:
+    """A stage with a pace, to which a test gives pieces of a log."""
+
+    def __init__(self, url: str, log: Log, pace_s: float) -> None:
+        self.tables = Counting(url)
+        self.stage = Stage(
+            self.tables,
+            Rows,
+            read_told,
+            self._seek,
+            topic=WALLET_EVENTS,
+            says="wallets and transactions",
+            pace_s=pace_s,
+        )
+        self._log = log
+
+    async def give(self, partition: int, start: int, end: int) -> None:
+        await self.stage.take(partition, fetched(self._log, partition, start, end))
+
+    async def written(self, partition: int, end: int) -> None:
+        """Wait until a partition is written up to before `end`."""
+        await until(lambda: self.stage.places.get(partition, Place()).read >= end - 1)
+
+    async def _seek(self, _partition: int, _offset: int) -> None:
+        raise AssertionError("nothing is missing")
+
+
+@asynccontextmanager
+async def paced(url: str, log: Log, pace_s: float) -> AsyncIterator[Paced]:
+    """Run a stage with a pace."""
+    one = Paced(url, log, pace_s)
+    running = asyncio.create_task(one.stage.run())
+    try:
+        yield one
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+async def test_what_comes_while_it_rests_is_written_together(url: str, random: Random) -> None:
+    log = random_log(random, 400)
+    async with paced(url, log, pace_s=2) as one:
+        await one.give(0, 0, 1)
+        await one.written(0, 1)
+        for number in range(1, 5):
+            await one.give(0, number, number + 1)
+            await one.give(1, number - 1, number)
+        assert one.stage.places[0].read == 0
+        await one.written(0, 5)
+        await one.written(1, 4)
+    assert one.tables.transactions == 2
+
+
+async def test_it_does_not_rest_when_there_is_no_room_for_what_comes(url: str, random: Random) -> None:
+    log = random_log(random, 400)
+    async with paced(url, log, pace_s=10 * WITHIN_S) as one:
+        await one.give(0, 0, 1)
+        await one.written(0, 1)
+        for number in range(1, 1 + MAX_WAITING):
+            await one.give(0, number, number + 1)
+        await one.written(0, 1 + MAX_WAITING)
+    assert one.tables.transactions == 2
