@@ -58,6 +58,8 @@ class Staged:
         self.relay = Relay(self._send_to(tells)) if tells is not None else None
         self.stage = Stage(tables, rows, read, self.seek, topic=topic, says=says, relay=self.relay, **how)
         self._lacking: dict[int, int] = {}
+        # Whether it was seen that the topic reaches as far as PostgreSQL; if not, PostgreSQL was away at the time.
+        self._is_checked = True
         self._watchdog = Watchdog()
         channel = app.topic(
             topic,
@@ -89,6 +91,7 @@ class Staged:
             async with asyncio.timeout(RESUME_WITHIN_S):
                 places = await self.positions.places()
         except (DatabaseUnavailable, TimeoutError):
+            self._is_checked = False
             return {}
         return {number: places.get(number, Place()).read + 1 for number in partitions}
 
@@ -103,6 +106,9 @@ class Staged:
         read = await self._read_offsets()
         with suppress(DatabaseUnavailable):
             places = await self.positions.places()
+            if not self._is_checked:
+                follows = {number: places.get(number, Place()).read + 1 for number in read}
+                self._is_checked = await app.check_log(self.topic, follows)
             # Another worker may have had a partition meanwhile, and died with something to tell.
             self.stage.compare({number: places.get(number, Place()) for number in read})
             self._lacking = self._lacks(read, places)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, cast
 
 import faust
+from aiokafka.errors import KafkaError
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 from mode import ServiceT
@@ -27,6 +28,7 @@ from mercuria.adapters.tracing import tracing
 from mercuria.config import Settings
 from mercuria.embedded.worker import in_url
 from mercuria.streams.announcer import Announcer
+from mercuria.streams.crash import crash_on_bug
 from mercuria.streams.declare import declare_topics
 from mercuria.streams.locks import PartitionLocks
 from mercuria.streams.log_ends import LogEnds
@@ -34,6 +36,9 @@ from mercuria.streams.producing import Producer
 from mercuria.streams.replies import Replies
 from mercuria.streams.schema import BatchSchema
 from mercuria.topics import MAX_RECORD_BYTES, WALLET_COMMANDS
+
+CHECK_WITHIN_S = 5.0
+"""Kafka is asked for so long where its log ends, before partitions are read on."""
 
 settings = Settings.from_env()
 redis = connect(settings.redis)
@@ -98,8 +103,25 @@ class App(faust.App):
         for topic, ask in self.positions.items():
             partitions = [tp.partition for tp in tps if tp.topic == topic]
             if partitions:
-                offsets |= {TP(topic, number): offset for number, offset in (await ask(partitions)).items()}
+                known = await ask(partitions)
+                await self.check_log(topic, known)
+                offsets |= {TP(topic, number): offset for number, offset in known.items()}
         return offsets
+
+    async def check_log(self, topic: str, offsets: Mapping[int, int]) -> bool:
+        """End the process where a log ends before what was read from it.
+
+        Returns:
+            Whether it was checked: Kafka may be away just then.
+        """
+        with crash_on_bug():
+            try:
+                async with asyncio.timeout(CHECK_WITHIN_S):
+                    await self.log_ends.check(topic, offsets)
+            except (KafkaError, TimeoutError) as error:
+                logging.getLogger(__name__).warning("Kafka does not say where %s ends: %r", topic, error)
+                return False
+        return True
 
     @property
     def batch_producer(self) -> Producer:

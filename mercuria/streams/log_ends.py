@@ -23,6 +23,20 @@ class _Rest(NamedTuple):
     is_blank: bool | None = None
 
 
+class LogLostError(Exception):
+    """A log ends before what was read from it."""
+
+    def __init__(self, topic: str, lost: Mapping[int, tuple[int, int]]) -> None:
+        partitions = ", ".join(
+            f"partition {number} ends at {end:,}, and was read up to {offset:,}"
+            for number, (offset, end) in sorted(lost.items())
+        )
+        super().__init__(
+            f"Kafka has lost records of {topic}, or is another one: {partitions}. New records there would pass for"
+            " those that were lost, so nothing is decided. What to do: docs/operations.md, 'Kafka lost'."
+        )
+
+
 class LogEnds(Service):
     """Asks Kafka, over connections that are made when they are needed.
 
@@ -44,6 +58,18 @@ class LogEnds(Service):
         consumer = await self._connected()
         found = await consumer.end_offsets([TopicPartition(topic, each) for each in partitions])
         return {tp.partition: offset for tp, offset in found.items()}
+
+    async def check(self, topic: str, offsets: Mapping[int, int]) -> None:
+        """Check that partitions can be read on at offsets.
+
+        Raises:
+            LogLostError: some end before.
+        """
+        begun = {number: offset for number, offset in offsets.items() if offset}
+        ends = await self.ends(topic, begun) if begun else {}
+        lost = {number: (offset, ends[number]) for number, offset in begun.items() if ends[number] < offset}
+        if lost:
+            raise LogLostError(topic, lost)
 
     async def last_records(self, topic: str, partitions: Iterable[int]) -> dict[int, Any]:
         """Return the last record of each partition that has one."""
