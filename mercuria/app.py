@@ -37,7 +37,7 @@ from mercuria.streams.replies import Replies
 from mercuria.streams.schema import BatchSchema
 from mercuria.topics import MAX_RECORD_BYTES, WALLET_COMMANDS
 
-CHECK_WITHIN_S = 5.0
+CHECK_WITHIN_S = 2.0
 """Kafka is asked for so long where its log ends, before partitions are read on."""
 
 settings = Settings.from_env()
