@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from mercuria.cli.chaos import PARTITIONS
 from mercuria.embedded.stack import Stack
 from mercuria.embedded.worker import Worker
 from tests.conftest import living
@@ -26,9 +27,11 @@ async def desk(live_stack: Stack) -> AsyncIterator[Desk]:
 
 
 @pytest.fixture
-async def lone_worker(live_stack: Stack) -> AsyncIterator[Worker]:
-    """Let only the first worker run, which then has all partitions, and return it."""
+async def lone_worker(live_stack: Stack, desk: Desk) -> AsyncIterator[Worker]:
+    """Let only the first worker run, and return it when it has all partitions and decides in each."""
     first, second = live_stack.workers
     await asyncio.to_thread(second.stop)
+    # Until then it reads the changelogs, and takes what a straggler writes for what it has to recover.
+    await asyncio.gather(*(desk.wallet(partition=number) for number in range(PARTITIONS)))
     yield first
     await asyncio.to_thread(second.start)
