@@ -11,6 +11,7 @@ from mercuria.embedded.errors import StackError
 from mercuria.embedded.stack import Stack
 from mercuria.streams.log_ends import LogEnds, LogLostError
 from mercuria.topics import WALLET_COMMANDS
+from tests.embedded.conftest import only
 from tests.projections.model import read_tables
 from tests.protocol.desk import open_desk
 
@@ -34,8 +35,8 @@ async def test_a_worker_without_its_directory_does_not_begin_beside_an_empty_kaf
             again.start()
     finally:
         again.stop()
-    with fresh_stack(tmp_path, 0, said.append) as stack:
-        assert read_tables(stack.env["MERCURIA_DATABASE"]) == before
+    with Stack(tmp_path, environ=only("database"), supervise=False) as servers:
+        assert read_tables(servers.postgres.url) == before
 
 
 async def test_a_log_has_to_reach_up_to_where_it_was_read(live_stack: Stack) -> None:
