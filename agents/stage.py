@@ -32,6 +32,8 @@ from mercuria.streams.transport import Fetched
 
 PACE_S = 0.1
 """What comes meanwhile is cheaper together, and nobody waits long. What comes when all was quiet is written at once."""
+ENOUGH = 500
+"""So many events are hardly cheaper together with more."""
 MAX_ROWS = 2_500
 SLICE = 50
 """So many events are read before others have their turn: commands are decided on the same event loop."""
@@ -102,7 +104,8 @@ class Stage:
         seek: lets reading of a partition go on at an offset.
         seek_takes_s: for so long after a seek, what was on its way before may come.
         max_rows: a transaction is complete when it has more; larger ones would be little cheaper, and hold up others.
-        pace_s: transactions begin no sooner one after the other, unless a partition has no room for what comes.
+        pace_s: transactions begin no sooner one after the other, unless there is enough for one.
+        enough: so many events.
         on_written: is called when rows have been written.
     """
 
@@ -119,6 +122,7 @@ class Stage:
         seek_takes_s: float = SEEK_TAKES_S,
         max_rows: int = MAX_ROWS,
         pace_s: float = PACE_S,
+        enough: int = ENOUGH,
         on_written: Callable[[], None] = lambda: None,
     ) -> None:
         self.places: dict[int, Place] = {}
@@ -133,10 +137,11 @@ class Stage:
         self._seek_takes_s = seek_takes_s
         self._max_rows = max_rows
         self._pace_s = pace_s
+        self._enough = enough
         self._on_written = on_written
         self._waiting: defaultdict[int, deque[Fetched]] = defaultdict(deque)
         self._some = asyncio.Event()
-        self._full = asyncio.Event()
+        self._has_enough = asyncio.Event()
         self._room = asyncio.Condition()
         self._sought: dict[int, _Sought] = {}
         self._away_since_s: float | None = None
@@ -177,8 +182,7 @@ class Stage:
             await self._room.wait_for(lambda: len(waiting) < MAX_WAITING)
         waiting.append(records)
         self._some.set()
-        if len(waiting) >= MAX_WAITING:
-            self._full.set()
+        self._look_for_enough()
 
     def look_at(self, partitions: Collection[int]) -> None:
         """Look what the outbox holds of partitions, although nothing comes."""
@@ -225,14 +229,18 @@ class Stage:
             self._thread.shutdown(wait=False)
 
     async def _gather(self, until_s: float) -> None:
-        """Let more come until then, or until there is no room for more of a partition."""
-        self._full.clear()
-        if any(len(waiting) >= MAX_WAITING for waiting in self._waiting.values()):
-            return
+        """Let more come until then, or until there is enough, or no room for more of a partition."""
+        self._has_enough.clear()
+        self._look_for_enough()
         with suppress(TimeoutError):
             # Not `wait_for`: that of Python 3.11 loses a cancellation that comes together with what it waits for.
             async with asyncio.timeout(until_s - time.monotonic()):
-                await self._full.wait()
+                await self._has_enough.wait()
+
+    def _look_for_enough(self) -> None:
+        events = sum(len(piece) for waiting in self._waiting.values() for piece in waiting)
+        if events >= self._enough or any(len(waiting) >= MAX_WAITING for waiting in self._waiting.values()):
+            self._has_enough.set()
 
     async def _step(self) -> None:
         """Write what waits, and let reading go back where something is missing."""

@@ -30,7 +30,7 @@ class Counting(Projections):
 class Paced:
     """A stage with a pace, to which a test gives pieces of a log."""
 
-    def __init__(self, url: str, log: Log, pace_s: float) -> None:
+    def __init__(self, url: str, log: Log, **options: Any) -> None:
         self.tables = Counting(url)
         self.stage = Stage(
             self.tables,
@@ -39,7 +39,7 @@ class Paced:
             self._seek,
             topic=WALLET_EVENTS,
             says="wallets and transactions",
-            pace_s=pace_s,
+            **options,
         )
         self._log = log
 
@@ -55,9 +55,9 @@ class Paced:
 
 
 @asynccontextmanager
-async def paced(url: str, log: Log, pace_s: float) -> AsyncIterator[Paced]:
+async def paced(url: str, log: Log, **options: Any) -> AsyncIterator[Paced]:
     """Run a stage with a pace."""
-    one = Paced(url, log, pace_s)
+    one = Paced(url, log, **options)
     running = asyncio.create_task(one.stage.run())
     try:
         yield one
@@ -89,4 +89,16 @@ async def test_it_does_not_rest_when_there_is_no_room_for_what_comes(url: str, r
         for number in range(1, 1 + MAX_WAITING):
             await one.give(0, number, number + 1)
         await one.written(0, 1 + MAX_WAITING)
+    assert one.tables.transactions == 2
+
+
+async def test_it_does_not_rest_when_there_is_enough(url: str, random: Random) -> None:
+    log = random_log(random, 400)
+    async with paced(url, log, pace_s=10 * WITHIN_S, enough=20) as one:
+        await one.give(0, 0, 1)
+        await one.written(0, 1)
+        await one.give(0, 1, 11)
+        await one.give(1, 0, 10)
+        await one.written(0, 11)
+        await one.written(1, 10)
     assert one.tables.transactions == 2
