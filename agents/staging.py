@@ -5,7 +5,7 @@ What Faust commits only counts while PostgreSQL is away.
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -93,7 +93,7 @@ class Staged:
         except (DatabaseUnavailable, TimeoutError):
             self._is_checked = False
             return {}
-        return {number: places.get(number, Place()).read + 1 for number in partitions}
+        return _follows(partitions, places)
 
     async def compare(self) -> None:
         """Read again what was read and is not in PostgreSQL, nor waits to be written.
@@ -106,18 +106,17 @@ class Staged:
         read = await self._read_offsets()
         with suppress(DatabaseUnavailable):
             places = await self.positions.places()
+            follows = _follows(read, places)
             if not self._is_checked:
-                follows = {number: places.get(number, Place()).read + 1 for number in read}
                 self._is_checked = await app.check_log(self.topic, follows)
             # Another worker may have had a partition meanwhile, and died with something to tell.
             self.stage.compare({number: places.get(number, Place()) for number in read})
-            self._lacking = self._lacks(read, places)
+            self._lacking = self._lacks(read, follows)
         for partition, offset in self._lacking.items() & before.items():
             await self.seek(partition, offset)
 
-    def _lacks(self, read: Mapping[int, int], places: Mapping[int, Place]) -> dict[int, int]:
+    def _lacks(self, read: Mapping[int, int], follows: Mapping[int, int]) -> dict[int, int]:
         """Return where PostgreSQL lacks something before the offsets that are read next, and from where on."""
-        follows = {number: places.get(number, Place()).read + 1 for number in read}
         return {
             number: offset
             for number, offset in follows.items()
@@ -197,6 +196,11 @@ class Staged:
     def _send_to(self, topic: str) -> Callable[[int, Sequence[Record]], "asyncio.Future[int]"]:
         source = f"{self.name} outbox"
         return lambda partition, records: app.batch_producer.enqueue(source, topic, partition, records)
+
+
+def _follows(partitions: Iterable[int], places: Mapping[int, Place]) -> dict[int, int]:
+    """Return the offsets that follow what PostgreSQL has."""
+    return {number: places.get(number, Place()).read + 1 for number in partitions}
 
 
 def _is_at_work() -> bool:

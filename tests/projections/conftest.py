@@ -1,6 +1,8 @@
 """What the tests of the projections share: a PostgreSQL without workers, whose tables are empty at first."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from random import Random, randrange
 
 import psycopg2
@@ -10,6 +12,7 @@ from mercuria.adapters.history import History
 from mercuria.adapters.migrate import migrate
 from mercuria.adapters.postgres import Database
 from mercuria.adapters.projections import Projections
+from mercuria.agents.stage import Stage
 from mercuria.embedded.postgres import APPLICATION, OWNER, Postgres
 from mercuria.embedded.stack import Stack
 from tests.conftest import living
@@ -57,6 +60,18 @@ def url(postgres: Postgres) -> str:
     """Return where PostgreSQL is; its tables are empty."""
     empty(postgres.url)
     return postgres.url
+
+
+@asynccontextmanager
+async def writing(stage: Stage) -> AsyncIterator[None]:
+    """Let a stage write what it is given, until the block ends."""
+    running = asyncio.create_task(stage.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
 
 
 def as_owner(url: str) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from random import Random, randrange
 
 import psycopg2
@@ -15,7 +15,7 @@ from mercuria.streams.cloudevents import read_numbered, read_told
 from mercuria.streams.producing import Record
 from mercuria.streams.relay import Relay
 from mercuria.topics import WALLET_EVENTS
-from tests.projections.conftest import as_owner
+from tests.projections.conftest import as_owner, writing
 from tests.projections.logs import fetched, random_log
 
 WITHIN_S = 30.0
@@ -78,8 +78,7 @@ async def test_what_was_told_before_the_partition_was_lost_is_not_overtaken(
     stage = Stage(
         Projections(url), Rows, read_told, seek, topic=WALLET_EVENTS, says="transactions", relay=relay
     )
-    running = asyncio.create_task(stage.run())
-    try:
+    async with writing(stage):
         # The first letter is under way, and Kafka does not take it yet; the second one waits behind it.
         await stage.take(partition, fetched(log, partition, 0, second))
         await until(lambda: topic.is_asked)
@@ -100,10 +99,6 @@ async def test_what_was_told_before_the_partition_was_lost_is_not_overtaken(
         last = _told(url, partition)
         await until(lambda: bool(topic.numbers) and topic.numbers[-1] == last)
         assert list(dict.fromkeys(topic.numbers)) == list(range(1, last + 1))
-    finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
 
 
 def _waits_for_a_lock(cursor: psycopg2.extensions.cursor) -> bool:

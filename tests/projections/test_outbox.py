@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from random import Random, randrange
 
 import psycopg2
@@ -19,7 +19,7 @@ from mercuria.streams.cloudevents import envelop_numbered, read_numbered, read_t
 from mercuria.streams.producing import Record
 from mercuria.streams.relay import Relay, pack
 from mercuria.topics import WALLET_EVENTS
-from tests.projections.conftest import empty
+from tests.projections.conftest import empty, writing
 from tests.projections.logs import Log, fetched, model_of, random_log
 from tests.projections.model import read_tables
 from tests.projections.test_lost_partition import Topic, until
@@ -37,13 +37,8 @@ async def stage(url: str, topic: Topic) -> AsyncIterator[tuple[Stage, Relay]]:
     one = Stage(
         Projections(url), Rows, read_told, seek, topic=WALLET_EVENTS, says="transactions", relay=relay
     )
-    running = asyncio.create_task(one.run())
-    try:
+    async with writing(one):
         yield one, relay
-    finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
 
 
 def in_outbox(url: str) -> int:

@@ -1,8 +1,7 @@
 """How often a stage writes: at once when all was quiet, together what comes while it rests, and never too late."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
@@ -12,6 +11,7 @@ from mercuria.adapters.projections import Projections
 from mercuria.agents.stage import MAX_WAITING, Stage
 from mercuria.streams.cloudevents import read_told
 from mercuria.topics import WALLET_EVENTS
+from tests.projections.conftest import writing
 from tests.projections.logs import Log, fetched, random_log
 from tests.projections.test_outages import WITHIN_S, until
 
@@ -58,13 +58,8 @@ class Paced:
 async def paced(url: str, log: Log, **options: Any) -> AsyncIterator[Paced]:
     """Run a stage with a pace."""
     one = Paced(url, log, **options)
-    running = asyncio.create_task(one.stage.run())
-    try:
+    async with writing(one.stage):
         yield one
-    finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
 
 
 async def test_what_comes_while_it_rests_is_written_together(url: str, random: Random) -> None:
