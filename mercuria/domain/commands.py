@@ -16,6 +16,18 @@ CurrencyCode = Annotated[str, Meta(min_length=3, max_length=3, pattern=_NO_NUL)]
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """What fits into 64 bits. Whether it is an amount is the wallet's to decide."""
 
+EffectiveAt = Annotated[
+    str,
+    Meta(
+        max_length=64,
+        extra_json_schema={"anyOf": [{"format": "date-time"}, {"format": "date"}]},
+        description="When it counts in reports, where that is another time: RFC 3339, with its offset; a date alone is"
+        " its midnight in UTC.",
+        examples=["2021-03-04", "2021-03-04T12:00:00+01:00"],
+    ),
+]
+"""An effective date, as clients write one. Once a command is read, it is in its one form (`domain.effective`)."""
+
 Metadata = Annotated[
     dict[
         Annotated[str, Meta(min_length=1, max_length=40, pattern=_NO_NUL)],
@@ -63,13 +75,15 @@ class OpenWallet(Command, frozen=True, gc=False, kw_only=True, tag="open_wallet"
 class Deposit(Command, frozen=True, gc=False, kw_only=True, tag="deposit"):
     """Bring `amount` minor units in from outside.
 
-    What moves money moves it in the wallet's own currency; whoever names another one is refused.
+    What moves money moves it in the wallet's own currency; whoever names another one is refused. `effective_at` is for
+    reports, may lie in the past or in the future, and decides nothing.
     """
 
     amount: Integer
     currency: CurrencyCode | None = None
     reference: Text | None = None
     metadata: Metadata = {}
+    effective_at: EffectiveAt | None = None
 
 
 class Withdraw(Command, frozen=True, gc=False, kw_only=True, tag="withdraw"):
@@ -79,6 +93,7 @@ class Withdraw(Command, frozen=True, gc=False, kw_only=True, tag="withdraw"):
     currency: CurrencyCode | None = None
     reference: Text | None = None
     metadata: Metadata = {}
+    effective_at: EffectiveAt | None = None
 
 
 class Transfer(Command, frozen=True, gc=False, kw_only=True, tag="transfer"):
@@ -89,6 +104,7 @@ class Transfer(Command, frozen=True, gc=False, kw_only=True, tag="transfer"):
     currency: CurrencyCode | None = None
     reference: Text | None = None
     metadata: Metadata = {}
+    effective_at: EffectiveAt | None = None
 
 
 class FreezeWallet(Command, frozen=True, gc=False, kw_only=True, tag="freeze_wallet"):
@@ -106,6 +122,17 @@ class UnfreezeWallet(Command, frozen=True, gc=False, kw_only=True, tag="unfreeze
 class CloseWallet(Command, frozen=True, gc=False, kw_only=True, tag="close_wallet"):
     """Close the wallet, which must be empty."""
 
+    reason: Text | None = None
+
+
+class SetLimits(Command, frozen=True, gc=False, kw_only=True, tag="set_limits"):
+    """Change how far below zero the balance may go, in minor units.
+
+    The limit counts for what comes. A balance that is below it already stays: money may come in, and none may leave
+    until the balance is above the limit again.
+    """
+
+    overdraft_limit: Integer
     reason: Text | None = None
 
 
@@ -154,6 +181,7 @@ class Credit(Leg, frozen=True, gc=False, kw_only=True, tag="credit"):
     sender: WalletSide
     reference: str | None
     metadata: dict[str, str]
+    effective_at: str | UnsetType = UNSET
 
 
 class Refund(Leg, frozen=True, gc=False, kw_only=True, tag="refund"):
@@ -167,6 +195,7 @@ class Refund(Leg, frozen=True, gc=False, kw_only=True, tag="refund"):
     code: str
     reference: str | None
     metadata: dict[str, str]
+    effective_at: str | UnsetType = UNSET
 
 
 class Forwarded(Leg, frozen=True, gc=False, kw_only=True, tag="forwarded"):
@@ -177,7 +206,9 @@ class Forwarded(Leg, frozen=True, gc=False, kw_only=True, tag="forwarded"):
 
 Movement = Deposit | Withdraw | Transfer
 StatusCommand = FreezeWallet | UnfreezeWallet | CloseWallet
-ClientCommand = OpenWallet | Deposit | Withdraw | Transfer | FreezeWallet | UnfreezeWallet | CloseWallet
+ClientCommand = (
+    OpenWallet | Deposit | Withdraw | Transfer | FreezeWallet | UnfreezeWallet | CloseWallet | SetLimits
+)
 Decidable = ClientCommand | Credit | Refund
 AnyCommand = ClientCommand | Credit | Refund | Forwarded
 

@@ -8,7 +8,7 @@ one each time.
 from typing import Literal
 from uuid import UUID
 
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from mercuria.domain.commands import Position, WalletSide
 from mercuria.domain.rejections import Code
@@ -49,6 +49,7 @@ class BalanceUpdated(Struct, frozen=True, gc=False, kw_only=True):
     `transaction_status` is the whole transaction's after this event: the debit of a transfer leaves it `pending`, the
     credit makes it `completed`, a refund `failed`. The last event of a transaction carries all of it, both wallets
     included. `initiated` says which record began the transaction, and when: the one identity that nobody else can have.
+    `effective_at` is what its command said, in RFC 3339 and UTC with milliseconds, and missing where it said nothing.
     """
 
     offset: int
@@ -68,6 +69,7 @@ class BalanceUpdated(Struct, frozen=True, gc=False, kw_only=True):
     reference: str | None
     metadata: dict[str, str]
     failure: Failure | None = None
+    effective_at: str | UnsetType = UNSET
 
 
 class StatusChanged(Struct, frozen=True, gc=False, kw_only=True):
@@ -79,6 +81,20 @@ class StatusChanged(Struct, frozen=True, gc=False, kw_only=True):
     owner_id: UUID
     status: Status
     balance: int
+    version: int
+    reason: str | None
+
+
+class LimitsChanged(Struct, frozen=True, gc=False, kw_only=True):
+    """An operator has changed how far below zero the balance may go, in minor units. The balance may be below it."""
+
+    offset: int
+    command_id: UUID
+    wallet_id: UUID
+    owner_id: UUID
+    overdraft_limit: int
+    balance: int
+    status: Status
     version: int
     reason: str | None
 
@@ -99,13 +115,14 @@ class CommandRejected(Struct, frozen=True, gc=False, kw_only=True):
     command: Raw = NO_COMMAND
 
 
-Accepted = WalletCreated | BalanceUpdated | StatusChanged
-Event = WalletCreated | BalanceUpdated | StatusChanged | CommandRejected
+Accepted = WalletCreated | BalanceUpdated | StatusChanged | LimitsChanged
+Event = WalletCreated | BalanceUpdated | StatusChanged | LimitsChanged | CommandRejected
 
 TYPES: dict[type, str] = {
     WalletCreated: "wallet.created",
     BalanceUpdated: "wallet.balance_updated",
     StatusChanged: "wallet.status_changed",
+    LimitsChanged: "wallet.limits_changed",
     CommandRejected: "wallet.command_rejected",
 }
 """What each event is called in its CloudEvents envelope."""

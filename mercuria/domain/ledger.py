@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Literal
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from mercuria.domain.commands import WalletSide
 from mercuria.domain.events import Kind
@@ -34,6 +34,7 @@ class Entry(Struct, frozen=True, gc=False, kw_only=True):
 
     `sequence` counts the entries of its partition from 1. `account` is a wallet's id or an external account; only
     wallets have an owner, a balance and a version, which are those right after. `hash` is in hexadecimal digits.
+    `effective_at` is missing where the transaction has none, and is part of the hash where it has one.
     """
 
     id: UUID
@@ -49,6 +50,7 @@ class Entry(Struct, frozen=True, gc=False, kw_only=True):
     wallet_version: int | None
     occurred_at_ms: int
     hash: str
+    effective_at: str | UnsetType = UNSET
 
 
 def entries_of(
@@ -96,14 +98,20 @@ def hash_after(
     balance_after: int | None,
     wallet_version: int | None,
     occurred_at_ms: int,
+    effective_at: str | UnsetType | None = None,
 ) -> bytes:
-    """Return the hash of an entry that follows the one whose hash is `previous`."""
+    """Return the hash of an entry that follows the one whose hash is `previous`.
+
+    An entry without an effective date has the hash that it had before there were any.
+    """
     balance = "" if balance_after is None else balance_after
     version = "" if wallet_version is None else wallet_version
     content = (
         f"{partition}|{sequence}|{transaction_id}|{kind}|{account}|{direction}|{amount}|{currency}"
         f"|{balance}|{version}|{occurred_at_ms}"
     )
+    if effective_at:
+        content += f"|{effective_at}"
     return sha256(previous + content.encode()).digest()
 
 
@@ -138,6 +146,7 @@ def _entry(
         balance_after,
         wallet_version,
         occurred_at_ms,
+        event.effective_at,
     )
     return Entry(
         id=entry_id(hash_),
@@ -153,4 +162,5 @@ def _entry(
         wallet_version=wallet_version,
         occurred_at_ms=occurred_at_ms,
         hash=hash_.hex(),
+        effective_at=event.effective_at,
     )

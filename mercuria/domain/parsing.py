@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, cast, get_args
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from mercuria.domain.commands import AnyCommand, Leg
+from mercuria.domain.commands import AnyCommand, Deposit, Leg, Movement, Transfer, Withdraw
+from mercuria.domain.effective import DETAIL, EffectiveError, effective_at
 from mercuria.domain.money import MAX_AMOUNT, is_currency
 from mercuria.domain.rejections import DETAILS, Code
 
@@ -27,6 +29,7 @@ _decode: Callable[[bytes], AnyCommand] = msgspec.json.Decoder(AnyCommand).decode
 _STRUCTS: dict[str, type[Struct]] = {
     str(struct.__struct_config__.tag): struct for struct in get_args(AnyCommand)
 }
+_MOVEMENTS = (Deposit, Withdraw, Transfer)
 _CLIENT_TYPES = [kind for kind, struct in _STRUCTS.items() if not issubclass(struct, Leg)]
 
 _TOO_DEEP = f"{DETAILS[Code.MALFORMED_JSON][:-1]} that a command could be: nested deeper than {MAX_DEPTH}."
@@ -51,10 +54,20 @@ def read_command(value: bytes | None) -> AnyCommand | Unreadable:
             # No client's command has room for deep values; legs have, in what they forward and in what nobody reads.
             fits = not _is_too_deep(value) if isinstance(command, Leg) else len(value) <= MAX_COMMAND_BYTES
             if fits:
-                return command
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+                return _in_one_form(cast(Movement, command)) if type(command) in _MOVEMENTS else command
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, EffectiveError):
         pass
     return _diagnose(value)
+
+
+def _in_one_form(command: Movement) -> Movement:
+    """Return a command whose effective date, if it has one, is as `domain.effective` writes it.
+
+    Raises:
+        EffectiveError: it is none.
+    """
+    said = command.effective_at
+    return command if said is None else replace(command, effective_at=effective_at(said))
 
 
 def _diagnose(value: bytes | None) -> Unreadable:
@@ -105,9 +118,12 @@ def _fault(content: dict[str, Any]) -> tuple[Code, str]:
     if isinstance(content.get("currency"), str) and not is_currency(content["currency"]):
         return Code.UNKNOWN_CURRENCY, DETAILS[Code.UNKNOWN_CURRENCY]
     try:
-        msgspec.convert(content, struct)
+        command = msgspec.convert(content, struct)
+        effective_at(getattr(command, "effective_at", None) or "0001-01-01")
     except msgspec.ValidationError as error:
         return Code.INVALID_FIELD, f"{error}."
+    except EffectiveError:
+        return Code.INVALID_FIELD, DETAIL
     # What the decoder refused and the converter did not: a field that stands there twice.
     return Code.INVALID_FIELD, DETAILS[Code.INVALID_FIELD]
 

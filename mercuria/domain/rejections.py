@@ -37,6 +37,8 @@ class Code(StrEnum):
     CURRENCY_MISMATCH = "currency_mismatch"
     INSUFFICIENT_FUNDS = "insufficient_funds"
     BALANCE_WOULD_OVERFLOW = "balance_would_overflow"
+    UNREADABLE_RECORD = "unreadable_record"
+    SKIPPED = "skipped"
 
 
 DETAILS: dict[Code, str] = {
@@ -68,6 +70,8 @@ DETAILS: dict[Code, str] = {
     Code.CURRENCY_MISMATCH: "The wallet is in another currency.",
     Code.INSUFFICIENT_FUNDS: "The balance and the overdraft limit do not cover the amount.",
     Code.BALANCE_WOULD_OVERFLOW: "The balance, with what may still come back from transfers, would exceed 64 bits.",
+    Code.UNREADABLE_RECORD: "The record cannot be read.",
+    Code.SKIPPED: "An operator skipped the record.",
 }
 
 NUMBERS: dict[Code, int] = {code: number for number, code in enumerate(Code, start=1)}

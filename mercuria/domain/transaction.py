@@ -6,7 +6,7 @@ A deposit or withdrawal is one event, a transfer two or three. The last one says
 from uuid import UUID
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from mercuria.domain.commands import KINDS, Deposit, Movement, Position, Transfer, WalletSide, Withdraw
 from mercuria.domain.events import (
@@ -54,6 +54,7 @@ class Transaction(Struct, frozen=True, kw_only=True):
     metadata: dict[str, str]
     failure: Failure | None = None
     completed_at_ms: int | None = None
+    effective_at: str | None = None
 
     def is_visible_to(self, person_id: UUID) -> bool:
         """Tell whether a person took part in it: owns one of its wallets, or tried it and was refused."""
@@ -65,6 +66,7 @@ class TransactionCompleted(Struct, frozen=True, gc=False, kw_only=True):
 
     `initiated` is the record of the command topic that began the transaction, `offset` the one that completed it, in
     the event's own partition. The wallets are as they were right after their part; None stands for outside.
+    `effective_at` is missing where the command said nothing.
     """
 
     sequence: int
@@ -78,6 +80,7 @@ class TransactionCompleted(Struct, frozen=True, gc=False, kw_only=True):
     to_wallet: WalletSide | None
     reference: str | None
     metadata: dict[str, str]
+    effective_at: str | UnsetType = UNSET
 
 
 class TransactionFailed(Struct, frozen=True, gc=False, kw_only=True):
@@ -98,6 +101,7 @@ class TransactionFailed(Struct, frozen=True, gc=False, kw_only=True):
     reference: str | None
     metadata: dict[str, str]
     failure: Failure
+    effective_at: str | UnsetType = UNSET
 
 
 TransactionEvent = TransactionCompleted | TransactionFailed
@@ -118,6 +122,7 @@ def ended(event: BalanceUpdated, sequence: int) -> TransactionEvent | None:
             to_wallet=event.to_wallet,
             reference=event.reference,
             metadata=event.metadata,
+            effective_at=event.effective_at,
         )
     if event.failure is None:
         return None
@@ -134,6 +139,7 @@ def ended(event: BalanceUpdated, sequence: int) -> TransactionEvent | None:
         reference=event.reference,
         metadata=event.metadata,
         failure=event.failure,
+        effective_at=event.effective_at,
     )
 
 
@@ -153,6 +159,7 @@ def refused(transaction: Transaction, sequence: int) -> TransactionFailed:
         reference=transaction.reference,
         metadata=transaction.metadata,
         failure=transaction.failure,
+        effective_at=transaction.effective_at or UNSET,
     )
 
 
@@ -178,6 +185,7 @@ def transaction_of(event: BalanceUpdated, time_ms: int) -> Transaction:
         metadata=event.metadata,
         failure=event.failure,
         completed_at_ms=time_ms if event.transaction_status == "completed" else None,
+        effective_at=event.effective_at or None,
     )
 
 
@@ -215,6 +223,7 @@ def asked_transaction(command: Movement, position: Position) -> Transaction:
         currency=command.currency,
         reference=command.reference,
         metadata=command.metadata,
+        effective_at=command.effective_at,
     )
 
 

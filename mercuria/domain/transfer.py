@@ -4,6 +4,8 @@ A debit sends a credit to the receiver; a credit that is refused sends a refund 
 refused. So every transfer ends, with the money in exactly one of the two wallets.
 """
 
+from msgspec import UNSET
+
 from mercuria.domain.commands import Credit, Decidable, Leg, Origin, Position, Refund, Transfer, WalletSide
 from mercuria.domain.events import BalanceUpdated, CommandRejected, Event
 
@@ -25,6 +27,7 @@ def react(command: Decidable, event: Event, position: Position) -> Leg | None:
             sender=event.from_wallet,
             reference=command.reference,
             metadata=command.metadata,
+            effective_at=command.effective_at or UNSET,
         )
     if type(command) is Credit and type(event) is CommandRejected:
         return Refund(
@@ -38,5 +41,6 @@ def react(command: Decidable, event: Event, position: Position) -> Leg | None:
             code=event.code,
             reference=command.reference,
             metadata=command.metadata,
+            effective_at=command.effective_at or UNSET,
         )
     return None

@@ -12,7 +12,8 @@ from typing import Any, cast
 from uuid import UUID
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct
+from msgspec.structs import replace
 
 from mercuria.domain.commands import (
     KINDS,
@@ -25,6 +26,7 @@ from mercuria.domain.commands import (
     OpenWallet,
     Position,
     Refund,
+    SetLimits,
     StatusCommand,
     Transfer,
     UnfreezeWallet,
@@ -37,12 +39,16 @@ from mercuria.domain.events import (
     CommandRejected,
     Event,
     Failure,
+    LimitsChanged,
     Status,
     StatusChanged,
     WalletCreated,
 )
 from mercuria.domain.money import MAX_AMOUNT, is_currency
 from mercuria.domain.rejections import DETAILS, Code
+
+MAX_EARLIER_LIMITS = 32
+"""How many of its former overdraft limits a wallet remembers."""
 
 _encode_json = msgspec.json.Encoder(order="deterministic").encode
 
@@ -53,6 +59,9 @@ class Wallet(Struct, frozen=True, gc=False, array_like=True):
     `sent` is the sum of all transfers that left and did not come back. What a wallet can get back is part of that,
     so incoming money is refused when `balance + sent` would exceed 64 bits, and a refund always fits. In all its life
     a wallet can so send 2**63 - 1 minor units.
+
+    `earlier_limits` are the overdraft limits that it had before, the oldest first: each with the version that ended it.
+    There are at most `MAX_EARLIER_LIMITS`. A command that is sent again is answered with the limit of then.
     """
 
     id: UUID
@@ -66,6 +75,7 @@ class Wallet(Struct, frozen=True, gc=False, array_like=True):
     metadata: dict[str, str]
     created_at_ms: int
     updated_at_ms: int
+    earlier_limits: tuple[tuple[int, int], ...] = ()
 
 
 class Outcome(Struct, frozen=True, gc=False):
@@ -110,6 +120,11 @@ def evolve(wallet: Wallet | None, event: Event, time_ms: int) -> Wallet | None:
     if type(event) is StatusChanged:
         assert wallet is not None
         return _with(wallet, wallet.balance, wallet.sent, event.status, event.version, time_ms)
+    if type(event) is LimitsChanged:
+        assert wallet is not None
+        changed = _with(wallet, wallet.balance, wallet.sent, event.status, event.version, time_ms)
+        earlier = (*wallet.earlier_limits, (event.version, wallet.overdraft_limit))[-MAX_EARLIER_LIMITS:]
+        return replace(changed, overdraft_limit=event.overdraft_limit, earlier_limits=earlier)
     if type(event) is WalletCreated:
         return Wallet(
             event.wallet_id,
@@ -135,7 +150,18 @@ def as_of(wallet: Wallet, event: Event, time_ms: int) -> Wallet:
     if type(event) is CommandRejected:
         return wallet
     accepted = cast(Accepted, event)
-    return _with(wallet, accepted.balance, wallet.sent, accepted.status, accepted.version, time_ms)
+    before = _with(wallet, accepted.balance, wallet.sent, accepted.status, accepted.version, time_ms)
+    if not wallet.earlier_limits:
+        return before
+    if type(event) is WalletCreated or type(event) is LimitsChanged:
+        return replace(before, overdraft_limit=event.overdraft_limit)
+    return replace(before, overdraft_limit=_limit_at(wallet, accepted.version))
+
+
+def _limit_at(wallet: Wallet, version: int) -> int:
+    """Return the overdraft limit that a wallet had at a version."""
+    later = (limit for ended_by, limit in wallet.earlier_limits if ended_by > version)
+    return next(later, wallet.overdraft_limit)
 
 
 # Refusals, in their order of precedence: what the command says, whether the wallet is there, whether the actor may,
@@ -265,6 +291,26 @@ def _why_not_change(command: StatusCommand, wallet: Wallet | None) -> Code | Non
     return None
 
 
+def _weigh_limits(command: SetLimits, wallet: Wallet | None) -> Outcome:
+    code = _why_not_limit(command, wallet)
+    if code is not None:
+        return Outcome(code=code)
+    assert wallet is not None
+    return Outcome(wallet.balance, wallet.version + 1, wallet.status)
+
+
+def _why_not_limit(command: SetLimits, wallet: Wallet | None) -> Code | None:
+    if not 0 <= command.overdraft_limit <= MAX_AMOUNT:
+        return Code.OVERDRAFT_LIMIT_OUT_OF_RANGE
+    if command.actor_id is not None and command.actor_role != "operator":
+        return Code.OPERATOR_REQUIRED
+    if wallet is None:
+        return Code.WALLET_NOT_FOUND
+    if wallet.status == "closed":
+        return Code.WALLET_CLOSED
+    return None
+
+
 # Events of outcomes.
 
 
@@ -293,6 +339,20 @@ def _tell_status(command: StatusCommand, wallet: Wallet, outcome: Outcome, at: P
         owner_id=wallet.owner_id,
         status=outcome.status,
         balance=outcome.balance,
+        version=outcome.version,
+        reason=command.reason,
+    )
+
+
+def _tell_limits(command: SetLimits, wallet: Wallet, outcome: Outcome, at: Position) -> LimitsChanged:
+    return LimitsChanged(
+        offset=at.offset,
+        command_id=command.id,
+        wallet_id=wallet.id,
+        owner_id=wallet.owner_id,
+        overdraft_limit=command.overdraft_limit,
+        balance=outcome.balance,
+        status=outcome.status,
         version=outcome.version,
         reason=command.reason,
     )
@@ -337,6 +397,7 @@ def _tell_balance(
         reference=command.reference,
         metadata=command.metadata,
         failure=failure,
+        effective_at=command.effective_at or UNSET,
     )
 
 
@@ -366,6 +427,7 @@ def _with(wallet: Wallet, balance: int, sent: int, status: Status, version: int,
         wallet.metadata,
         wallet.created_at_ms,
         time_ms,
+        wallet.earlier_limits,
     )
 
 
@@ -381,6 +443,7 @@ _WEIGH: dict[type, Callable[[Any, Wallet | None], Outcome]] = {
     FreezeWallet: _weigh_status,
     UnfreezeWallet: _weigh_status,
     CloseWallet: _weigh_status,
+    SetLimits: _weigh_limits,
 }
 
 _TELL: dict[type, Callable[[Any, Any, Outcome, Position], Event]] = {
@@ -393,4 +456,5 @@ _TELL: dict[type, Callable[[Any, Any, Outcome, Position], Event]] = {
     FreezeWallet: _tell_status,
     UnfreezeWallet: _tell_status,
     CloseWallet: _tell_status,
+    SetLimits: _tell_limits,
 }

@@ -20,9 +20,11 @@ from msgspec import Struct
 
 from mercuria.domain.commands import ClientCommand, Credit, Forwarded, Leg, Refund
 from mercuria.domain.events import (
+    Accepted,
     BalanceUpdated,
     CommandRejected,
     Event,
+    LimitsChanged,
     Status,
     StatusChanged,
     WalletCreated,
@@ -90,6 +92,7 @@ class WalletState(Struct):
     balance: int
     sent: int
     status: Status
+    overdraft_limit: int = 0
 
 
 class Totals(Struct):
@@ -374,17 +377,25 @@ class Money:
         # How many debits are without an end. Below 0 where an end was read first, since another partition has it.
         self._open: dict[_Transfer, int] = {}
 
-    def take(self, id_: str, event: WalletCreated | BalanceUpdated | StatusChanged) -> None:
+    def take(self, id_: str, event: Accepted) -> None:
         """Take an accepted event that was not there before; `id_` is its name."""
         wallet = self.wallets.get(event.wallet_id)
         if wallet is None:
-            currency = "" if type(event) is StatusChanged else event.currency  # type: ignore[union-attr]
+            currency = "" if isinstance(event, StatusChanged | LimitsChanged) else event.currency
             wallet = self.wallets[event.wallet_id] = WalletState(currency, 0, 0, 0, "open")
         self._check_version(id_, wallet, event)
         change = self._flow(wallet, event) if type(event) is BalanceUpdated else 0
         if event.balance != wallet.balance + change:
             self._violations.add(
                 f"Event {id_}: wallet {event.wallet_id} has {event.balance} after {wallet.balance} and {change:+}."
+            )
+        if type(event) is WalletCreated or type(event) is LimitsChanged:
+            wallet.overdraft_limit = event.overdraft_limit
+        elif change < 0 and event.balance < -wallet.overdraft_limit:
+            # Where a limit was changed, the balance may be below it; nothing may leave then.
+            self._violations.add(
+                f"Event {id_}: wallet {event.wallet_id} has {event.balance}, below its limit of"
+                f" {-wallet.overdraft_limit}."
             )
         wallet.version, wallet.balance, wallet.status = event.version, event.balance, event.status
 
@@ -417,9 +428,7 @@ class Money:
         )
         return Totals(balances, in_flight, flows.deposits, flows.withdrawals)
 
-    def _check_version(
-        self, id_: str, wallet: WalletState, event: WalletCreated | BalanceUpdated | StatusChanged
-    ) -> None:
+    def _check_version(self, id_: str, wallet: WalletState, event: Accepted) -> None:
         if event.version == wallet.version + 1:
             return
         what = "misses versions" if event.version > wallet.version else "has a version twice"

@@ -21,6 +21,7 @@ from .story import (
     freeze,
     open_wallet,
     refund,
+    set_limits,
     transfer,
     unfreeze,
     withdraw,
@@ -150,6 +151,17 @@ FAULTS: dict[str, Faults] = {
             (Code.WALLET_NOT_FOUND, no_wallet),
             (Code.WALLET_CLOSED, has(status="closed")),
             (Code.WALLET_NOT_FROZEN, has(status="open")),
+        ],
+    ),
+    "set_limits": Faults(
+        set_limits(),
+        a_wallet(),
+        [
+            (Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, says(overdraft_limit=-1)),
+            (Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, says(overdraft_limit=2**63)),
+            *OPERATORS_ONLY,
+            (Code.WALLET_NOT_FOUND, no_wallet),
+            (Code.WALLET_CLOSED, has(status="closed")),
         ],
     ),
     "close_wallet": Faults(

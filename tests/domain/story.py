@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET
 
 from mercuria.domain.commands import (
     KINDS,
@@ -23,6 +24,7 @@ from mercuria.domain.commands import (
     Origin,
     Position,
     Refund,
+    SetLimits,
     Transfer,
     UnfreezeWallet,
     WalletSide,
@@ -82,6 +84,10 @@ def unfreeze(**fields: Any) -> UnfreezeWallet:
 
 def close(**fields: Any) -> CloseWallet:
     return CloseWallet(**IDS | fields)
+
+
+def set_limits(overdraft_limit: int = 500, **fields: Any) -> SetLimits:
+    return SetLimits(**IDS | {"overdraft_limit": overdraft_limit} | fields)
 
 
 def credit(amount: int = 100, **fields: Any) -> Credit:
@@ -165,6 +171,7 @@ def changed(
         reference=command.reference,
         metadata=command.metadata,
         failure=failure,
+        effective_at=command.effective_at or UNSET,
     )
 
 

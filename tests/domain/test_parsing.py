@@ -25,16 +25,20 @@ from mercuria.domain.commands import (
     Origin,
     Position,
     Refund,
+    SetLimits,
     Transfer,
     UnfreezeWallet,
     WalletSide,
     Withdraw,
 )
+from mercuria.domain.effective import text_of
 from mercuria.domain.parsing import MAX_COMMAND_BYTES, MAX_DEPTH, MAX_LEG_BYTES, Unreadable, read_command
 from mercuria.domain.rejections import Code
 
 from .faults import acceptable
-from .story import ID, MAX, OTHER, OWNER, WALLET, credit, deposit, encoded, open_wallet, refund
+from .story import ID, MAX, OTHER, OWNER, WALLET, credit, deposit, encoded, open_wallet, refund, set_limits
+
+DAY = "2021-03-04T00:00:00.000Z"
 
 DEPOSIT: dict[str, Any] = {
     "type": "deposit",
@@ -47,6 +51,10 @@ TRANSFER = DEPOSIT | {"type": "transfer", "to_wallet_id": str(OTHER)}
 OPEN = {key: DEPOSIT[key] for key in ("id", "wallet_id", "currency")} | {
     "type": "open_wallet",
     "owner_id": str(OWNER),
+}
+LIMITS: dict[str, Any] = {key: DEPOSIT[key] for key in ("id", "wallet_id")} | {
+    "type": "set_limits",
+    "overdraft_limit": 500,
 }
 
 
@@ -207,6 +215,15 @@ FAULTY: list[tuple[str, bytes, Code, str]] = [
     ("an actor without a UUID", but(DEPOSIT, actor_id="me"), Code.INVALID_FIELD, "$.actor_id"),
     ("an overdraft of 2**63", but(OPEN, overdraft_limit=2**63), Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, "64 bits"),
     ("an overdraft below 64 bits", but(OPEN, overdraft_limit=-(2**70)), Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, "64 bits"),
+    ("a limit of 2**63", but(LIMITS, overdraft_limit=2**63), Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, "64 bits"),
+    ("a limit as text", but(LIMITS, overdraft_limit="1"), Code.INVALID_FIELD, "$.overdraft_limit"),
+    ("no limit", without("overdraft_limit", LIMITS), Code.MISSING_FIELD, "`overdraft_limit`"),
+    ("a currency beside a limit", but(LIMITS, currency="EUR"), Code.UNKNOWN_FIELD, "`currency`"),
+    ("an effective date to open", but(OPEN, effective_at="2021-03-04"), Code.UNKNOWN_FIELD, "`effective_at`"),
+    ("a number as effective date", but(DEPOSIT, effective_at=1614816000000), Code.INVALID_FIELD, "$.effective_at"),
+    ("an endless effective date", but(DEPOSIT, effective_at="2021-03-04" * 7), Code.INVALID_FIELD, "$.effective_at"),
+    ("a day that there is not", but(DEPOSIT, effective_at="2021-02-30"), Code.INVALID_FIELD, "`effective_at` must be"),
+    ("a day that there is not, to send", but(TRANSFER, effective_at="2021-02-30"), Code.INVALID_FIELD, "RFC 3339"),
     ("an overdraft as text", but(OPEN, overdraft_limit="1"), Code.INVALID_FIELD, "$.overdraft_limit"),
     ("64 KiB and a byte", but(DEPOSIT).ljust(64 * 1024 + 1), Code.RECORD_TOO_LARGE, "65537 bytes"),
     ("128 KiB", but(DEPOSIT).ljust(128 * 1024), Code.RECORD_TOO_LARGE, "131072 bytes; a command may have 65536"),
@@ -261,14 +278,16 @@ def test_of_several_faults_the_first_counts(place: int) -> None:
 # PostgreSQL keeps no NUL, so no text that is read holds one, nor does any that is told.
 
 STATUS_CHANGE = {"id": str(ID), "wallet_id": str(WALLET)}
-WITH_REASON = ["freeze_wallet", "unfreeze_wallet", "close_wallet"]
+WITH_REASON = dict.fromkeys(["freeze_wallet", "unfreeze_wallet", "close_wallet"], STATUS_CHANGE) | {
+    "set_limits": LIMITS
+}
 WITH_REFERENCE = {"deposit": DEPOSIT, "withdraw": DEPOSIT | {"type": "withdraw"}, "transfer": TRANSFER}
 WITH_METADATA = WITH_REFERENCE | {"open_wallet": OPEN}
 NUL_TEXTS = ["\x00", "a\x00", "\x00b", "a\n\x00b"]
 
 NUL_FIELDS: list[tuple[str, dict[str, Any], Callable[[str], dict[str, Any]], Code]] = [
-    *((f"{kind}: reason", STATUS_CHANGE | {"type": kind}, lambda text: {"reason": text}, Code.INVALID_FIELD)
-      for kind in WITH_REASON),
+    *((f"{kind}: reason", fields | {"type": kind}, lambda text: {"reason": text}, Code.INVALID_FIELD)
+      for kind, fields in WITH_REASON.items()),
     *((f"{kind}: reference", fields, lambda text: {"reference": text}, Code.INVALID_FIELD)
       for kind, fields in WITH_REFERENCE.items()),
     *((f"{kind}: a name in metadata", fields, lambda text: {"metadata": {text: "b"}}, Code.INVALID_FIELD)
@@ -358,6 +377,11 @@ READ: list[tuple[str, bytes, AnyCommand]] = [
     ("null where nothing is said", but(DEPOSIT, actor_id=None, reference=None), deposit()),
     ("the longest reference", but(DEPOSIT, reference="é" * 255), deposit(reference="é" * 255)),
     ("a field twice: the last counts", with_amount('1, "amount": 2'), deposit(2)),
+    ("a limit", but(LIMITS, reason="rent"), set_limits(500, reason="rent")),
+    ("a negative limit, for the wallet to refuse", but(LIMITS, overdraft_limit=-1), set_limits(-1)),
+    ("an effective day", but(DEPOSIT, effective_at="2021-03-04"), deposit(effective_at=DAY)),
+    ("an effective moment", but(DEPOSIT, effective_at="2021-03-04T01:00:00.0009+01:00"), deposit(effective_at=DAY)),
+    ("null as effective date", but(DEPOSIT, effective_at=None), deposit()),
     ("a negative overdraft", but(OPEN, overdraft_limit=-1), open_wallet(overdraft_limit=-1)),
     (
         "the most metadata",
@@ -423,6 +447,7 @@ MOVED: dict[str, st.SearchStrategy[Any]] = COMMON | {
     "currency": currencies,
     "reference": st.none() | texts,
     "metadata": small_metadata,
+    "effective_at": st.none() | st.datetimes().map(text_of),
 }
 STATUS: dict[str, st.SearchStrategy[Any]] = COMMON | {"reason": st.none() | texts}
 sides = st.builds(
@@ -437,6 +462,7 @@ LEGS: dict[str, st.SearchStrategy[Any]] = {
     "currency": any_texts,
     "reference": st.none() | any_texts,
     "metadata": st.dictionaries(st.text(min_size=1, max_size=40), any_texts, max_size=3),
+    "effective_at": st.just(msgspec.UNSET) | st.datetimes().map(text_of),
 }
 clients = st.one_of(
     st.builds(
@@ -453,6 +479,7 @@ clients = st.one_of(
     st.builds(FreezeWallet, **STATUS),
     st.builds(UnfreezeWallet, **STATUS),
     st.builds(CloseWallet, **STATUS),
+    st.builds(SetLimits, **STATUS, overdraft_limit=integers),
 )
 commands = st.one_of(
     clients,

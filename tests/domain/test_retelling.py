@@ -23,10 +23,16 @@ LATER: dict[str, dict[str, object]] = {
     "when it was filled": {"balance": MAX, "version": MAX, "sent": 0},
     "when it was frozen": {"status": "frozen", "version": 9},
     "when it was closed": {"status": "closed", "balance": 0, "version": 9},
+    "when its limit was changed": {"overdraft_limit": 77, "version": 9, "earlier_limits": ((6, 5),)},
 }
 """What may have become of the wallet until its command comes again."""
 
-NOTES: dict[str, object] = {"reference": "rent", "metadata": {"b": "1", "a": "2"}, "reason": "a court order"}
+NOTES: dict[str, object] = {
+    "reference": "rent",
+    "metadata": {"b": "1", "a": "2"},
+    "reason": "a court order",
+    "effective_at": "2021-03-04T00:00:00.000Z",
+}
 
 
 def with_notes(command: Decidable) -> Decidable:
@@ -101,7 +107,7 @@ def test_two_orders_of_metadata_are_two_bodies() -> None:
     """Equal to Python, they give events of different bytes: what recognises a retry has to compare bytes."""
     one, two = (
         with_notes(acceptable()["deposit"][0]),
-        replace(acceptable()["deposit"][0], reference="rent", metadata={"a": "2", "b": "1"}),
+        replace(with_notes(acceptable()["deposit"][0]), metadata={"a": "2", "b": "1"}),
     )
     assert one == two
     assert msgspec.json.encode(one) != msgspec.json.encode(two)

@@ -55,6 +55,19 @@ def test_a_debit_sends_a_credit_to_the_receiver() -> None:
     )
 
 
+def test_legs_carry_the_time_at_which_a_transfer_counts() -> None:
+    day = "2021-03-04T00:00:00.000Z"
+    out = reaction(transfer(40, effective_at=day), a_wallet())
+    assert isinstance(out, Credit) and out.effective_at == day
+    back = reaction(credit(40, effective_at=day), None)
+    assert isinstance(back, Refund) and back.effective_at == day
+
+
+def test_legs_without_an_effective_date_are_as_they_always_were() -> None:
+    assert b"effective_at" not in encoded(reaction(transfer(40), a_wallet()))
+    assert b"effective_at" not in encoded(reaction(credit(40), None))
+
+
 def test_a_debit_without_currency_sends_a_credit_in_that_of_the_wallet() -> None:
     leg = reaction(transfer(40, currency=None), a_wallet(currency="CZK"))
     assert isinstance(leg, Credit) and leg.currency == "CZK"

@@ -1,5 +1,6 @@
 """What commands do to a wallet: given, when, then."""
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -7,11 +8,12 @@ from mercuria.domain.commands import Decidable, WalletSide
 from mercuria.domain.events import (
     Event,
     Failure,
+    LimitsChanged,
     StatusChanged,
     WalletCreated,
 )
 from mercuria.domain.rejections import DETAILS, Code
-from mercuria.domain.wallet import Wallet, decide, evolve
+from mercuria.domain.wallet import MAX_EARLIER_LIMITS, Wallet, as_of, decide, evolve
 
 from .story import (
     ID,
@@ -35,6 +37,7 @@ from .story import (
     mine,
     open_wallet,
     refund,
+    set_limits,
     transfer,
     unfreeze,
     withdraw,
@@ -71,6 +74,23 @@ def turned(status: str, *, balance: int = 0, version: int, reason: str | None = 
         reason=reason,
     )
 
+
+def limited(limit: int, *, balance: int = 0, version: int, **fields: object) -> LimitsChanged:
+    usual: dict[str, object] = {
+        "offset": NOW.offset,
+        "command_id": ID,
+        "wallet_id": WALLET,
+        "owner_id": OWNER,
+        "overdraft_limit": limit,
+        "balance": balance,
+        "status": "open",
+        "version": version,
+        "reason": None,
+    }
+    return LimitsChanged(**usual | fields)  # type: ignore[arg-type]  # the fields above, and those of the caller
+
+
+DAY = "2021-03-04T00:00:00.000Z"
 
 NOTES = {"reference": "rent, May", "metadata": {"b": "1", "a": "2"}}
 
@@ -220,6 +240,73 @@ ACCEPTED: list[tuple[str, Given, Decidable, Event]] = [
         close(actor_id=OWNER),
         turned("closed", version=4),
     ),
+    (
+        "an operator raises the overdraft limit and says why",
+        given(open_wallet(), deposit(7)),
+        set_limits(500, actor_id=OPERATOR, actor_role="operator", reason="a good customer"),
+        limited(500, balance=7, version=3, reason="a good customer"),
+    ),
+    (
+        "a limit may be as large as an amount",
+        given(open_wallet(overdraft_limit=1)),
+        set_limits(MAX),
+        limited(MAX, version=2),
+    ),
+    (
+        "a limit that is as it was is a change all the same",
+        given(open_wallet(overdraft_limit=5)),
+        set_limits(5),
+        limited(5, version=2),
+    ),
+    (
+        "a limit above the debt is allowed, and leaves the balance",
+        given(open_wallet(overdraft_limit=100), withdraw(80)),
+        set_limits(0),
+        limited(0, balance=-80, version=3),
+    ),
+    (
+        "a frozen wallet gets its limit and stays frozen",
+        given(open_wallet(), freeze()),
+        set_limits(5),
+        limited(5, version=3, status="frozen"),
+    ),
+    (
+        "a withdrawal goes to the end of the new limit",
+        given(open_wallet(), set_limits(50)),
+        withdraw(50),
+        changed(withdraw(50), "completed", balance=-50, version=3, from_wallet=mine(-50, 3)),
+    ),
+    (
+        "money comes in below the limit",
+        given(open_wallet(overdraft_limit=100), withdraw(80), set_limits(10)),
+        deposit(5),
+        changed(deposit(5), "completed", balance=-75, version=4, to_wallet=mine(-75, 4)),
+    ),
+    (
+        "a credit comes in below the limit",
+        given(open_wallet(overdraft_limit=100), withdraw(80), set_limits(10)),
+        credit(5),
+        changed(credit(5), "completed", balance=-75, version=4, from_wallet=SENDER, to_wallet=mine(-75, 4)),
+    ),
+    (
+        "a deposit counts in reports at another time",
+        given(open_wallet()),
+        deposit(1, effective_at=DAY),
+        changed(deposit(1, effective_at=DAY), "completed", balance=1, version=2, to_wallet=mine(1, 2)),
+    ),
+    (
+        "a credit carries the time at which the transfer counts",
+        given(open_wallet()),
+        credit(1, effective_at=DAY),
+        changed(
+            credit(1, effective_at=DAY),
+            "completed",
+            balance=1,
+            version=2,
+            from_wallet=SENDER,
+            to_wallet=mine(1, 2),
+        ),
+    ),
 ]
 
 
@@ -273,6 +360,33 @@ REFUSED: list[tuple[str, Given, Decidable, Code]] = [
     ("closing twice", given(open_wallet(), close()), close(), Code.WALLET_CLOSED),
     ("freezing twice", given(open_wallet(), freeze()), freeze(), Code.WALLET_FROZEN),
     ("thawing what is not frozen", given(open_wallet()), unfreeze(), Code.WALLET_NOT_FROZEN),
+    ("a limit for no wallet", given(), set_limits(), Code.WALLET_NOT_FOUND),
+    ("a limit for a closed wallet", given(open_wallet(), close()), set_limits(), Code.WALLET_CLOSED),
+    ("a limit below zero", given(open_wallet()), set_limits(-1), Code.OVERDRAFT_LIMIT_OUT_OF_RANGE),
+    (
+        "an owner who sets the own limit",
+        given(open_wallet()),
+        set_limits(actor_id=OWNER),
+        Code.OPERATOR_REQUIRED,
+    ),
+    (
+        "one unit more than the new limit",
+        given(open_wallet(overdraft_limit=100), set_limits(10)),
+        withdraw(11),
+        Code.INSUFFICIENT_FUNDS,
+    ),
+    (
+        "a withdrawal below the limit",
+        given(open_wallet(overdraft_limit=100), withdraw(80), set_limits(10), deposit(5)),
+        withdraw(1),
+        Code.INSUFFICIENT_FUNDS,
+    ),
+    (
+        "a transfer below the limit",
+        given(open_wallet(overdraft_limit=100), withdraw(80), set_limits(79)),
+        transfer(1),
+        Code.INSUFFICIENT_FUNDS,
+    ),
 ]  # fmt: skip
 
 
@@ -313,6 +427,27 @@ BYTES: list[tuple[str, Given, Decidable, bytes]] = [
         b'{"offset":100,"command_id":"0190b7a4-0000-7000-8000-0000000000ff",'
         b'"wallet_id":"0190b7a4-0000-7000-8000-000000000001","owner_id":"0190b7a4-0000-7000-8000-00000000000a",'
         b'"status":"frozen","balance":0,"version":2,"reason":"theft"}',
+    ),
+    (
+        "limits changed",
+        given(open_wallet()),
+        set_limits(500, reason="rent"),
+        b'{"offset":100,"command_id":"0190b7a4-0000-7000-8000-0000000000ff",'
+        b'"wallet_id":"0190b7a4-0000-7000-8000-000000000001","owner_id":"0190b7a4-0000-7000-8000-00000000000a",'
+        b'"overdraft_limit":500,"balance":0,"status":"open","version":2,"reason":"rent"}',
+    ),
+    (
+        "balance updated, with an effective date behind all that was there before",
+        given(open_wallet()),
+        deposit(1, effective_at=DAY),
+        b'{"offset":100,"transaction_id":"0190b7a4-0000-7000-8000-0000000000ff",'
+        b'"initiated":{"partition":3,"offset":100,"time_ms":1700000060000},"kind":"deposit",'
+        b'"transaction_status":"completed","wallet_id":"0190b7a4-0000-7000-8000-000000000001",'
+        b'"owner_id":"0190b7a4-0000-7000-8000-00000000000a","amount":1,"currency":"EUR","balance":1,'
+        b'"status":"open","version":2,"from_wallet":null,"to_wallet":{'
+        b'"wallet_id":"0190b7a4-0000-7000-8000-000000000001",'
+        b'"owner_id":"0190b7a4-0000-7000-8000-00000000000a","balance":1,"version":2},"reference":null,'
+        b'"metadata":{},"failure":null,"effective_at":"2021-03-04T00:00:00.000Z"}',
     ),
     (
         "command rejected",
@@ -381,6 +516,18 @@ EVOLUTIONS: list[tuple[str, Decidable, dict[str, object], dict[str, object]]] = 
     ("freezing changes the status only", freeze(), {"sent": 2}, {"status": "frozen"}),
     ("unfreezing too", unfreeze(), {"status": "frozen", "sent": 2}, {"status": "open"}),
     ("closing too", close(), {"balance": 0, "sent": 2}, {"status": "closed"}),
+    (
+        "a new limit is remembered with the one before",
+        set_limits(9),
+        {"sent": 2},
+        {"overdraft_limit": 9, "earlier_limits": ((5, 3),)},
+    ),
+    (
+        "a deposit keeps the limits that were before",
+        deposit(1),
+        {"earlier_limits": ((2, 7),)},
+        {"balance": 1001},
+    ),
 ]
 
 
@@ -413,3 +560,48 @@ def test_a_rejection_leaves_even_the_time_of_the_last_change() -> None:
     wallet = a_wallet()
     assert after(wallet, withdraw(1001)) is wallet
     assert evolve(None, decide(deposit(), None, NOW), NOW.time_ms) is None
+
+
+# as_of
+
+
+@pytest.mark.parametrize(
+    ("then", "limit"),
+    [("opened", 1), ("filled before", 1), ("limited once", 2), ("filled after", 2), ("limited twice", 3)],
+)
+def test_a_wallet_as_of_an_event_has_the_limit_of_then(then: str, limit: int) -> None:
+    commands = {
+        "opened": open_wallet(overdraft_limit=1),
+        "filled before": deposit(5),
+        "limited once": set_limits(2),
+        "filled after": deposit(5),
+        "limited twice": set_limits(3),
+        "filled last": deposit(5),
+    }
+    wallet, seen = None, {}
+    for name, command in commands.items():
+        event = decide(command, wallet, NOW)
+        wallet = evolve(wallet, event, NOW.time_ms)
+        seen[name] = event, wallet
+    event, as_it_was = seen[then]
+    assert wallet is not None and as_it_was is not None
+    assert replace(as_of(wallet, event, NOW.time_ms), earlier_limits=()) == replace(
+        as_it_was, earlier_limits=()
+    )
+    assert as_it_was.overdraft_limit == limit
+
+
+def test_a_wallet_remembers_so_many_limits_and_no_more() -> None:
+    wallet = a_wallet()
+    for limit in range(2 * MAX_EARLIER_LIMITS):
+        wallet = after(wallet, set_limits(limit))
+    assert [limit for _, limit in wallet.earlier_limits] == list(
+        range(MAX_EARLIER_LIMITS - 1, 2 * MAX_EARLIER_LIMITS - 1)
+    )
+
+
+def test_a_row_from_before_there_were_limits_to_change_is_read() -> None:
+    old = msgspec.msgpack.encode(a_wallet())[1:-1]
+    packed = msgspec.msgpack.encode(a_wallet())
+    assert packed[0] == 0x9C, "an array of 12"
+    assert msgspec.msgpack.decode(b"\x9b" + old, type=Wallet) == a_wallet()

@@ -5,13 +5,14 @@ from functools import partial
 from itertools import chain, islice
 from random import Random
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
 from mercuria.cli.chaos.load import Load
-from mercuria.domain.commands import ClientCommand
+from mercuria.domain.commands import ClientCommand, Deposit, OpenWallet, SetLimits, Withdraw
 from mercuria.streams.audit import MAX_VIOLATIONS, Audit, Auditor
 from mercuria.streams.seal import Seal
 from tests.protocol.test_batches import INSTALLATION, LIFETIME_MS, PARTITIONS, World
@@ -233,6 +234,29 @@ def test_an_event_that_answers_nothing_is_told_as_soon_as_both_logs_are_past_it(
         world.logs[partition] = [each for each in world.logs[partition] if each.offset != answered]
         auditor = audit_meanwhile(world, events, Random(seed))
         assert f"Event {partition}-{answered} answers nothing" in " ".join(auditor.violations.sentences)
+
+
+def test_money_that_leaves_below_the_limit_is_told() -> None:
+    world = World(Random(1))
+    wallet_id, other_id = UUID(int=1), UUID(int=2)
+    home = INSTALLATION.homes.of(wallet_id).partition
+    commands: list[ClientCommand] = [
+        OpenWallet(id=UUID(int=11), wallet_id=wallet_id, owner_id=other_id, currency="EUR"),
+        SetLimits(id=UUID(int=12), wallet_id=wallet_id, overdraft_limit=50),
+        Withdraw(id=UUID(int=13), wallet_id=wallet_id, amount=40),
+        SetLimits(id=UUID(int=14), wallet_id=wallet_id, overdraft_limit=10),
+        Deposit(id=UUID(int=15), wallet_id=wallet_id, amount=5),
+    ]
+    world.run((command, home) for command in commands)
+    events = [
+        (home, record)
+        for topic, partition, record in world.outputs[home]
+        if (topic, partition) == ("events", home)
+    ]
+    assert audit(world, events).violations == []
+    events[1] = home, changed(events[1][1], overdraft_limit=30)
+    (sentence,) = audit(world, events).violations
+    assert f"wallet {wallet_id} has -40, below its limit of -30" in sentence
 
 
 def test_many_violations_are_counted_and_the_first_are_told() -> None:

@@ -16,6 +16,7 @@ from mercuria.domain.commands import (
     Deposit,
     FreezeWallet,
     OpenWallet,
+    SetLimits,
     Transfer,
     UnfreezeWallet,
     Withdraw,
@@ -166,11 +167,23 @@ def random_command(random: Random, wallet_id: UUID, other_id: UUID, id_: UUID, i
     if index < 4 or random.random() < 0.1:
         return OpenWallet(id=id_, wallet_id=wallet_id, owner_id=id_, currency="EUR", overdraft_limit=50)
     amount = random.randint(0, 40)
-    kind = random.choice([Deposit, Withdraw, Transfer, Transfer, FreezeWallet, UnfreezeWallet, CloseWallet])
+    kind = random.choice(
+        [Deposit, Withdraw, Transfer, Transfer, FreezeWallet, UnfreezeWallet, CloseWallet, SetLimits]
+    )
+    if kind is SetLimits:
+        return SetLimits(id=id_, wallet_id=wallet_id, overdraft_limit=amount)
+    effective_at = random.choice([None, "2021-03-04T00:00:00.000Z"])
     if kind is Transfer:
-        return Transfer(id=id_, wallet_id=wallet_id, to_wallet_id=other_id, amount=amount, currency="EUR")
+        return Transfer(
+            id=id_,
+            wallet_id=wallet_id,
+            to_wallet_id=other_id,
+            amount=amount,
+            currency="EUR",
+            effective_at=effective_at,
+        )
     if kind in (Deposit, Withdraw):
-        return kind(id=id_, wallet_id=wallet_id, amount=amount, currency="EUR")
+        return kind(id=id_, wallet_id=wallet_id, amount=amount, currency="EUR", effective_at=effective_at)
     return kind(id=id_, wallet_id=wallet_id)
 
 

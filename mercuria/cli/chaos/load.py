@@ -19,6 +19,7 @@ from mercuria.domain.commands import (
     Deposit,
     FreezeWallet,
     OpenWallet,
+    SetLimits,
     Transfer,
     UnfreezeWallet,
     Withdraw,
@@ -30,6 +31,8 @@ from mercuria.streams.cloudevents import read_event
 CURRENCIES = ("EUR", "JPY")
 FUNDS = 10_000
 """So little that some wallets run out."""
+
+EFFECTIVE_AT = "2021-03-04T00:00:00.000Z"
 
 TICK_S = 0.02
 MADE_UP_S = 0.5
@@ -44,7 +47,8 @@ class Load:
     """Commands without end, over some wallets in two currencies.
 
     Half of the commands are transfers. A part of the wallets is frozen, closed, or does not exist; some are frozen and
-    unfrozen on the way. About 3 % of the commands are sent again once or twice, and some ids with another content.
+    unfrozen on the way, and some get another overdraft limit. Some money moves with an effective date. About 3 % of
+    the commands are sent again once or twice, and some ids with another content.
     """
 
     def __init__(self, random: Random, wallets: int = 500) -> None:
@@ -96,11 +100,22 @@ class Load:
                 to_wallet_id=self._receiver(currency),
                 amount=amount,
                 currency=currency,
+                effective_at=EFFECTIVE_AT if amount < 100 else None,
             )
         if chance < 0.745:
-            return Deposit(id=self._id(), wallet_id=wallet_id, amount=amount, currency=currency)
+            effective_at = EFFECTIVE_AT if amount < 100 else None
+            return Deposit(
+                id=self._id(),
+                wallet_id=wallet_id,
+                amount=amount,
+                currency=currency,
+                effective_at=effective_at,
+            )
         if chance < 0.99:
             return Withdraw(id=self._id(), wallet_id=wallet_id, amount=amount, currency=currency)
+        if chance > 0.998:
+            # Also below what the wallet owes by then.
+            return SetLimits(id=self._id(), wallet_id=wallet_id, overdraft_limit=amount)
         kind = FreezeWallet if chance < 0.991 else UnfreezeWallet
         return kind(id=self._id(), wallet_id=wallet_id)
 

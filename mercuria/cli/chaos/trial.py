@@ -278,8 +278,14 @@ def differences(tables: dict[UUID, Wallet], events: dict[UUID, WalletState]) -> 
     sentences = []
     for wallet_id in tables.keys() | events.keys():
         row, state = tables.get(wallet_id), events.get(wallet_id)
-        in_tables = row and (row.version, row.balance, row.sent, row.status)
-        in_events = state and (state.version, state.balance, state.sent, state.status)
+        in_tables = row and (row.version, row.balance, row.sent, row.overdraft_limit, row.status)
+        in_events = state and (
+            state.version,
+            state.balance,
+            state.sent,
+            state.overdraft_limit,
+            state.status,
+        )
         if in_tables != in_events:
             sentences.append(
                 f"Wallet {wallet_id} is {in_tables} in the tables and {in_events} in the events."
