@@ -1,6 +1,6 @@
 """Figures of the ledger: of each day, and of each user."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from msgspec import Meta, Struct, field
@@ -12,7 +12,7 @@ from mercuria.adapters.postgres import DatabaseUnavailable
 from mercuria.adapters.problems import Problem
 from mercuria.adapters.redis import UNAVAILABLE
 from mercuria.app import database, redis, settings
-from mercuria.domain.analytics import DAY_MS
+from mercuria.domain.analytics import DAY_MS, day_of
 from mercuria.domain.commands import CurrencyCode
 from mercuria.streams.cloudevents import rfc3339
 from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
@@ -22,17 +22,22 @@ from mercuria.web.representations import Currency, MinorUnits, Time
 
 DAYS = 30
 MAX_DAYS = 366
+FIRST_EFFECTIVE_DAY, LAST_EFFECTIVE_DAY = day_of("0001-01-01"), day_of("9999-12-31")
 
 analytics = Analytics(database)
 cache = AnalyticsCache(redis)
 
 
 class DailyQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which days to show: those that have begun at `from` or later, and before `to`. Without, the last 30."""
+    """Which days to show: those that have begun at `from` or later, and before `to`. Without, the last 30.
+
+    `by` says on which day a movement counts: when it was recorded, or by its effective date, where it has one.
+    """
 
     from_: Moment | None = field(name="from", default=None)
     to: Moment | None = None
     currency: CurrencyCode | None = None
+    by: Literal["recorded", "effective"] = "recorded"
 
 
 class SumBody(Struct, frozen=True):
@@ -93,8 +98,13 @@ class UserBody(Struct, frozen=True):
     problems=("invalid_period", "too_many_days", "database_unavailable"),
 )
 async def get_daily(call: Call) -> Answer | Problem:
-    """Tell what was completed on each day, by currency. It is counted a moment after it is in the ledger."""
+    """Tell what was completed on each day, by currency. It is counted a moment after it is in the ledger.
+
+    With `by=effective`, a movement counts on the day of its `effective_at` where it has one, which may lie in any year.
+    """
     query: DailyQuery = call.query
+    if query.by == "effective":
+        return await _by_effective_date(query)
     period = read_period(query.from_, query.to)
     if isinstance(period, Problem):
         return period
@@ -143,6 +153,29 @@ async def get_user(call: Call) -> Answer | Problem:
             user_id, None if last_ms is None else rfc3339(last_ms), [_currency_body(each) for each in found]
         )
     )
+
+
+async def _by_effective_date(query: DailyQuery) -> Answer | Problem:
+    """Answer from PostgreSQL alone: nobody keeps a copy of these figures."""
+    period = read_period(query.from_, query.to, first_ms=FIRST_EFFECTIVE_DAY * DAY_MS)
+    if isinstance(period, Problem):
+        return period
+    tomorrow = now_ms() // DAY_MS + 1
+    since = None if period.since_ms is None else _first_day(period.since_ms)
+    # What counts in the future is shown to those who ask for it.
+    until = max(tomorrow, (since or 0) + 1) if period.until_ms is None else _first_day(period.until_ms)
+    first = max(until - DAYS, FIRST_EFFECTIVE_DAY) if since is None else since
+    if until - first > MAX_DAYS:
+        return Problem("too_many_days")
+    last = min(until - 1, LAST_EFFECTIVE_DAY)
+    if first > last:
+        return Answer(DailyBody([]))
+    try:
+        async with soon():
+            rows = await analytics.daily_effective(date_of(first), date_of(last), query.currency)
+    except DatabaseUnavailable:
+        return Problem("database_unavailable")
+    return Answer(DailyBody([_daily_row(each) for each in rows]))
 
 
 def _first_day(at_ms: int) -> int:

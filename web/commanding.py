@@ -245,6 +245,7 @@ def _content(transaction: Transaction) -> tuple[object, ...]:
         transaction.amount,
         transaction.reference,
         transaction.metadata,
+        transaction.effective_at,
     )
 
 

@@ -17,6 +17,7 @@ EXAMPLES: Mapping[str, Json] = {
     "Credentials": {"email": "zoe@example.com", "password": "seven otters juggle"},
     "NewWallet": {"currency": "EUR", "metadata": {"label": "Household"}},
     "Movement": {"amount": 1050, "reference": "Pocket money"},
+    "Limits": {"overdraft_limit": 50000, "reason": "A good customer."},
     "Reason": {"reason": "Its owner has asked for it."},
     "NewTransfer": {
         "from_wallet_id": _WALLET,
@@ -50,6 +51,7 @@ EXAMPLES: Mapping[str, Json] = {
                 "wallet_version": 3,
                 "occurred_at": _TIME,
                 "hash": "3f1c1b626f0efd4a5b0e4d8f4f0f7c10c4a0ab4c3a2b6a0c2c4d0a0f1e5c7b21",
+                "effective_at": None,
             },
             {
                 "id": None,
@@ -62,6 +64,7 @@ EXAMPLES: Mapping[str, Json] = {
                 "wallet_version": None,
                 "occurred_at": _TIME,
                 "hash": None,
+                "effective_at": None,
             },
         ],
     },
@@ -81,6 +84,7 @@ EXAMPLES: Mapping[str, Json] = {
                 "amount": -1050,
                 "balance_after": 0,
                 "reference": "Rent, November",
+                "effective_at": None,
             }
         ],
     },
@@ -97,6 +101,7 @@ EXAMPLES: Mapping[str, Json] = {
         "failure": None,
         "created_at": _TIME,
         "completed_at": _TIME,
+        "effective_at": None,
     },
 }
 """By the name of a type: one of its values."""
@@ -126,6 +131,7 @@ _OF_WALLETS = (
     "get_wallet",
     "deposit",
     "withdraw",
+    "set_limits",
     "freeze_wallet",
     "unfreeze_wallet",
     "close_wallet",

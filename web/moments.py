@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from mercuria.adapters.pages import LAST_MS
 from mercuria.adapters.problems import FieldError, Problem
+from mercuria.domain.effective import EffectiveError, effective_at
 from mercuria.domain.rejections import Code
 
 Moment = Annotated[
@@ -55,10 +56,10 @@ def read_moment_after(name: str, text: str) -> int | Problem:
     return _read(name, text, after=True)
 
 
-def read_period(since: str | None, until: str | None) -> Period | Problem:
-    """Return what lies between the fields `from` and `to` of a query."""
-    since_ms = read_moment("from", since) if since is not None else None
-    until_ms = read_moment("to", until) if until is not None else None
+def read_period(since: str | None, until: str | None, *, first_ms: int = 0) -> Period | Problem:
+    """Return what lies between the fields `from` and `to` of a query, from `first_ms` on."""
+    since_ms = _read("from", since, after=False, first_ms=first_ms) if since is not None else None
+    until_ms = _read("to", until, after=False, first_ms=first_ms) if until is not None else None
     for found in (since_ms, until_ms):
         if isinstance(found, Problem):
             return found
@@ -68,12 +69,22 @@ def read_period(since: str | None, until: str | None) -> Period | Problem:
     return Period(since_ms, until_ms)
 
 
-def _read(name: str, text: str, *, after: bool) -> int | Problem:
+def read_effective_at(text: str | None) -> str | Problem | None:
+    """Return the effective date of a body in its one form, or that it is none; None where the body has none."""
+    try:
+        return None if text is None else effective_at(text)
+    except EffectiveError as error:
+        return Problem(
+            Code.INVALID_FIELD, str(error), [FieldError("effective_at", Code.INVALID_FIELD, str(error))]
+        )
+
+
+def _read(name: str, text: str, *, after: bool, first_ms: int = 0) -> int | Problem:
     matched = _FORM.fullmatch(text)
     found = None if matched is None else _milliseconds(*matched.groups(), after=after)
     if found is not None:
         # Nothing is recorded of before and after.
-        return min(max(found, 0), LAST_MS)
+        return min(max(found, first_ms), LAST_MS)
     detail = "It must be a date, or a date and time with an offset, as RFC 3339 has them."
     error = FieldError(name, Code.INVALID_FIELD, detail)
     return Problem(Code.INVALID_FIELD, f"`{name}`: {detail}", [error])

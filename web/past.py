@@ -91,7 +91,7 @@ def _with(wallet: Wallet, state: WalletState) -> Wallet | Problem:
         wallet.currency,
         state.balance,
         0,
-        wallet.overdraft_limit,
+        wallet.overdraft_limit if state.overdraft_limit is None else state.overdraft_limit,
         state.status,
         state.version,
         wallet.metadata,

@@ -45,7 +45,8 @@ class FailureBody(Struct, frozen=True):
 class TransactionBody(Struct, frozen=True, kw_only=True):
     """A movement of money: from a wallet, to a wallet, or both.
 
-    `currency` and `created_at` are null only while nobody has decided about it yet.
+    `currency` and `created_at` are null only while nobody has decided about it yet. `effective_at` is when it counts in
+    reports, and null where that is when it was completed.
     """
 
     id: UUID
@@ -60,6 +61,7 @@ class TransactionBody(Struct, frozen=True, kw_only=True):
     failure: FailureBody | None
     created_at: Time | None
     completed_at: Time | None
+    effective_at: Time | None
 
 
 class MovementBody(TransactionBody, frozen=True, kw_only=True):
@@ -69,13 +71,15 @@ class MovementBody(TransactionBody, frozen=True, kw_only=True):
 
 
 class WalletEventBody(Struct, frozen=True, kw_only=True):
-    """What happened to a wallet: it was opened, its balance changed by `change`, or its status did.
+    """What happened to a wallet: it was opened, its balance changed by `change`, or its status or its limit did.
 
     Where money moved, `command_id` is the transaction's id, and `counterparty_id` the other wallet of a transfer.
-    A transfer that came back is `failed`.
+    A transfer that came back is `failed`. `overdraft_limit` is what the limit was changed to, and else null.
     """
 
-    type: Literal["wallet.created", "wallet.balance_updated", "wallet.status_changed"]
+    type: Literal[
+        "wallet.created", "wallet.balance_updated", "wallet.status_changed", "wallet.limits_changed"
+    ]
     version: int
     occurred_at: Time
     command_id: UUID
@@ -86,6 +90,7 @@ class WalletEventBody(Struct, frozen=True, kw_only=True):
     status: Status
     reason: str | None
     counterparty_id: UUID | None
+    overdraft_limit: MinorUnits | None
 
 
 class EntryBody(Struct, frozen=True, kw_only=True):
@@ -93,7 +98,7 @@ class EntryBody(Struct, frozen=True, kw_only=True):
 
     A credit raises a wallet's balance. `balance_after` and `wallet_version` are the wallet's right after the entry, and
     null for external accounts. `hash` is made of the entry and of the hash before it, and `id` of `hash`. What tells of
-    a wallet that is somebody else's is null: all four.
+    a wallet that is somebody else's is null: all four. `effective_at` is the transaction's.
     """
 
     id: UUID | None
@@ -106,6 +111,7 @@ class EntryBody(Struct, frozen=True, kw_only=True):
     wallet_version: int | None
     occurred_at: Time
     hash: str | None
+    effective_at: Time | None
 
 
 class TransactionEntries(Struct, frozen=True):
@@ -121,7 +127,7 @@ LineKind = Literal["deposit", "withdrawal", "transfer", "refund"]
 class LineBody(Struct, frozen=True, kw_only=True):
     """How the balance of a wallet changed. `amount` is below zero for what left it.
 
-    A `refund` is a transfer that came back.
+    A `refund` is a transfer that came back. `effective_at` is the transaction's, and null where it has none.
     """
 
     occurred_at: Time
@@ -131,6 +137,7 @@ class LineBody(Struct, frozen=True, kw_only=True):
     amount: MinorUnits
     balance_after: MinorUnits
     reference: str | None
+    effective_at: Time | None
 
 
 class StatementBody(Struct, frozen=True, kw_only=True):
@@ -183,6 +190,7 @@ def wallet_event_body(event: WalletEvent) -> WalletEventBody:
         status=event.status,
         reason=event.reason,
         counterparty_id=event.counterparty_id,
+        overdraft_limit=event.overdraft_limit,
     )
 
 
@@ -199,6 +207,7 @@ def entry_body(entry: Recorded, *, is_foreign: bool = False) -> EntryBody:
         wallet_version=None if is_foreign else entry.wallet_version,
         occurred_at=rfc3339(entry.occurred_at_ms),
         hash=None if is_foreign else entry.hash,
+        effective_at=entry.effective_at,
     )
 
 
@@ -217,6 +226,7 @@ def statement_line_body(line: StatementLine) -> LineBody:
         amount=line.change,
         balance_after=line.balance,
         reference=line.reference,
+        effective_at=line.effective_at,
     )
 
 
@@ -246,4 +256,5 @@ def _fields(transaction: Transaction) -> dict[str, Any]:
         "failure": FailureBody(failure.code, failure.detail) if failure else None,
         "created_at": rfc3339(created_at_ms) if created_at_ms else None,
         "completed_at": rfc3339(completed_at_ms) if completed_at_ms else None,
+        "effective_at": transaction.effective_at,
     }

@@ -40,6 +40,7 @@ COLUMNS = (
     "amount_decimal",
     "balance_after_decimal",
     "reference",
+    "effective_at",
 )
 RUNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """A spreadsheet may take a text that begins so for a formula (OWASP, CSV injection); the last four are full-width."""
@@ -212,7 +213,7 @@ def _balance_row(kind: str, at_ms: int, state: WalletState, currency: str) -> tu
     balance = state.balance
     return (
         *(rfc3339(at_ms), kind, None, None, None, balance, currency, None),
-        *(format_amount(balance, currency), None),
+        *(format_amount(balance, currency), None, None),
     )
 
 
@@ -228,6 +229,7 @@ def _line_row(line: StatementLine, currency: str) -> tuple[object, ...]:
         format_amount(line.change, currency),
         format_amount(line.balance, currency),
         harmless(line.reference),
+        line.effective_at,
     )
 
 

@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 
 from mercuria.adapters.postgres import DatabaseUnavailable
 from mercuria.adapters.problems import Problem
-from mercuria.domain.commands import Metadata, Text, Transfer
+from mercuria.domain.commands import EffectiveAt, Metadata, Text, Transfer
 from mercuria.domain.events import Kind, TransactionStatus
 from mercuria.domain.rejections import Code
 from mercuria.web.commanding import (
@@ -23,6 +23,7 @@ from mercuria.web.commanding import (
     sent_by,
 )
 from mercuria.web.endpoint import Answer, Call, endpoint
+from mercuria.web.moments import read_effective_at
 from mercuria.web.pages import PageQuery, page_of
 from mercuria.web.reading import find_transaction, history
 from mercuria.web.representations import Page, TransactionBody, transaction_body
@@ -37,6 +38,7 @@ class NewTransfer(Struct, frozen=True, forbid_unknown_fields=True):
     amount: Amount
     reference: Text | None = None
     metadata: Metadata = {}
+    effective_at: EffectiveAt | None = None
 
 
 class TransactionsQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
@@ -71,12 +73,16 @@ async def transfer(call: Call) -> Answer | Problem:
     ids, body = ids_of(call), call.body
     if isinstance(ids, Problem):
         return ids
+    effective_at = read_effective_at(body.effective_at)
+    if isinstance(effective_at, Problem):
+        return effective_at
     command = Transfer(
         **sent_by(call, ids, body.from_wallet_id),
         to_wallet_id=body.to_wallet_id,
         amount=body.amount,
         reference=body.reference,
         metadata=body.metadata,
+        effective_at=effective_at,
     )
     outcome = await carry_out(call, ids, command)
     if isinstance(outcome, Problem):

@@ -1,5 +1,6 @@
-"""Wallets: opened, shown, listed, filled, emptied, frozen and closed."""
+"""Wallets: opened, shown, listed, filled, emptied, limited, frozen and closed."""
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -12,11 +13,12 @@ from mercuria.domain.commands import (
     CloseWallet,
     CurrencyCode,
     Deposit,
+    EffectiveAt,
     FreezeWallet,
     Integer,
     Metadata,
     OpenWallet,
-    StatusCommand,
+    SetLimits,
     Text,
     UnfreezeWallet,
     Withdraw,
@@ -38,7 +40,7 @@ from mercuria.web.commanding import (
     sent_by,
 )
 from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
-from mercuria.web.moments import Moment, now_ms, read_moment_after
+from mercuria.web.moments import Moment, now_ms, read_effective_at, read_moment_after
 from mercuria.web.pages import PageQuery, page_of
 from mercuria.web.past import recorded_wallet, wallet_at
 from mercuria.web.reading import find_wallet, find_wallet_now, history, refused_to_show
@@ -60,12 +62,17 @@ Amount = Annotated[
 ]
 
 
+Limit = Annotated[
+    Integer, Meta(extra_json_schema={"minimum": 0}, description="In minor units.", examples=[50000])
+]
+
+
 class NewWallet(Struct, frozen=True, forbid_unknown_fields=True):
     """A wallet to open. Only operators may set an overdraft limit, or open one for somebody else."""
 
     currency: KnownCurrency
     metadata: Metadata = {}
-    overdraft_limit: Annotated[Integer, Meta(extra_json_schema={"minimum": 0})] = 0
+    overdraft_limit: Limit = 0
     owner_id: UUID | None = None
 
 
@@ -75,6 +82,14 @@ class Movement(Struct, frozen=True, forbid_unknown_fields=True):
     amount: Amount
     reference: Text | None = None
     metadata: Metadata = {}
+    effective_at: EffectiveAt | None = None
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """How far below zero the balance may go from now on, and why."""
+
+    overdraft_limit: Limit
+    reason: Text | None = None
 
 
 class Reason(Struct, frozen=True, forbid_unknown_fields=True):
@@ -226,6 +241,24 @@ async def withdraw(call: Call) -> Answer | Problem:
 
 
 @endpoint(
+    "PUT",
+    "/api/v1/wallets/{wallet_id}/limits",
+    access=OPERATOR,
+    body=Limits,
+    answers={200: WalletBody, 202: None},
+    problems=(Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, Code.WALLET_NOT_FOUND, Code.WALLET_CLOSED),
+    is_command=True,
+)
+async def set_limits(call: Call) -> Answer | Problem:
+    """Change a wallet's overdraft limit.
+
+    It counts for what comes. Where the balance is below it already, money may come in, and none may leave until the
+    balance is above the limit again.
+    """
+    return await _change(call, SetLimits, overdraft_limit=call.body.overdraft_limit)
+
+
+@endpoint(
     "POST",
     "/api/v1/wallets/{wallet_id}/freeze",
     access=OPERATOR,
@@ -236,7 +269,7 @@ async def withdraw(call: Call) -> Answer | Problem:
 )
 async def freeze_wallet(call: Call) -> Answer | Problem:
     """Let no money in or out until the wallet is unfrozen."""
-    return await _change_status(call, FreezeWallet)
+    return await _change(call, FreezeWallet)
 
 
 @endpoint(
@@ -250,7 +283,7 @@ async def freeze_wallet(call: Call) -> Answer | Problem:
 )
 async def unfreeze_wallet(call: Call) -> Answer | Problem:
     """Let money move again."""
-    return await _change_status(call, UnfreezeWallet)
+    return await _change(call, UnfreezeWallet)
 
 
 @endpoint(
@@ -269,7 +302,7 @@ async def unfreeze_wallet(call: Call) -> Answer | Problem:
 )
 async def close_wallet(call: Call) -> Answer | Problem:
     """Close the caller's own wallet, which must be empty."""
-    return await _change_status(call, CloseWallet)
+    return await _change(call, CloseWallet)
 
 
 @endpoint(
@@ -315,11 +348,15 @@ async def _move(call: Call, kind: type[Deposit | Withdraw]) -> Answer | Problem:
     ids, body, wallet_id = ids_of(call), call.body, call.path["wallet_id"]
     if isinstance(ids, Problem):
         return ids
+    effective_at = read_effective_at(body.effective_at)
+    if isinstance(effective_at, Problem):
+        return effective_at
     command = kind(
         **sent_by(call, ids, wallet_id),
         amount=body.amount,
         reference=body.reference,
         metadata=body.metadata,
+        effective_at=effective_at,
     )
     outcome = await carry_out(call, ids, command)
     if isinstance(outcome, Problem):
@@ -335,14 +372,11 @@ async def _move(call: Call, kind: type[Deposit | Withdraw]) -> Answer | Problem:
     return Answer(content, 201, location_of(outcome.transaction) | replayed(outcome) | applied(call))
 
 
-async def _change_status(call: Call, kind: type[StatusCommand]) -> Answer | Problem:
+async def _change(call: Call, kind: Callable[..., ClientCommand], **fields: int) -> Answer | Problem:
     ids, wallet_id = ids_of(call), call.path["wallet_id"]
     if isinstance(ids, Problem):
         return ids
-    command: ClientCommand = kind(
-        **sent_by(call, ids, wallet_id),
-        reason=call.body.reason,
-    )
+    command = kind(**sent_by(call, ids, wallet_id), reason=call.body.reason, **fields)
     outcome = await carry_out(call, ids, command)
     if isinstance(outcome, Problem):
         return outcome

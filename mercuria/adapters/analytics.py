@@ -59,17 +59,15 @@ class Analytics:
     async def daily(self, since: date, until: date, currency: str | None) -> list[DailyMetrics]:
         """Return the metrics of the days from `since` to before `until`, by day and currency."""
         parameters = {"since": since, "until": until, "currency": currency}
-        return [
-            DailyMetrics(
-                row.day,
-                row.currency,
-                Sum(row.deposits, int(row.deposits_volume)),
-                Sum(row.withdrawals, int(row.withdrawals_volume)),
-                Sum(row.transfers, int(row.transfers_volume)),
-                row.active_wallets,
-            )
-            for row in await self._database.rows(_SQL["daily"], parameters)
-        ]
+        return [_day(row) for row in await self._database.rows(_SQL["daily"], parameters)]
+
+    async def daily_effective(self, first: date, last: date, currency: str | None) -> list[DailyMetrics]:
+        """Return the metrics of the days from `first` to `last` by effective date, by day and currency.
+
+        What has no effective date counts on the day on which it was recorded.
+        """
+        parameters = {"first": first, "last": last, "currency": currency}
+        return [_day(row) for row in await self._database.rows(_SQL["daily_effective"], parameters)]
 
     async def user(self, user_id: UUID) -> list[UserCurrency]:
         """Return a user's movements, by currency."""
@@ -92,6 +90,17 @@ class Analytics:
         """Tell whether somebody has an account, or wallets."""
         row = await self._database.row(_SQL["is_known"], {"user_id": user_id})
         return bool(row and row.is_known)
+
+
+def _day(row: Any) -> DailyMetrics:
+    return DailyMetrics(
+        row.day,
+        row.currency,
+        Sum(row.deposits, int(row.deposits_volume)),
+        Sum(row.withdrawals, int(row.withdrawals_volume)),
+        Sum(row.transfers, int(row.transfers_volume)),
+        row.active_wallets,
+    )
 
 
 def daily_metrics(

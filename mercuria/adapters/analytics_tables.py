@@ -1,7 +1,12 @@
-"""Counts the ledger's entries in PostgreSQL: `daily_totals`, `daily_active_wallets` and `user_totals`."""
+"""Counts the ledger's entries in PostgreSQL: `daily_totals`, `daily_active_wallets` and `user_totals`.
 
-from collections.abc import Mapping, Sequence
+What has an effective date is counted once more by it, in `effective_totals` and `effective_active_wallets`. Nobody
+copies these.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from mercuria.adapters.analytics_rows import Added
 from mercuria.adapters.positions import Place
@@ -71,6 +76,7 @@ class AnalyticsTables(StageTables[dict[int, Added]]):
         self._written: dict[int, Counters] = {}
         # Most wallets are active more than once a day. It only counts while nobody else has written.
         self._active: dict[int, set[ActiveWallet]] = {}
+        self._undated: dict[int, set[ActiveWallet]] = {}
         self._active_at: dict[int, Place] = {}
 
     def take_written(self) -> dict[int, Counters]:
@@ -83,6 +89,7 @@ class AnalyticsTables(StageTables[dict[int, Added]]):
         for partition, place in places.items():
             if too_many or self._active_at.get(partition) != place:
                 self._active[partition] = set()
+                self._undated[partition] = set()
 
     def _write(self, cursor: Any, rows: dict[int, Added]) -> None:
         written = {
@@ -92,10 +99,12 @@ class AnalyticsTables(StageTables[dict[int, Added]]):
         self._add_days(cursor, rows, written)
         self._add_active(cursor, rows, written)
         self._add_users(cursor, rows, written)
+        self._add_effective(cursor, rows)
         self._written = written
         # Only now: with a connection that breaks before, nothing of it is there, and the place is the old one.
         for number, counters in written.items():
             self._active[number].update(counters.active)
+            self._undated[number].update(_wallets(rows[number].figures.undated))
             self._active_at[number] = rows[number].after
 
     def _add_days(self, cursor: Any, rows: Mapping[int, Added], written: Mapping[int, Counters]) -> None:
@@ -111,19 +120,17 @@ class AnalyticsTables(StageTables[dict[int, Added]]):
                 written[number].days.append(DayCounter(day, currency, kind, count, int(volume)))
 
     def _add_active(self, cursor: Any, rows: Mapping[int, Added], written: Mapping[int, Counters]) -> None:
+        new = []
         for number, added in rows.items():
-            seen = {
-                ActiveWallet(day, currency, hex_of(wallet_id))
-                for day, currency, wallet_id in added.figures.active
-            }
+            seen, undated = _wallets(added.figures.active), _wallets(added.figures.undated)
             written[number].active.extend(seen - self._active[number])
-        new = [
-            (str(each.day), each.currency, each.wallet_id, str(number))
-            for number, counters in written.items()
-            for each in counters.active
-        ]
+            new += [
+                (str(each.day), each.currency, each.wallet_id, str(number), "t" if each in undated else "f")
+                for each in (seen - self._active[number]) | (undated - self._undated[number])
+            ]
         if new:
-            cursor.execute(_SQL["add_active"], _arrays(("days", "currencies", "ids", "partitions"), new))
+            names = ("days", "currencies", "ids", "partitions", "undated")
+            cursor.execute(_SQL["add_active"], _arrays(names, new))
 
     def _add_users(self, cursor: Any, rows: Mapping[int, Added], written: Mapping[int, Counters]) -> None:
         users = [
@@ -147,6 +154,28 @@ class AnalyticsTables(StageTables[dict[int, Added]]):
                 written[number].users.append(
                     UserCounter(user_id, currency, kind, direction, count, int(volume), last_ms)
                 )
+
+    def _add_effective(self, cursor: Any, rows: Mapping[int, Added]) -> None:
+        totals = [
+            (str(day), str(recorded_on), currency, kind, str(number), str(total.count), str(total.volume))
+            for number, added in rows.items()
+            for (day, recorded_on, currency, kind), total in added.figures.effective.items()
+        ]
+        if totals:
+            names = ("days", "recorded_on", "currencies", "kinds", "partitions", "counts", "volumes")
+            cursor.execute(_SQL["add_effective"], _arrays(names, totals))
+        active = [
+            (str(day), currency, hex_of(wallet_id), str(number))
+            for number, added in rows.items()
+            for day, currency, wallet_id in added.figures.effective_active
+        ]
+        if active:
+            arrays = _arrays(("days", "currencies", "ids", "partitions"), active)
+            cursor.execute(_SQL["add_effective_active"], arrays)
+
+
+def _wallets(figures: Iterable[tuple[int, str, UUID]]) -> set[ActiveWallet]:
+    return {ActiveWallet(day, currency, hex_of(wallet_id)) for day, currency, wallet_id in figures}
 
 
 def _arrays(names: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, str]:

@@ -22,7 +22,8 @@ SELECT partition, max(sequence) FROM ledger_entries GROUP BY partition;
 
 -- name: chain
 SELECT sequence, transaction_id::text, kind::text, COALESCE(wallet_id::text, external), direction::text, amount,
-    currency, balance_after, wallet_version, round(extract(epoch FROM occurred_at) * 1000)::bigint, hash
+    currency, balance_after, wallet_version, round(extract(epoch FROM occurred_at) * 1000)::bigint,
+    to_char(effective_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), hash
 FROM ledger_entries
 WHERE partition = %(partition)s AND sequence > %(after)s
 ORDER BY sequence;
@@ -48,7 +49,8 @@ LIMIT %(limit)s;
 
 -- name: export
 SELECT partition, sequence, transaction_id::text, kind::text, COALESCE(wallet_id::text, external), direction::text,
-    amount, currency, balance_after, wallet_version, occurred_at, encode(hash, 'hex')
+    amount, currency, balance_after, wallet_version, occurred_at, encode(hash, 'hex'),
+    to_char(effective_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
 FROM ledger_entries
 WHERE (%(since)s::timestamptz IS NULL OR occurred_at >= %(since)s)
     AND (%(before)s::timestamptz IS NULL OR occurred_at < %(before)s)
@@ -70,13 +72,27 @@ LEFT JOIN positions AS ledger ON ledger.stage = 'ledger' AND ledger.partition = 
 WHERE told.stage = 'transactions';
 
 -- name: wallets
-SELECT id::text, version, balance, status::text, currency FROM wallets ORDER BY id;
+SELECT id::text, version, balance, status::text, overdraft_limit FROM wallets ORDER BY id;
 
 -- name: wallets_then
 -- Wallets as they were at some of their versions.
-SELECT wallet_id::text, version, balance, status::text
+SELECT
+    event.wallet_id::text, event.version, event.balance, event.status::text,
+    COALESCE(
+        (
+            SELECT wallet_limits.overdraft_limit
+            FROM wallet_limits
+            WHERE wallet_limits.wallet_id = event.wallet_id
+                AND wallet_limits.command_offset <= event.command_offset
+            ORDER BY wallet_limits.command_offset DESC
+            LIMIT 1
+        ),
+        wallets.opening_limit,
+        wallets.overdraft_limit
+    )
 FROM unnest(%(ids)s::uuid[], %(versions)s::bigint[]) AS asked (id, number)
-JOIN wallet_events ON wallet_id = id AND version = number;
+JOIN wallet_events AS event ON event.wallet_id = asked.id AND event.version = asked.number
+JOIN wallets ON wallets.id = event.wallet_id;
 
 -- name: wrong_wallets
 -- Wallets that are not what their events add up to.
@@ -85,6 +101,19 @@ FROM (SELECT id, balance AS balance_now, version AS version_now FROM wallets) AS
 JOIN wallet_events ON wallet_id = id
 GROUP BY id, balance_now, version_now
 HAVING balance_now <> sum(change) OR version_now <> count(*) OR version_now <> max(version)
+ORDER BY id
+LIMIT %(limit)s;
+
+-- name: wrong_limits
+-- Wallets whose limit is not what it was changed to last.
+SELECT id::text, wallets.overdraft_limit, last.overdraft_limit
+FROM wallets
+FULL JOIN (
+    SELECT DISTINCT ON (wallet_id) wallet_id, overdraft_limit
+    FROM wallet_limits
+    ORDER BY wallet_id, command_offset DESC
+) AS last ON last.wallet_id = id
+WHERE (opening_limit IS NULL) <> (last.wallet_id IS NULL) OR wallets.overdraft_limit <> last.overdraft_limit
 ORDER BY id
 LIMIT %(limit)s;
 
@@ -160,8 +189,21 @@ WITH counted AS (
     SELECT day, currency, kind::text AS kind, partition, count, volume FROM daily_totals
     UNION ALL
     SELECT day, currency, 'active', partition, count(*), 0 FROM daily_active_wallets GROUP BY day, currency, partition
+    UNION ALL
+    SELECT day, currency, 'active without effective date', partition, count(*), 0
+    FROM daily_active_wallets
+    WHERE is_undated
+    GROUP BY day, currency, partition
+    UNION ALL
+    SELECT day, currency, kind || ' effective, recorded on ' || recorded_on, partition, count, volume
+    FROM effective_totals
+    UNION ALL
+    SELECT day, currency, 'active by effective date', partition, count(*), 0
+    FROM effective_active_wallets
+    GROUP BY day, currency, partition
 ), entries AS (
-    SELECT ledger_entries.*, (occurred_at AT TIME ZONE 'UTC')::date AS day
+    SELECT ledger_entries.*, (occurred_at AT TIME ZONE 'UTC')::date AS day,
+        (effective_at AT TIME ZONE 'UTC')::date AS effective_day
     FROM ledger_entries
     JOIN positions ON stage = 'analytics' AND positions.partition = ledger_entries.partition
         AND ledger_entries.sequence <= positions.sequence
@@ -175,6 +217,21 @@ WITH counted AS (
     FROM entries
     WHERE wallet_id IS NOT NULL
     GROUP BY day, currency, partition
+    UNION ALL
+    SELECT day, currency, 'active without effective date', partition, count(DISTINCT wallet_id), 0
+    FROM entries
+    WHERE wallet_id IS NOT NULL AND effective_day IS NULL
+    GROUP BY day, currency, partition
+    UNION ALL
+    SELECT effective_day, currency, kind || ' effective, recorded on ' || day, partition, count(*), sum(amount)
+    FROM entries
+    WHERE direction = 'credit' AND effective_day IS NOT NULL
+    GROUP BY effective_day, currency, kind, day, partition
+    UNION ALL
+    SELECT effective_day, currency, 'active by effective date', partition, count(DISTINCT wallet_id), 0
+    FROM entries
+    WHERE wallet_id IS NOT NULL AND effective_day IS NOT NULL
+    GROUP BY effective_day, currency, partition
 )
 SELECT day::text, currency, kind, partition, counted.count, counted.volume::text, added_up.count, added_up.volume::text
 FROM counted

@@ -14,6 +14,7 @@ from mercuria.adapters.positions import Place, Positions
 from mercuria.adapters.postgres import Database, queries
 from mercuria.adapters.projections import STAGE
 from mercuria.domain.commands import Position
+from mercuria.domain.effective import text_of
 from mercuria.domain.events import Failure, Kind, Status, TransactionStatus
 from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
@@ -25,10 +26,13 @@ class WalletEvent(Struct, frozen=True, kw_only=True):
     """What happened to a wallet; amounts in minor units.
 
     `command_id` is also the transaction's id where money moved. `change` is what it added to the balance, and
-    `transaction_status` is `failed` for money that came back.
+    `transaction_status` is `failed` for money that came back. `overdraft_limit` is the one that it was changed to, of
+    `wallet.limits_changed` only.
     """
 
-    type: Literal["wallet.created", "wallet.balance_updated", "wallet.status_changed"]
+    type: Literal[
+        "wallet.created", "wallet.balance_updated", "wallet.status_changed", "wallet.limits_changed"
+    ]
     version: int
     occurred_at_ms: int
     command_id: UUID
@@ -41,6 +45,7 @@ class WalletEvent(Struct, frozen=True, kw_only=True):
     counterparty_id: UUID | None
     partition: int
     offset: int
+    overdraft_limit: int | None = None
 
 
 class History:
@@ -223,6 +228,7 @@ def _event(row: Any) -> WalletEvent:
         counterparty_id=row.counterparty_id,
         partition=row.partition,
         offset=row.command_offset,
+        overdraft_limit=row.overdraft_limit,
     )
 
 
@@ -243,4 +249,5 @@ def _transaction(row: Any) -> Transaction:
         metadata=row.metadata,
         failure=Failure(row.failure_code, row.failure_detail) if row.failure_code else None,
         completed_at_ms=milliseconds(row.completed_at) if row.completed_at else None,
+        effective_at=text_of(row.effective_at) if row.effective_at else None,
     )

@@ -19,8 +19,9 @@ LIMIT %(limit)s;
 -- name: events
 SELECT
     type, version, occurred_at, command_id, change, balance, status, reason, kind, transaction_status, counterparty_id,
-    partition, command_offset
+    partition, command_offset, overdraft_limit
 FROM wallet_events
+LEFT JOIN wallet_limits USING (wallet_id, command_offset)
 WHERE wallet_id = %(wallet_id)s AND command_offset < %(before_offset)s
 ORDER BY command_offset DESC
 LIMIT %(limit)s;

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from mercuria.adapters.pages import LAST_MS, Page, PagedList, milliseconds, moment
 from mercuria.adapters.postgres import Database, queries
+from mercuria.domain.effective import text_of
 from mercuria.domain.events import Kind, Status, TransactionStatus
 from mercuria.domain.ledger import Direction, entry_id
 
@@ -19,7 +20,8 @@ _SQL = queries("mercuria.adapters", "ledger.sql")
 class Recorded(Struct, frozen=True, kw_only=True):
     """An entry of the ledger; amounts in minor units, `hash` in hexadecimal digits.
 
-    `account` is a wallet's id or an external account, which has no balance and no version.
+    `account` is a wallet's id or an external account, which has no balance and no version. `effective_at` is as
+    `domain.effective` writes it.
     """
 
     id: UUID
@@ -33,15 +35,20 @@ class Recorded(Struct, frozen=True, kw_only=True):
     wallet_version: int | None
     occurred_at_ms: int
     hash: str
+    effective_at: str | None = None
 
 
 class WalletState(Struct, frozen=True):
-    """A wallet between two of its events, in minor units. Version 0 is before it was opened."""
+    """A wallet between two of its events, in minor units. Version 0 is before it was opened.
+
+    `overdraft_limit` is None where it was never changed since.
+    """
 
     balance: int = 0
     status: Status | None = None
     version: int = 0
     updated_at_ms: int = 0
+    overdraft_limit: int | None = None
 
 
 class StatementLine(Struct, frozen=True, kw_only=True):
@@ -56,6 +63,7 @@ class StatementLine(Struct, frozen=True, kw_only=True):
     change: int
     balance: int
     reference: str | None
+    effective_at: str | None = None
 
 
 class Ledger:
@@ -118,7 +126,9 @@ class Ledger:
         row = await self._database.row(_SQL["event_before"], {"wallet_id": wallet_id, "place": place})
         if row is None:
             return WalletState()
-        return WalletState(row.balance, row.status, row.version, milliseconds(row.occurred_at))
+        return WalletState(
+            row.balance, row.status, row.version, milliseconds(row.occurred_at), row.overdraft_limit
+        )
 
     async def has_event_since(self, wallet_id: UUID, at_ms: int) -> bool:
         """Tell whether something happened to a wallet at a moment or after it: all of before is there then."""
@@ -166,6 +176,7 @@ def _entry(row: Any) -> Recorded:
         wallet_version=row.wallet_version,
         occurred_at_ms=milliseconds(row.occurred_at),
         hash=hash_.hex(),
+        effective_at=text_of(row.effective_at) if row.effective_at else None,
     )
 
 
@@ -180,4 +191,5 @@ def _line(row: Any) -> StatementLine:
         change=row.change,
         balance=row.balance,
         reference=row.reference,
+        effective_at=text_of(row.effective_at) if row.effective_at else None,
     )

@@ -90,7 +90,19 @@ WITH RECURSIVE search (low, high) AS (
 SELECT low AS place FROM search WHERE low = high;
 
 -- name: event_before
-SELECT command_offset, balance, status, version, occurred_at
+-- The limit is null where it was never changed.
+SELECT
+    command_offset, balance, status, version, occurred_at,
+    COALESCE(
+        (
+            SELECT overdraft_limit
+            FROM wallet_limits
+            WHERE wallet_id = %(wallet_id)s AND command_offset < %(place)s
+            ORDER BY command_offset DESC
+            LIMIT 1
+        ),
+        (SELECT opening_limit FROM wallets WHERE id = %(wallet_id)s)
+    ) AS overdraft_limit
 FROM wallet_events
 WHERE wallet_id = %(wallet_id)s AND command_offset < %(place)s
 ORDER BY command_offset DESC
@@ -109,7 +121,7 @@ WHERE occurred_at >= %(moment)s;
 -- name: lines
 SELECT
     event.command_offset, event.occurred_at, event.kind, event.transaction_status, event.command_id,
-    event.counterparty_id, event.change, event.balance, transactions.reference
+    event.counterparty_id, event.change, event.balance, transactions.reference, transactions.effective_at
 FROM wallet_events AS event
 LEFT JOIN transactions
     ON transactions.created_at = event.initiated_at

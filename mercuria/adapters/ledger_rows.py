@@ -61,5 +61,5 @@ def entry_row(partition: int, entry: Entry) -> str:
         f"\t{entry.account if is_wallet else NULL}\t{NULL if is_wallet else entry.account}"
         f"\t{entry.amount}\t{entry.currency}"
         f"\t{entry.balance_after if is_wallet else NULL}\t{entry.wallet_version if is_wallet else NULL}"
-        f"\t{timestamp(entry.occurred_at_ms)}\t\\\\x{entry.hash}\n"
+        f"\t{timestamp(entry.occurred_at_ms)}\t\\\\x{entry.hash}\t{entry.effective_at or NULL}\n"
     )

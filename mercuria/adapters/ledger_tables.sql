@@ -14,5 +14,5 @@ CROSS JOIN LATERAL (
 -- name: copy_entries
 COPY ledger_entries (
     partition, sequence, transaction_id, kind, direction, wallet_id, external, amount, currency, balance_after,
-    wallet_version, occurred_at, hash
+    wallet_version, occurred_at, hash, effective_at
 ) FROM STDIN;

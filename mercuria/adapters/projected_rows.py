@@ -15,7 +15,15 @@ import msgspec
 from mercuria.adapters.positions import Place
 from mercuria.adapters.stage_rows import PlacedRows, Tells, Told, array, hex_of
 from mercuria.domain.commands import Position
-from mercuria.domain.events import TYPES, BalanceUpdated, CommandRejected, StatusChanged, WalletCreated
+from mercuria.domain.events import (
+    TYPES,
+    Accepted,
+    BalanceUpdated,
+    CommandRejected,
+    LimitsChanged,
+    StatusChanged,
+    WalletCreated,
+)
 from mercuria.domain.transaction import (
     Transaction,
     TransactionEvent,
@@ -36,14 +44,15 @@ _encode_json = msgspec.json.Encoder().encode
 class _Change(NamedTuple):
     """The last event of a wallet, and when it happened."""
 
-    event: WalletCreated | BalanceUpdated | StatusChanged
+    event: Accepted
     time_ms: int
 
 
 class Texts(NamedTuple):
     """Rows as COPY takes them; of `transactions`, some may be there already.
 
-    `changes` says what becomes of `changed` wallets that are there: by parameter, the text of an array.
+    `changes` says what becomes of `changed` wallets that are there: by parameter, the text of an array. `limits` says
+    the same of wallets whose limit changes, and `limit_changes` are the rows of these changes.
     """
 
     events: str
@@ -51,6 +60,8 @@ class Texts(NamedTuple):
     openings: str
     changes: dict[str, str]
     changed: int
+    limit_changes: str = ""
+    limits: dict[str, str] = {}  # noqa: RUF012  # a default of a NamedTuple, which nobody changes
 
 
 class Rows(PlacedRows):
@@ -62,6 +73,8 @@ class Rows(PlacedRows):
         self._openings: dict[int, tuple[WalletCreated, int]] = {}
         self._changes: dict[int, _Change] = {}
         self._transactions: list[str] = []
+        self._limit_changes: list[str] = []
+        self._limits: dict[UUID, int] = {}
         # Where a transfer's debit and its end are both among the events, whichever comes first, the end is enough.
         self._pending: dict[Position, Transaction] = {}
         self._ended: set[Position] = set()
@@ -81,7 +94,7 @@ class Rows(PlacedRows):
             if type(event) is CommandRejected:
                 end = self._take_refusal(partition, event, time_ms, told_before + 1)
             else:
-                self._take(partition, cast(WalletCreated | BalanceUpdated | StatusChanged, event), time_ms)
+                self._take(partition, cast(Accepted, event), time_ms)
                 if type(event) is BalanceUpdated:
                     end = ended(event, told_before + 1)
             if end is not None:
@@ -108,22 +121,30 @@ class Rows(PlacedRows):
             ),
             changes=_arrays(changed),
             changed=len(changed),
+            limit_changes="".join(self._limit_changes),
+            limits={
+                "ids": array(map(hex_of, self._limits)),
+                "limits": array(map(str, self._limits.values())),
+            },
         )
 
     # Events.
 
-    def _take(
-        self, partition: int, event: WalletCreated | BalanceUpdated | StatusChanged, time_ms: int
-    ) -> None:
+    def _take(self, partition: int, event: Accepted, time_ms: int) -> None:
         number = event.wallet_id.int
         if type(event) is BalanceUpdated:
             self._events.append(_balance_row(partition, event, time_ms))
             self._take_transaction(transaction_of(event, time_ms))
         else:
-            other = cast(WalletCreated | StatusChanged, event)
+            other = cast(WalletCreated | StatusChanged | LimitsChanged, event)
             self._events.append(_other_row(partition, other, time_ms))
             if type(event) is WalletCreated:
                 self._openings[number] = event, time_ms
+            elif type(event) is LimitsChanged:
+                self._limit_changes.append(
+                    f"{hex_of(event.wallet_id)}\t{event.offset}\t{event.overdraft_limit}\n"
+                )
+                self._limits[event.wallet_id] = event.overdraft_limit
         self._changes[number] = _Change(event, time_ms)
 
     def _take_transaction(self, transaction: Transaction) -> None:
@@ -170,8 +191,8 @@ def _balance_row(partition: int, event: BalanceUpdated, time_ms: int) -> str:
     )
 
 
-def _other_row(partition: int, event: WalletCreated | StatusChanged, time_ms: int) -> str:
-    reason = event.reason if type(event) is StatusChanged else None
+def _other_row(partition: int, event: WalletCreated | StatusChanged | LimitsChanged, time_ms: int) -> str:
+    reason = None if isinstance(event, WalletCreated) else event.reason
     return (
         f"{hex_of(event.wallet_id)}\t{event.offset}\t{partition}\t{TYPES[type(event)]}\t{event.version}"
         f"\t{timestamp(time_ms)}\t{hex_of(event.owner_id)}\t{hex_of(event.command_id)}"
@@ -212,7 +233,8 @@ def _transaction_row(transaction: Transaction, *, is_refused: bool = False) -> s
         f"\t{'t' if is_refused else 'f'}\t{transaction.amount}\t{_text(transaction.currency)}"
         f"\t{_text(transaction.reference)}\t{_json(transaction.metadata)}"
         f"\t{_text(failure.code if failure else None)}\t{_text(failure.detail if failure else None)}"
-        f"\t{NULL if completed_at_ms is None else timestamp(completed_at_ms)}\n"
+        f"\t{NULL if completed_at_ms is None else timestamp(completed_at_ms)}"
+        f"\t{transaction.effective_at or NULL}\n"
     )
 
 

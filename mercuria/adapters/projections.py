@@ -26,6 +26,9 @@ class Projections(StageTables[Texts]):
         if rows.changed:
             cursor.execute(_SQL["change_wallets"], rows.changes)
             assert cursor.rowcount == rows.changed, "a wallet that changes is there, and older"
+        if rows.limit_changes:
+            copy(cursor, _SQL["copy_limits"], rows.limit_changes)
+            cursor.execute(_SQL["change_limits"], rows.limits)
         if rows.transactions:
             copy(cursor, _SQL["copy_transactions"], rows.transactions)
             cursor.execute(_SQL["keep_transactions"])

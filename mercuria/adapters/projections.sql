@@ -23,10 +23,21 @@ FROM unnest(
 ) AS changed (id, balance, status, version, updated_at)
 WHERE wallets.id = changed.id AND wallets.version < changed.version;
 
+-- name: copy_limits
+COPY wallet_limits (wallet_id, command_offset, overdraft_limit) FROM STDIN;
+
+-- name: change_limits
+UPDATE wallets
+SET overdraft_limit = changed.overdraft_limit,
+    opening_limit = COALESCE(wallets.opening_limit, wallets.overdraft_limit)
+FROM unnest(%(ids)s::uuid[], %(limits)s::bigint[]) AS changed (id, overdraft_limit)
+WHERE wallets.id = changed.id;
+
 -- name: copy_transactions
 COPY told_transactions (
     created_at, partition, command_offset, id, kind, status, from_wallet_id, to_wallet_id, from_owner_id, to_owner_id,
-    actor_id, is_refused, amount, currency, reference, metadata, failure_code, failure_detail, completed_at
+    actor_id, is_refused, amount, currency, reference, metadata, failure_code, failure_detail, completed_at,
+    effective_at
 ) FROM STDIN;
 
 -- name: keep_transactions

@@ -18,9 +18,15 @@ from mercuria.adapters.migrate import CONNECT_TIMEOUT_S, LOCK, TABLE_LOCK_PAUSE_
 from mercuria.adapters.postgres import first_line, queries
 
 TABLES: Mapping[str, tuple[str, ...]] = {
-    "transactions": ("wallets", "wallet_events", "transactions"),
+    "transactions": ("wallets", "wallet_events", "wallet_limits", "transactions"),
     "ledger": ("ledger_entries",),
-    "analytics": ("daily_totals", "daily_active_wallets", "user_totals"),
+    "analytics": (
+        "daily_totals",
+        "daily_active_wallets",
+        "user_totals",
+        "effective_totals",
+        "effective_active_wallets",
+    ),
 }
 """By stage, the tables that it fills."""
 

@@ -42,11 +42,12 @@ EXIT_DIFFERENT, EXIT_UNKNOWN = 1, 2
 
 
 class State(NamedTuple):
-    """A wallet somewhere: its version, balance in minor units, and status."""
+    """A wallet somewhere: its version, balance in minor units, status, and overdraft limit in minor units."""
 
     version: int
     balance: int
     status: str
+    overdraft_limit: int
 
 
 class Money(Struct):
@@ -111,8 +112,8 @@ async def _reconcile() -> Report:
     await _catch_up()
     with books(settings.database) as found:
         rows = {
-            UUID(id_): State(version, balance, status)
-            for id_, version, balance, status, _ in found.all("wallets")
+            UUID(id_): State(version, balance, status, limit)
+            for id_, version, balance, status, limit in found.all("wallets")
         }
         report.wallets, report.cached = len(rows), len(cached)
         for where, states in (("the workers' tables", tables), ("Redis", cached)):
@@ -136,7 +137,7 @@ async def _tables() -> dict[UUID, State]:
         for row in read_rows([(record.key, record.value)]):
             known = states.get(row.id) if isinstance(row, Wallet) else None
             if isinstance(row, Wallet) and (known is None or known.version <= row.version):
-                states[row.id] = State(row.version, row.balance, row.status)
+                states[row.id] = State(row.version, row.balance, row.status, row.overdraft_limit)
     return states
 
 
@@ -162,7 +163,9 @@ async def _cached(ids: Iterable[UUID]) -> dict[UUID, State]:
             for each in found:
                 if each is not None:
                     wallet = each.wallet
-                    states[wallet.id] = State(wallet.version, wallet.balance, wallet.status)
+                    states[wallet.id] = State(
+                        wallet.version, wallet.balance, wallet.status, wallet.overdraft_limit
+                    )
     return states
 
 
@@ -214,6 +217,8 @@ def _check_books(found: Books, report: Report) -> None:
         report.differ(
             f"Wallet {id_} has {balance} at version {version}, and its {count} events add up to {total}."
         )
+    for id_, limit, last in found.all("wrong_limits", limit=SHOWN):
+        report.differ(f"Wallet {id_} has a limit of {limit}, and it was changed to {last} last.")
     for id_, version, amount, after, change, balance in found.all("wrong_entries", limit=SHOWN):
         said = f"an entry of {amount} with {after} after it"
         was = "no event" if change is None else f"a change of {change} to {balance}"
@@ -238,7 +243,8 @@ def _chunks(ids: Iterable[UUID]) -> Iterator[list[UUID]]:
 
 
 def _text(state: State) -> str:
-    return f"{state.status} with {state.balance} at version {state.version}"
+    limit = f" and a limit of {state.overdraft_limit}" if state.overdraft_limit else ""
+    return f"{state.status} with {state.balance}{limit} at version {state.version}"
 
 
 def _show(report: Report, as_json: bool) -> None:

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from mercuria.domain.analytics import Figures, Total, UserTotal
 from mercuria.domain.events import Kind
 from mercuria.domain.ledger import Direction, Entry
@@ -60,11 +62,29 @@ def test_each_transaction_counts_once_and_each_wallet_is_active_on_its_day() -> 
     }
 
 
+def test_what_has_an_effective_date_counts_on_its_day_and_on_that_of_its_record() -> None:
+    figures = Figures()
+    figures.take(replace(each, effective_at="1969-12-31T23:59:59.999Z") for each in ENTRIES[2:4])
+    figures.take(ENTRIES[4:])
+    assert figures.daily == {
+        (DAY, "EUR", "transfer"): Total(1, 200),
+        (DAY, "EUR", "withdrawal"): Total(1, 50),
+    }
+    assert figures.effective == {(-1, DAY, "EUR", "transfer"): Total(1, 200)}
+    assert figures.active == {(DAY, "EUR", A), (DAY, "EUR", B)}
+    assert figures.undated == {(DAY, "EUR", B)}
+    assert figures.effective_active == {(-1, "EUR", A), (-1, "EUR", B)}
+
+
 def test_it_does_not_matter_where_entries_are_cut() -> None:
+    entries = [
+        *ENTRIES[:4],
+        *(replace(each, effective_at="2021-03-04T00:00:00.000Z") for each in ENTRIES[4:]),
+    ]
     whole = Figures()
-    whole.take(ENTRIES)
-    for cut in range(len(ENTRIES) + 1):
+    whole.take(entries)
+    for cut in range(len(entries) + 1):
         pieces = Figures()
-        pieces.take(ENTRIES[:cut])
-        pieces.take(ENTRIES[cut:])
+        pieces.take(entries[:cut])
+        pieces.take(entries[cut:])
         assert pieces == whole

@@ -15,7 +15,8 @@ CREATE TYPE public.transaction_status AS ENUM (
 CREATE TYPE public.wallet_event_type AS ENUM (
     'wallet.created',
     'wallet.balance_updated',
-    'wallet.status_changed'
+    'wallet.status_changed',
+    'wallet.limits_changed'
 );
 CREATE TYPE public.wallet_status AS ENUM (
     'open',
@@ -32,6 +33,7 @@ BEGIN
         HAVING count(*) <> 2 OR min(amount) <> max(amount) OR min(currency) <> max(currency)
             OR min(transaction_id::text) <> max(transaction_id::text) OR min(kind) <> max(kind)
             OR min(occurred_at) <> max(occurred_at)
+            OR count(effective_at) = 1 OR min(effective_at) <> max(effective_at)
     ) THEN
         RAISE EXCEPTION 'a transaction in the ledger does not balance' USING ERRCODE = 'check_violation';
     END IF;
@@ -66,7 +68,8 @@ CREATE TABLE public.daily_active_wallets (
     day date NOT NULL,
     currency text NOT NULL,
     wallet_id uuid NOT NULL,
-    partition integer NOT NULL
+    partition integer NOT NULL,
+    is_undated boolean DEFAULT true NOT NULL
 );
 CREATE TABLE public.daily_totals (
     day date NOT NULL,
@@ -91,6 +94,22 @@ CREATE VIEW public.daily_metrics AS
           WHERE ((active.day = totals.day) AND (active.currency = totals.currency))) AS active_wallets
    FROM public.daily_totals totals
   GROUP BY day, currency;
+CREATE TABLE public.effective_active_wallets (
+    day date CONSTRAINT daily_active_wallets_day_not_null NOT NULL,
+    currency text CONSTRAINT daily_active_wallets_currency_not_null NOT NULL,
+    wallet_id uuid CONSTRAINT daily_active_wallets_wallet_id_not_null NOT NULL,
+    partition integer CONSTRAINT daily_active_wallets_partition_not_null NOT NULL
+);
+CREATE TABLE public.effective_totals (
+    day date NOT NULL,
+    recorded_on date NOT NULL,
+    currency text NOT NULL,
+    kind public.transaction_kind NOT NULL,
+    partition integer NOT NULL,
+    count bigint NOT NULL,
+    volume numeric NOT NULL
+)
+WITH (fillfactor='50');
 CREATE TABLE public.ledger_entries (
     partition integer NOT NULL,
     sequence bigint NOT NULL,
@@ -105,6 +124,7 @@ CREATE TABLE public.ledger_entries (
     wallet_version bigint,
     occurred_at timestamp with time zone NOT NULL,
     hash bytea NOT NULL,
+    effective_at timestamp with time zone,
     CONSTRAINT ledger_entries_amount_check CHECK ((amount > 0)),
     CONSTRAINT ledger_entries_check CHECK (((wallet_id IS NULL) <> (external IS NULL))),
     CONSTRAINT ledger_entries_check1 CHECK (((wallet_id IS NULL) = (balance_after IS NULL))),
@@ -125,7 +145,8 @@ CREATE VIEW public.ledger AS
     balance_after,
     wallet_version,
     occurred_at,
-    hash
+    hash,
+    effective_at
    FROM public.ledger_entries;
 CREATE TABLE public.ledger_outbox (
     partition integer CONSTRAINT outbox_events_partition_not_null NOT NULL,
@@ -187,6 +208,7 @@ CREATE TABLE public.transactions (
     failure_code text,
     failure_detail text,
     completed_at timestamp with time zone,
+    effective_at timestamp with time zone,
     CONSTRAINT transactions_check CHECK (((amount > 0) OR is_refused)),
     CONSTRAINT transactions_check1 CHECK (((from_wallet_id IS NOT NULL) OR (to_wallet_id IS NOT NULL))),
     CONSTRAINT transactions_check2 CHECK (((status = 'failed'::public.transaction_status) = (failure_code IS NOT NULL))),
@@ -258,6 +280,12 @@ CREATE TABLE public.wallet_events (
     CONSTRAINT wallet_events_check CHECK (((kind IS NULL) = (change = 0))),
     CONSTRAINT wallet_events_check1 CHECK (((kind IS NULL) = (initiated_at IS NULL)))
 );
+CREATE TABLE public.wallet_limits (
+    wallet_id uuid NOT NULL,
+    command_offset bigint NOT NULL,
+    overdraft_limit bigint NOT NULL,
+    CONSTRAINT wallet_limits_overdraft_limit_check CHECK ((overdraft_limit >= 0))
+);
 CREATE TABLE public.wallets (
     id uuid NOT NULL,
     owner_id uuid NOT NULL,
@@ -270,7 +298,8 @@ CREATE TABLE public.wallets (
     created_at timestamp with time zone NOT NULL,
     updated_at timestamp with time zone NOT NULL,
     opened_by uuid NOT NULL,
-    CONSTRAINT wallets_check CHECK ((balance >= (- overdraft_limit))),
+    opening_limit bigint,
+    CONSTRAINT wallets_opening_limit_check CHECK ((opening_limit >= 0)),
     CONSTRAINT wallets_overdraft_limit_check CHECK ((overdraft_limit >= 0)),
     CONSTRAINT wallets_version_check CHECK ((version > 0))
 )
@@ -279,6 +308,10 @@ ALTER TABLE ONLY public.daily_active_wallets
     ADD CONSTRAINT daily_active_wallets_pkey PRIMARY KEY (day, currency, wallet_id, partition);
 ALTER TABLE ONLY public.daily_totals
     ADD CONSTRAINT daily_totals_pkey PRIMARY KEY (day, currency, kind, partition);
+ALTER TABLE ONLY public.effective_active_wallets
+    ADD CONSTRAINT effective_active_wallets_pkey PRIMARY KEY (day, currency, wallet_id, partition);
+ALTER TABLE ONLY public.effective_totals
+    ADD CONSTRAINT effective_totals_pkey PRIMARY KEY (day, recorded_on, currency, kind, partition);
 ALTER TABLE ONLY public.ledger_entries
     ADD CONSTRAINT ledger_entries_pkey PRIMARY KEY (partition, sequence);
 ALTER TABLE ONLY public.ledger_outbox
@@ -301,8 +334,11 @@ ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY public.wallet_events
     ADD CONSTRAINT wallet_events_pkey PRIMARY KEY (wallet_id, command_offset);
+ALTER TABLE ONLY public.wallet_limits
+    ADD CONSTRAINT wallet_limits_pkey PRIMARY KEY (wallet_id, command_offset);
 ALTER TABLE ONLY public.wallets
     ADD CONSTRAINT wallets_pkey PRIMARY KEY (id);
+CREATE INDEX effective_totals_by_record ON public.effective_totals USING btree (recorded_on);
 CREATE INDEX ledger_entries_by_time ON public.ledger_entries USING btree (occurred_at, partition, sequence);
 CREATE INDEX ledger_entries_by_wallet ON public.ledger_entries USING btree (wallet_id, occurred_at, partition, sequence) WHERE (wallet_id IS NOT NULL);
 CREATE INDEX refresh_families_by_end ON public.refresh_families USING btree (expires_at);
@@ -327,8 +363,11 @@ ALTER TABLE ONLY public.refresh_families
 ALTER TABLE ONLY public.refresh_tokens
     ADD CONSTRAINT refresh_tokens_family_id_fkey FOREIGN KEY (family_id) REFERENCES public.refresh_families(id) ON DELETE CASCADE;
 GRANT SELECT,INSERT ON TABLE public.daily_active_wallets TO mercuria_app;
+GRANT UPDATE(is_undated) ON TABLE public.daily_active_wallets TO mercuria_app;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.daily_totals TO mercuria_app;
 GRANT SELECT ON TABLE public.daily_metrics TO mercuria_app;
+GRANT SELECT,INSERT ON TABLE public.effective_active_wallets TO mercuria_app;
+GRANT SELECT,INSERT,UPDATE ON TABLE public.effective_totals TO mercuria_app;
 GRANT SELECT,INSERT ON TABLE public.ledger_entries TO mercuria_app;
 GRANT SELECT ON TABLE public.ledger TO mercuria_app;
 GRANT SELECT,INSERT,DELETE ON TABLE public.ledger_outbox TO mercuria_app;
@@ -341,4 +380,5 @@ GRANT SELECT,INSERT,UPDATE ON TABLE public.user_totals TO mercuria_app;
 GRANT SELECT ON TABLE public.user_snapshots TO mercuria_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.users TO mercuria_app;
 GRANT SELECT,INSERT ON TABLE public.wallet_events TO mercuria_app;
+GRANT SELECT,INSERT ON TABLE public.wallet_limits TO mercuria_app;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.wallets TO mercuria_app;

@@ -28,6 +28,9 @@ EMPTIED = (
     "daily_totals",
     "daily_active_wallets",
     "user_totals",
+    "effective_totals",
+    "effective_active_wallets",
+    "wallet_limits",
 )
 
 

@@ -15,6 +15,7 @@ from mercuria.domain.commands import (
     Deposit,
     FreezeWallet,
     OpenWallet,
+    SetLimits,
     Transfer,
     UnfreezeWallet,
     Withdraw,
@@ -39,6 +40,15 @@ TEXTS = (
     "\x01\x7f",
 )
 """What COPY, arrays, JSON and psycopg2 might read as something else."""
+
+MOMENTS = (
+    "0001-01-01T00:00:00.000Z",
+    "1969-12-31T23:59:59.999Z",
+    "2021-03-04T00:00:00.000Z",
+    "2021-03-04T23:59:59.999Z",
+    "9999-12-31T23:59:59.999Z",
+)
+"""Effective dates, also the first and the last one."""
 
 Log = list[list[bytes]]
 """By partition, the records of the event topic."""
@@ -103,6 +113,13 @@ def _command(random: Random, index: int, wallet_ids: list[UUID], people: list[UU
     wallet_id, other_id = random.choice(wallet_ids), random.choice(wallet_ids)
     kind = random.choice([Deposit, Deposit, Withdraw, Transfer, Transfer, Transfer, None])
     if kind is None:
+        if random.random() < 0.3:
+            return SetLimits(
+                id=id_,
+                wallet_id=wallet_id,
+                overdraft_limit=random.randint(0, 60),
+                reason=random.choice(TEXTS),
+            )
         status = random.choice([FreezeWallet, UnfreezeWallet, UnfreezeWallet, CloseWallet])
         return status(id=id_, wallet_id=wallet_id, actor_id=actor_id, reason=random.choice([None, *TEXTS]))
     movement: dict[str, Any] = {
@@ -113,6 +130,7 @@ def _command(random: Random, index: int, wallet_ids: list[UUID], people: list[UU
         "currency": random.choice([None, None, "EUR", "E\tR"]),
         "reference": random.choice([None, *TEXTS]),
         "metadata": metadata,
+        "effective_at": random.choice([None, None, *MOMENTS]),
     }
     return Transfer(to_wallet_id=other_id, **movement) if kind is Transfer else kind(**movement)
 

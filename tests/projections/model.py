@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from psycopg2.extras import NamedTupleCursor, register_uuid
 
 from mercuria.domain.commands import Position
-from mercuria.domain.events import BalanceUpdated, CommandRejected, Failure, WalletCreated
+from mercuria.domain.events import BalanceUpdated, CommandRejected, Failure, LimitsChanged, WalletCreated
 from mercuria.domain.transaction import Transaction, refused_transaction, transaction_of
 from mercuria.domain.wallet import Wallet, evolve
 from mercuria.streams.cloudevents import read_told
@@ -31,6 +31,7 @@ class Happening(NamedTuple):
     balance: int
     status: str
     initiated: Position | None
+    limit: int | None
 
 
 class Tables(NamedTuple):
@@ -77,6 +78,7 @@ class Model:
                 event.balance,
                 event.status,
                 event.initiated if isinstance(event, BalanceUpdated) else None,
+                event.overdraft_limit if isinstance(event, LimitsChanged) else None,
             )
         )
         if isinstance(event, BalanceUpdated):
@@ -85,8 +87,10 @@ class Model:
                 self.tables.transactions[event.initiated] = transaction_of(event, time_ms), False
 
     def comparable(self) -> Tables:
-        """Return the tables without what PostgreSQL does not have: what wallets have sent."""
-        wallets = {key: replace(wallet, sent=0) for key, wallet in self.tables.wallets.items()}
+        """Return the tables without what PostgreSQL does not have: what wallets have sent, and remember."""
+        wallets = {
+            key: replace(wallet, sent=0, earlier_limits=()) for key, wallet in self.tables.wallets.items()
+        }
         return self.tables._replace(wallets=wallets)
 
 
@@ -97,7 +101,12 @@ def read_tables(url: str) -> Tables:
         with connection.cursor() as cursor:
             return Tables(
                 {row.id: _wallet(row) for row in _rows(cursor, "wallets")},
-                {_happening(row) for row in _rows(cursor, "wallet_events")},
+                {
+                    _happening(row)
+                    for row in _rows(
+                        cursor, "wallet_events LEFT JOIN wallet_limits USING (wallet_id, command_offset)"
+                    )
+                },
                 {
                     _position(row): (_transaction(row), row.is_refused)
                     for row in _rows(cursor, "transactions")
@@ -152,6 +161,7 @@ def _happening(row: Any) -> Happening:
         row.balance,
         row.status,
         Position(row.initiated_partition, row.initiated_offset, _ms(row.initiated_at)) if row.kind else None,
+        row.overdraft_limit,
     )
 
 
@@ -176,6 +186,7 @@ def _transaction(row: Any) -> Transaction:
         metadata=row.metadata,
         failure=Failure(row.failure_code, row.failure_detail) if row.failure_code else None,
         completed_at_ms=_ms(row.completed_at) if row.completed_at else None,
+        effective_at=row.effective_at and f"{row.effective_at.isoformat(timespec='milliseconds')[:-6]}Z",
     )
 
 

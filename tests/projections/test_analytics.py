@@ -4,18 +4,21 @@ from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import date
 from random import Random
+from typing import Any
 
 import psycopg2
 import pytest
 from psycopg2 import sql
 
-from mercuria.adapters.analytics import counters_of
+from mercuria.adapters.analytics import Analytics, counters_of
 from mercuria.adapters.analytics_rows import AnalyticsRows
 from mercuria.adapters.analytics_tables import AnalyticsTables, Counters
 from mercuria.adapters.books import books
 from mercuria.adapters.counters import rows_of
-from mercuria.adapters.postgres import DatabaseUnavailable
+from mercuria.adapters.postgres import Database, DatabaseUnavailable
+from mercuria.adapters.projected_rows import timestamp
 from mercuria.adapters.stage_rows import MissingEventError, Told
 from mercuria.domain.ledger import Entry
 from tests.projections.conftest import as_owner
@@ -90,7 +93,51 @@ def test_every_figure_is_what_a_recount_says(random: Random, url: str, tables: l
         assert any(copies[partition])
 
 
-@pytest.mark.parametrize("table", ["daily_totals", "daily_active_wallets", "user_totals", "positions"])
+async def test_the_figures_by_effective_date_are_what_a_plain_count_says(
+    random: Random, url: str, tables: list[AnalyticsTables]
+) -> None:
+    made = Books(random, url)
+    made.add(150)
+    log = log_of(made)
+    until = {partition: len(told) for partition, told in log.items()}
+    for part in (3, 2, 1):
+        count(random.choice(tables), log, {number: length // part for number, length in until.items()})
+    expected: dict[tuple[str, str], dict[str, Any]] = defaultdict(lambda: {"wallets": set()})
+    for _, entry in made.entries:
+        day = (entry.effective_at or timestamp(entry.occurred_at_ms))[:10]
+        figures = expected[day, entry.currency]
+        if entry.direction == "credit":
+            movements, volume = figures.get(entry.kind, (0, 0))
+            figures[entry.kind] = movements + 1, volume + entry.amount
+        if entry.owner_id is not None:
+            figures["wallets"].add(entry.account)
+    database = Database(url)
+    try:
+        found = await Analytics(database).daily_effective(date.min, date.max, None)
+        (first, currency) = min(expected)
+        some = await Analytics(database).daily_effective(date.min, date.fromisoformat(first), currency)
+    finally:
+        await database.close()
+    assert {(str(each.day), each.currency) for each in found} == expected.keys()
+    for each in found:
+        figures = expected[str(each.day), each.currency]
+        kinds = (each.deposits, each.withdrawals, each.transfers)
+        assert kinds == tuple(figures.get(kind, (0, 0)) for kind in ("deposit", "withdrawal", "transfer"))
+        assert each.active_wallets == len(figures["wallets"])
+    assert some == [each for each in found if (str(each.day), each.currency) == (first, currency)]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "daily_totals",
+        "daily_active_wallets",
+        "user_totals",
+        "effective_totals",
+        "effective_active_wallets",
+        "positions",
+    ],
+)
 def test_what_a_connection_took_with_it_is_counted_later(
     random: Random, url: str, tables: list[AnalyticsTables], table: str
 ) -> None:
@@ -137,6 +184,8 @@ def test_a_recount_finds_what_was_changed(random: Random, url: str, tables: list
             "UPDATE daily_totals SET volume = volume + 1 WHERE day = (SELECT min(day) FROM daily_totals)"
         )
         cursor.execute("UPDATE user_totals SET count = count + 1")
+        cursor.execute("UPDATE effective_totals SET count = count + 1")
     with books(url) as found:
+        assert [row for row in found.all("wrong_days", limit=200) if "effective, recorded on" in row[2]]
         assert found.all("wrong_days", limit=20)
         assert found.all("wrong_users", limit=20)

@@ -23,6 +23,8 @@ KEPT = [
     ("CZK", -5_000, 5_000, "frozen", {}),
     ("JPY", LARGEST, LARGEST, "frozen", METADATA),
     ("EUR", 0, 0, "open", {}),
+    ("EUR", -300, 100, "frozen", {}),
+    ("EUR", -LARGEST, 0, "open", {}),
 ]
 CLOSED = ("EUR", 0, 0, "closed", {})
 
@@ -80,4 +82,4 @@ def test_a_command_has_the_same_id_each_time_and_another_one_than_all_others(url
     insert(url, KEPT)
     lines = commands(url)
     assert lines == commands(url)
-    assert len({json.loads(line)["id"] for line in lines}) == len(lines) == 11
+    assert len({json.loads(line)["id"] for line in lines}) == len(lines) == 18

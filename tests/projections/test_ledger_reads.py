@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import psycopg2
 import pytest
+from msgspec import UNSET
 
 from mercuria.adapters.history import History
 from mercuria.adapters.ledger import Ledger
@@ -18,9 +19,11 @@ from mercuria.adapters.postgres import Database, queries
 from mercuria.adapters.projected_rows import timestamp
 from mercuria.adapters.projections import Projections
 from mercuria.domain.commands import Position, WalletSide
+from mercuria.domain.events import WalletCreated
 from mercuria.domain.ledger import NO_HASH, Entry, entries_of
 from mercuria.domain.transaction import TransactionCompleted
-from tests.projections.logs import bring_in, model_of, random_log
+from mercuria.streams.cloudevents import read_told
+from tests.projections.logs import MOMENTS, bring_in, model_of, random_log
 from tests.projections.test_history import all_of, unbounded
 
 PEOPLE = (UUID(int=1), UUID(int=2), UUID(int=3))
@@ -108,6 +111,7 @@ class Books:
             to_wallet={"deposit": side, "transfer": other}.get(kind),
             reference=None,
             metadata={},
+            effective_at=random.choice([UNSET, UNSET, UNSET, *MOMENTS]),
         )
         sequence, head = self._heads[partition]
         pair = entries_of(event, partition, self.until_ms, sequence=sequence, previous=head)
@@ -201,6 +205,7 @@ async def test_both_entries_of_a_transaction_are_found_and_are_as_they_were_ente
             for name in ("id", "kind", "account", "direction", "amount", "currency", "hash"):
                 assert getattr(read, name) == getattr(entry, name), name
             assert (read.balance_after, read.wallet_version) == (entry.balance_after, entry.wallet_version)
+            assert read.effective_at == (entry.effective_at or None)
         assert await ledger.entries_of_transaction(uuid4(), pair[0].occurred_at_ms) == []
 
 
@@ -224,10 +229,13 @@ async def test_a_wallet_is_as_its_last_event_left_it(
     log = random_log(random, 300)
     bring_in(log, writers[0])
     there = model_of(log).comparable()
+    opened = (event for events in log for event, _ in map(read_told, events) if type(event) is WalletCreated)
+    opening_limits = {event.wallet_id: event.overdraft_limit for event in opened}
     for wallet in there.wallets.values():
         events = sorted(
             (each for each in there.events if each.wallet_id == wallet.id), key=lambda each: each.offset
         )
+        opening_limit = opening_limits[wallet.id]
         moments = {each.time_ms + delta for each in events for delta in (-1, 0, 1)} | {0, 10**13}
         for at_ms in moments:
             before = [each for each in events if each.time_ms < at_ms]
@@ -236,13 +244,16 @@ async def test_a_wallet_is_as_its_last_event_left_it(
             last = before[-1] if before else None
             assert state.version == (last.version if last else 0)
             assert (state.balance, state.status) == ((last.balance, last.status) if last else (0, None))
+            limits = [opening_limit, *(each.limit for each in before if each.limit is not None)]
+            assert not last or limits[-1] in (state.overdraft_limit, wallet.overdraft_limit)
+            assert not last or state.overdraft_limit in (limits[-1], None)
             assert await ledger.has_event_since(wallet.id, at_ms) == (len(before) < len(events))
             lines = await ledger.lines(wallet.id, 0, place, 1000)
             assert [each.offset for each in lines] == [each.offset for each in before if each.change]
             assert sum(each.change for each in lines) == state.balance
-        references = {each.id: each.reference for each, _ in there.transactions.values()}
+        noted = {each.id: (each.reference, each.effective_at) for each, _ in there.transactions.values()}
         for line in await ledger.lines(wallet.id, 0, 2**62, 1000):
-            assert line.reference == references[line.transaction_id]
+            assert (line.reference, line.effective_at) == noted[line.transaction_id]
     assert await ledger.place(uuid4(), 10**12) == 0
 
 

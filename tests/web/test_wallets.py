@@ -34,6 +34,7 @@ TRANSACTION_FIELDS = [
     "failure",
     "created_at",
     "completed_at",
+    "effective_at",
 ]
 LARGEST = 2**63 - 1
 

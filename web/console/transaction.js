@@ -20,6 +20,7 @@ export function transactionPage(transaction, signal) {
         ["To", walletLink(current.to_wallet_id)],
         ["Began", when(current.created_at)],
         ["Completed", current.status === "failed" ? "never" : when(current.completed_at)],
+        ...(current.effective_at ? [["Effective", when(current.effective_at)]] : []),
         ["Reference", current.reference ?? h("span", { class: "faint" }, "none")],
         ...(current.failure ? [["Reason", `${current.failure.detail} (${current.failure.code})`]] : []),
         ...Object.entries(current.metadata),

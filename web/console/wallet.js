@@ -56,6 +56,7 @@ export function entriesTable(entries) {
   return table(
     [
       ["When", (each) => when(each.occurred_at)],
+      ["Effective", (each) => each.effective_at && when(each.effective_at)],
       ["Transaction", (each) => transactionLink(each.transaction_id, short(each.transaction_id))],
       ["Account", (each) => (each.account.startsWith("external:") ? each.account : walletLink(each.account, short(each.account)))],
       ["#Debit", (each) => each.direction === "debit" && amount(each.amount, each.currency)],
@@ -79,6 +80,7 @@ function eventsTable(events, currency) {
       ["#Balance", (each) => amount(each.balance, currency)],
       ["Status", (each) => status(each.status)],
       ["With", (each) => each.counterparty_id && walletLink(each.counterparty_id, short(each.counterparty_id))],
+      ["#Limit", (each) => each.overdraft_limit !== null && amount(each.overdraft_limit, currency)],
       ["Reason", (each) => each.reason ?? ""],
     ],
     events,

@@ -216,6 +216,7 @@ def _check_chain(partition: int, told: list[Any], entries: list[Entry], violatio
             entry.balance_after,
             entry.wallet_version,
             entry.occurred_at_ms,
+            entry.effective_at,
         )
         if entry.hash != previous.hex():
             violations.add(f"{name} has a hash that is not made of it and of what is before it.")
@@ -227,12 +228,20 @@ def _belongs(entry: Entry, event: TransactionCompleted) -> bool:
     is_debit = entry.sequence % 2 == 1
     side = event.from_wallet if is_debit else event.to_wallet
     external = EXTERNAL_DEPOSITS if is_debit else EXTERNAL_WITHDRAWALS
-    return (entry.transaction_id, entry.direction, entry.amount, entry.currency, entry.account) == (
+    return (
+        entry.transaction_id,
+        entry.direction,
+        entry.amount,
+        entry.currency,
+        entry.account,
+        entry.effective_at,
+    ) == (
         event.transaction_id,
         "debit" if is_debit else "credit",
         event.amount,
         event.currency,
         external if side is None else str(side.wallet_id),
+        event.effective_at,
     )
 
 

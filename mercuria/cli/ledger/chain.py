@@ -28,6 +28,7 @@ class Row(NamedTuple):
     balance_after: int | None
     wallet_version: int | None
     occurred_at_ms: int
+    effective_at: str | None
     hash: bytes
 
 
@@ -81,6 +82,7 @@ class Chain:
                 row.balance_after,
                 row.wallet_version,
                 row.occurred_at_ms,
+                row.effective_at,
             )
             if wanted != row.hash and row.sequence == self.sequence + 1:
                 self._say(
@@ -121,4 +123,4 @@ class Chain:
 
 
 def _common(row: Row) -> tuple[object, ...]:
-    return row.transaction_id, row.kind, row.amount, row.currency, row.occurred_at_ms
+    return row.transaction_id, row.kind, row.amount, row.currency, row.occurred_at_ms, row.effective_at

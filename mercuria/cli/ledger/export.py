@@ -35,6 +35,7 @@ COLUMNS = (
     "wallet_version",
     "occurred_at",
     "hash",
+    "effective_at",
 )
 _ACCOUNTS = {
     EXTERNAL_DEPOSITS: "Assets:External:Deposits",
@@ -99,7 +100,7 @@ def _write_csv(found: Books, file: TextIO, period: dict[str, Any]) -> None:
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
     for piece in found.pieces("export", period):
-        writer.writerows((*row[:10], _rfc3339(row[10]), row[11]) for row in piece)
+        writer.writerows((*row[:10], _rfc3339(row[10]), *row[11:]) for row in piece)
 
 
 def _write_beancount(found: Books, file: TextIO, period: dict[str, Any]) -> None:
@@ -145,11 +146,13 @@ def _transaction(debit: tuple[Any, ...], credit: tuple[Any, ...]) -> str:
     partition, sequence, transaction_id, kind, *_ = debit
     currency = debit[7]
     amount = _amount(debit[6], currency)
+    effective = f'  effective: "{debit[12]}"\n' if debit[12] else ""
     return (
         f'\n{debit[10].date()} * "{kind}"\n'
         f'  transaction: "{transaction_id}"\n'
         f'  entries: "{partition}-{sequence} {partition}-{credit[1]}"\n'
         f'  time: "{_rfc3339(debit[10])}"\n'
+        f"{effective}"
         f'  hash: "{credit[11]}"\n'
         f"  {_account(debit[4])}  {amount} {currency}\n"
         f"  {_account(credit[4])}  -{amount} {currency}\n"
