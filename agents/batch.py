@@ -22,6 +22,7 @@ from mercuria.domain.commands import (
     Origin,
     Position,
     Refund,
+    in_order,
 )
 from mercuria.domain.events import CommandRejected, Event
 from mercuria.domain.parsing import Unreadable, read_command
@@ -189,8 +190,11 @@ class Batch:
         self.origins[source] = offset
         if type(leg) is Forwarded:
             command = _forwarded(leg)
-            assert type(command) not in _WITHOUT_RECEIPT, "it was read before it was forwarded"
-            self._decide_once(record, cast(ClientCommand, command), home)
+            if type(command) is Unreadable:
+                # It was read before it was forwarded, by a worker of a version that let it pass.
+                self._refuse(record, command)
+            else:
+                self._decide_once(record, cast(ClientCommand, command), home)
         else:
             at = Position(self.partition, record.offset, record.timestamp)
             self._decide(cast(Credit | Refund, leg), self._wallet(leg.wallet_id), at, home)
@@ -198,22 +202,32 @@ class Batch:
     def _decide_once(self, record: Any, command: ClientCommand, home: Home) -> None:
         """Decide a client's command, unless its id has a receipt."""
         number, offset, time_ms = command.id.int, record.offset, record.timestamp
-        fingerprint = blake2b(_encode_body(command), digest_size=FINGERPRINT_BYTES).digest()
+        as_came, command = command, in_order(command)
+        fingerprint = _fingerprint(command)
         receipt = self.receipts.get(number) or self._known_receipts.get(number)
         wallet = self._wallet(command.wallet_id)
         if receipt is None or not self._is_earlier(receipt, offset, time_ms):
             outcome = self._decide(command, wallet, Position(self.partition, offset, time_ms), home)
             self.receipts[number] = receipt_of(outcome, offset, time_ms, fingerprint)
         elif receipt.fingerprint == fingerprint:
-            self.taken.append((type(command), DUPLICATE, None))
-            first = Position(self.partition, receipt.offset, receipt.time_ms)
-            event = tell(command, wallet, receipt.outcome, first)
-            self._emit(event, first, home)
-            if self._reply_to is not None:
-                after = as_of(wallet, event, first.time_ms) if wallet is not None else None
-                self._reply(reply_of(event, after, first.time_ms, self._reply_to.number, is_replayed=True))
+            self._decide_again(command, wallet, receipt, home)
+        elif as_came is not command and receipt.fingerprint == _fingerprint(as_came):
+            # Before metadata was put in order, receipts and events had it as it came; so does the first event again.
+            self._decide_again(as_came, wallet, receipt, home)
         else:
             self._refuse_readable(record, command, Code.COMMAND_ID_REUSED, dead_letter=False)
+
+    def _decide_again(
+        self, command: ClientCommand, wallet: Wallet | None, receipt: Receipt, home: Home
+    ) -> None:
+        """Give the first answer to a command once more."""
+        self.taken.append((type(command), DUPLICATE, None))
+        first = Position(self.partition, receipt.offset, receipt.time_ms)
+        event = tell(command, wallet, receipt.outcome, first)
+        self._emit(event, first, home)
+        if self._reply_to is not None:
+            after = as_of(wallet, event, first.time_ms) if wallet is not None else None
+            self._reply(reply_of(event, after, first.time_ms, self._reply_to.number, is_replayed=True))
 
     def _is_earlier(self, receipt: Receipt, offset: int, time_ms: int) -> bool:
         """Tell whether a receipt is still valid, and not this very record's (or a later one's) before a crash."""
@@ -306,6 +320,10 @@ def command_ids(commands: Sequence[AnyCommand | Unreadable]) -> list[UUID]:
     """Return the ids of clients' commands, forwarded ones included."""
     inner = (_forwarded(command) if type(command) is Forwarded else command for command in commands)
     return [command.id for command in inner if type(command) not in _WITHOUT_RECEIPT]  # type: ignore[union-attr]
+
+
+def _fingerprint(command: ClientCommand) -> bytes:
+    return blake2b(_encode_body(command), digest_size=FINGERPRINT_BYTES).digest()
 
 
 def _forwarded(leg: Forwarded) -> AnyCommand | Unreadable:

@@ -7,7 +7,7 @@ Legs are the commands that wallets send to each other; they carry their origin, 
 from typing import Annotated, Literal
 from uuid import UUID
 
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
 # PostgreSQL, where all texts end up, cannot hold the character NUL.
 _NO_NUL = r"^[^\x00]*$"
@@ -211,6 +211,22 @@ ClientCommand = (
 )
 Decidable = ClientCommand | Credit | Refund
 AnyCommand = ClientCommand | Credit | Refund | Forwarded
+
+
+def in_order(command: ClientCommand) -> ClientCommand:
+    """Return a command with the names of its metadata in alphabetical order.
+
+    The order of names in an object has no meaning, so two commands that differ in it are the same one.
+    """
+    metadata: dict[str, str] | None = getattr(command, "metadata", None)
+    if not metadata or len(metadata) == 1:
+        return command
+    names = list(metadata)
+    ordered = sorted(names)
+    if names == ordered:
+        return command
+    return structs.replace(command, metadata={name: metadata[name] for name in ordered})
+
 
 KINDS: dict[type, Literal["deposit", "withdrawal", "transfer"]] = {
     Deposit: "deposit",

@@ -1,6 +1,5 @@
 """Reading commands: from the bytes of a record to a command, or to the reason why it is none."""
 
-import re
 from collections.abc import Callable
 from typing import Any, cast, get_args
 from uuid import UUID
@@ -13,6 +12,14 @@ from mercuria.domain.commands import AnyCommand, Deposit, Leg, Movement, Transfe
 from mercuria.domain.effective import DETAIL, EffectiveError, effective_at
 from mercuria.domain.money import MAX_AMOUNT, is_currency
 from mercuria.domain.rejections import DETAILS, Code
+from mercuria.domain.strict_json import (
+    MAX_DEPTH,
+    MAX_QUOTED_CHARACTERS,
+    RepeatedNameError,
+    check_names,
+    is_too_deep,
+    repeated_names,
+)
 
 MAX_COMMAND_BYTES = 64 * 1024
 """How large a client's command may be. Metadata within its limits fits, unless it is full and in a script of which
@@ -21,10 +28,11 @@ each letter takes three bytes."""
 MAX_LEG_BYTES = 2 * MAX_COMMAND_BYTES
 """How large a leg may be: it holds a client's command, or as much, with what Mercuria adds."""
 
-MAX_DEPTH = 32
-"""How deep values may be nested. Python's own limit depends on the caller, and decisions must not."""
+MAX_DETAIL_CHARACTERS = 500
+"""How long the reason of a refusal may be: it may repeat what the record says, which may be as large as a record."""
 
 _decode: Callable[[bytes], AnyCommand] = msgspec.json.Decoder(AnyCommand).decode
+_decode_names: Callable[[bytes], dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 _STRUCTS: dict[str, type[Struct]] = {
     str(struct.__struct_config__.tag): struct for struct in get_args(AnyCommand)
@@ -33,7 +41,6 @@ _MOVEMENTS = (Deposit, Withdraw, Transfer)
 _CLIENT_TYPES = [kind for kind, struct in _STRUCTS.items() if not issubclass(struct, Leg)]
 
 _TOO_DEEP = f"{DETAILS[Code.MALFORMED_JSON][:-1]} that a command could be: nested deeper than {MAX_DEPTH}."
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 
 class Unreadable(Struct, frozen=True, gc=False):
@@ -52,8 +59,13 @@ def read_command(value: bytes | None) -> AnyCommand | Unreadable:
         if value is not None and len(value) <= MAX_LEG_BYTES:
             command = _decode(value)
             # No client's command has room for deep values; legs have, in what they forward and in what nobody reads.
-            fits = not _is_too_deep(value) if isinstance(command, Leg) else len(value) <= MAX_COMMAND_BYTES
-            if fits:
+            # A leg is sealed as Mercuria wrote it, and the command in it is read once more before it is decided.
+            is_good = (
+                not is_too_deep(value)
+                if isinstance(command, Leg)
+                else len(value) <= MAX_COMMAND_BYTES and _names_each_once(command, value)
+            )
+            if is_good:
                 return _in_one_form(cast(Movement, command)) if type(command) in _MOVEMENTS else command
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, EffectiveError):
         pass
@@ -70,6 +82,33 @@ def _in_one_form(command: Movement) -> Movement:
     return command if said is None else replace(command, effective_at=effective_at(said))
 
 
+def read_leniently(value: bytes | None) -> AnyCommand | None:
+    """Return the command in a record that is refused because of a name that stands twice, with the last value of each.
+
+    It was decided so before such records were refused; logs keep them for ever.
+    """
+    try:
+        return _decode(value) if value is not None and len(value) <= MAX_COMMAND_BYTES else None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+def _names_each_once(command: Any, value: bytes) -> bool:
+    """Tell whether no name of a client's command, or of its metadata, stands twice.
+
+    Each name is followed by a colon. Where there are no more colons than different names, no name has come twice, and
+    that is so unless a text has a colon in it. Then the exact way is taken, which costs ten times as much.
+    """
+    different = len(_decode_names(value)) + len(getattr(command, "metadata", ()))
+    if value.count(b":") == different:
+        return True
+    try:
+        check_names(value)
+    except RepeatedNameError:
+        return False
+    return True
+
+
 def _diagnose(value: bytes | None) -> Unreadable:
     """Find out what is wrong. Only bad records come here, so it may take its time."""
     if not value:
@@ -77,26 +116,35 @@ def _diagnose(value: bytes | None) -> Unreadable:
     too_large = f"The record has {len(value)} bytes; a command may have {MAX_COMMAND_BYTES}."
     if len(value) > MAX_LEG_BYTES:
         return Unreadable(Code.RECORD_TOO_LARGE, too_large)
-    if _is_too_deep(value):
+    if is_too_deep(value):
         return Unreadable(Code.MALFORMED_JSON, _TOO_DEEP)
     try:
         content = msgspec.json.decode(value)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        return Unreadable(Code.MALFORMED_JSON, f"{DETAILS[Code.MALFORMED_JSON][:-1]}: {error}.")
+        return Unreadable(Code.MALFORMED_JSON, _detail(f"{DETAILS[Code.MALFORMED_JSON][:-1]}: {error}"))
     if not isinstance(content, dict):
         return Unreadable(Code.MALFORMED_COMMAND, DETAILS[Code.MALFORMED_COMMAND])
-    code, detail = _fault(content) if len(value) <= MAX_COMMAND_BYTES else (Code.RECORD_TOO_LARGE, too_large)
+    code, detail = (
+        _fault(content, value) if len(value) <= MAX_COMMAND_BYTES else (Code.RECORD_TOO_LARGE, too_large)
+    )
+    for name in repeated_names(value):
+        # Which of the two is meant, nobody can say.
+        content.pop(name, None)
     kind = content.get("type")
     return Unreadable(
         code,
-        _without_nul(detail),
+        detail,
         command_id=_uuid(content.get("id")),
-        command_type=_without_nul(kind[:64]) if isinstance(kind, str) else None,
+        command_type=_without_nul(kind[:MAX_QUOTED_CHARACTERS]) if isinstance(kind, str) else None,
         wallet_id=_uuid(content.get("wallet_id")),
     )
 
 
-def _fault(content: dict[str, Any]) -> tuple[Code, str]:
+def _fault(content: dict[str, Any], value: bytes) -> tuple[Code, str]:
+    try:
+        check_names(value)
+    except RepeatedNameError as error:
+        return Code.MALFORMED_COMMAND, _detail(str(error))
     if "type" not in content:
         return Code.MISSING_FIELD, "The field `type` is missing."
     struct = _STRUCTS.get(content["type"]) if isinstance(content["type"], str) else None
@@ -108,7 +156,9 @@ def _fault(content: dict[str, Any]) -> tuple[Code, str]:
     known = {field.encode_name for field in msgspec.structs.fields(struct)} | {"type"}
     for name in content:
         if name not in known:
-            return Code.UNKNOWN_FIELD, f"`{content['type']}` has no field `{name[:64]}`."
+            return Code.UNKNOWN_FIELD, _detail(
+                f"`{content['type']}` has no field `{name[:MAX_QUOTED_CHARACTERS]}`."
+            )
     for name, code in (
         ("amount", Code.AMOUNT_TOO_LARGE),
         ("overdraft_limit", Code.OVERDRAFT_LIMIT_OUT_OF_RANGE),
@@ -121,11 +171,17 @@ def _fault(content: dict[str, Any]) -> tuple[Code, str]:
         command = msgspec.convert(content, struct)
         effective_at(getattr(command, "effective_at", None) or "0001-01-01")
     except msgspec.ValidationError as error:
-        return Code.INVALID_FIELD, f"{error}."
+        return Code.INVALID_FIELD, _detail(str(error))
     except EffectiveError:
         return Code.INVALID_FIELD, DETAIL
-    # What the decoder refused and the converter did not: a field that stands there twice.
+    # They read alike; should they ever not, the decoder has refused it.
     return Code.INVALID_FIELD, DETAILS[Code.INVALID_FIELD]
+
+
+def _detail(text: str) -> str:
+    """Return a reason that repeats what the record says as one that any event can hold."""
+    short = text if len(text) <= MAX_DETAIL_CHARACTERS else text[:MAX_DETAIL_CHARACTERS] + "…"
+    return _without_nul(short.rstrip(".")) + "."
 
 
 def _without_nul(text: str) -> str:
@@ -139,15 +195,3 @@ def _uuid(value: Any) -> UUID | None:
         return msgspec.convert(value, UUID)
     except msgspec.ValidationError:
         return None
-
-
-def _is_too_deep(value: bytes) -> bool:
-    """Tell whether a text, taken as JSON, is nested deeper than `MAX_DEPTH`."""
-    if value.count(b"[") + value.count(b"{") <= MAX_DEPTH:
-        return False
-    depth = 0
-    for bracket in re.findall(rb"[\[\]{}]", _STRINGS.sub(b"", value)):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > MAX_DEPTH:
-            return True
-    return False

@@ -18,7 +18,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from mercuria.domain.commands import ClientCommand, Credit, Forwarded, Leg, Refund
+from mercuria.domain.commands import ClientCommand, Credit, Forwarded, Leg, Refund, in_order
 from mercuria.domain.events import (
     Accepted,
     BalanceUpdated,
@@ -29,7 +29,7 @@ from mercuria.domain.events import (
     StatusChanged,
     WalletCreated,
 )
-from mercuria.domain.parsing import Unreadable, read_command
+from mercuria.domain.parsing import Unreadable, read_command, read_leniently
 from mercuria.domain.rejections import Code
 from mercuria.streams.cloudevents import read_event
 from mercuria.streams.routing import Homes
@@ -42,7 +42,7 @@ DAY_MS = 24 * 60 * 60 * 1000
 DEFAULT_RECEIPTS_LIFETIME_MS = 7 * DAY_MS
 
 _encode_body = msgspec.msgpack.Encoder(uuid_format="bytes").encode
-_RECEIPT = Packing(">qqq")
+_RECEIPT = Packing(">qqqq")
 _LEGS = (Credit, Refund, Forwarded)
 
 UNANSWERED = "Command {} was never answered."
@@ -248,6 +248,8 @@ class Answers:
         self._unasked: set[tuple[int, int]] = set()
         self._reused: set[tuple[int, int]] = set()
         self._unforwarded: set[tuple[int, int]] = set()
+        # What may be answered or not, depending on the version that decided it, and is not answered so far.
+        self._permitted: set[tuple[int, int]] = set()
         # Up to which offset each side has come in each partition.
         self._asked_to: dict[int, int] = {}
         self._answered_to: dict[int, int] = {}
@@ -261,7 +263,7 @@ class Answers:
         command = read_command(asked.value)
         kind = type(command)
         if kind is Unreadable:
-            self._expect(asked)
+            self._ask_unreadable(asked, cast(Unreadable, command))
         elif kind in _LEGS:
             self._ask_leg(asked, cast(Leg, command))
         else:
@@ -271,6 +273,9 @@ class Answers:
         """Take an event that was not there before; `code` is a rejection's."""
         place = (partition, offset)
         self._answered_to[partition] = max(offset, self._answered_to.get(partition, -1))
+        if place in self._permitted:
+            self._permitted.remove(place)
+            return
         if place in self._unanswered:
             self._unanswered.remove(place)
         else:
@@ -301,6 +306,13 @@ class Answers:
     def _open_places(self) -> tuple[tuple[set[tuple[int, int]], str], ...]:
         return (self._unanswered, UNANSWERED), (self._unasked, UNASKED), (self._reused, REUSED)
 
+    def _ask_unreadable(self, asked: _Asked, fault: Unreadable) -> None:
+        if fault.code is Code.MALFORMED_COMMAND and read_leniently(asked.value) is not None:
+            # A name stands twice. Such commands were decided once, and forwarded, and recognised when they came again.
+            self._permit(asked)
+        else:
+            self._expect(asked)
+
     def _ask_client(self, asked: _Asked, command: ClientCommand) -> None:
         if asked.key != self._homes.of(command.wallet_id).key:
             self._expect(asked)
@@ -318,8 +330,12 @@ class Answers:
             return
         self._origins[asked.partition, source] = offset
         if type(leg) is Forwarded:
+            command = read_command(bytes(leg.command))
+            if type(command) is Unreadable:
+                self._ask_unreadable(asked._replace(value=bytes(leg.command)), command)
+                return
             self._unforwarded ^= {(source, offset)}
-            self._ask_once(asked, cast(ClientCommand, read_command(bytes(leg.command))))
+            self._ask_once(asked, cast(ClientCommand, command))
         else:
             self._expect(asked)
 
@@ -330,18 +346,30 @@ class Answers:
 
     def _ask_once(self, asked: _Asked, command: ClientCommand) -> None:
         self.commands += 1
-        fingerprint = hash(_encode_body(command))
+        as_came, fingerprint = hash(_encode_body(command)), hash(_encode_body(in_order(command)))
         receipts = self._receipts[asked.partition]
         packed = receipts.get(command.id.int)
         if packed is not None:
-            _, time_ms, first_fingerprint = _RECEIPT.unpack(packed)
+            _, time_ms, first_fingerprint, first_as_came = _RECEIPT.unpack(packed)
             if asked.time_ms - time_ms <= self._lifetime_ms:
-                if fingerprint != first_fingerprint:
+                if fingerprint == first_fingerprint and as_came != first_as_came:
+                    # The same with its metadata in another order: once, that was refused as another command.
+                    self._permit(asked)
+                elif fingerprint != first_fingerprint:
                     self._reused ^= {(asked.partition, asked.offset)}
                     self._expect(asked)
                 return
-        receipts[command.id.int] = _RECEIPT.pack(asked.offset, asked.time_ms, fingerprint)
+        receipts[command.id.int] = _RECEIPT.pack(asked.offset, asked.time_ms, fingerprint, as_came)
         self._expect(asked)
+
+    def _permit(self, asked: _Asked) -> None:
+        """Take any answer to a record for right, and none as well."""
+        place = (asked.partition, asked.offset)
+        self._reused.discard(place)
+        if place in self._unasked:
+            self._unasked.remove(place)
+        else:
+            self._permitted.add(place)
 
     def _expect(self, asked: _Asked) -> None:
         place = (asked.partition, asked.offset)

@@ -103,8 +103,8 @@ def test_the_time_of_a_decision_is_only_in_where_a_transaction_began(situation: 
     assert encoded(earlier) == encoded(decide(command, wallet, NOW))
 
 
-def test_two_orders_of_metadata_are_two_bodies() -> None:
-    """Equal to Python, they give events of different bytes: what recognises a retry has to compare bytes."""
+def test_two_orders_of_metadata_give_different_bytes() -> None:
+    """So a wallet decides in one order, whatever order a command came in (`in_order`)."""
     one, two = (
         with_notes(acceptable()["deposit"][0]),
         replace(with_notes(acceptable()["deposit"][0]), metadata={"a": "2", "b": "1"}),
