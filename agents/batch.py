@@ -134,7 +134,7 @@ class Batch:
         self.offset, self.time_ms = record.offset, record.timestamp
         headers = record.headers
         if headers:
-            self._reply_to = address_in(headers)
+            self._reply_to = address_in(headers, record.value, self._seal)
             self._trail = trail_from(headers, "wallets", self.partition, record.offset)
         else:
             self._reply_to, self._trail = None, NO_TRAIL
@@ -258,9 +258,10 @@ class Batch:
 
     def _send(self, leg: Leg, time_ms: int, home: Home) -> None:
         # Who waits for an answer waits for the last leg's.
-        trail = self._trail
-        headers = [self._reply_to.header(), *trail] if self._reply_to is not None else trail
         value = self._seal.close(_encode_json(leg))
+        headers = self._trail
+        if self._reply_to is not None:
+            headers = [self._reply_to.header(value, self._seal), *headers]
         self.legs[home.partition].append(Record(home.key, value, time_ms, headers))
 
     def _emit(self, event: Event, at: Position, home: Home) -> None:
@@ -291,7 +292,8 @@ class Batch:
         value = envelop(event, self.partition, record.timestamp)
         self.events.append(Record(key, value, record.timestamp, self._trail))
         if self._reply_to is not None:
-            self._reply(Reply(self._reply_to.number, code=fault.code, detail=fault.detail))
+            number, id_ = self._reply_to.number, fault.command_id
+            self._reply(Reply(number, code=fault.code, detail=fault.detail, command_id=id_))
         if dead_letter:
             self.dead_letters.append(_dead_letter(self.partition, record, fault))
 

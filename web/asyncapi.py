@@ -72,8 +72,10 @@ COMMAND_HEADERS: Json = {
     "properties": {
         "reply-to": {
             "type": "string",
+            "pattern": "^[0-9a-f]{32}:[0-9]{1,19}:[0-9a-f]{32}$",
             "description": "Of commands that a worker has sent for a request: the worker that waits for the outcome, "
-            "and the number of the request. Legs carry it on. Clients leave it out.",
+            "the number of the request, and a signature for this very record. Legs carry it on. Clients leave it out: "
+            "what no worker has signed counts as absent.",
         }
     }
     | TRAIL["properties"],

@@ -5,6 +5,7 @@ The answer is sure once Kafka has the command. Before, nobody can say whether it
 """
 
 import asyncio
+import functools
 import logging
 import math
 import re
@@ -22,13 +23,14 @@ from mercuria.adapters.idempotency import MAX_KEY_CHARACTERS, command_id_of, key
 from mercuria.adapters.problems import FieldError, Problem
 from mercuria.adapters.redis import UNAVAILABLE
 from mercuria.adapters.tracing import tracing
-from mercuria.app import app, cache
+from mercuria.app import app, cache, settings
 from mercuria.domain.commands import ClientCommand, Movement, Position
 from mercuria.domain.parsing import MAX_COMMAND_BYTES
 from mercuria.domain.rejections import Code
 from mercuria.domain.transaction import Transaction, asked_transaction
 from mercuria.streams.producing import Record
 from mercuria.streams.replies import Reply, Waiting
+from mercuria.streams.seal import Seal
 from mercuria.streams.trails import request_id_header
 from mercuria.topics import WALLET_COMMANDS
 from mercuria.web.endpoint import Answer, Call
@@ -133,7 +135,7 @@ async def carry_out(call: Call, ids: Ids, command: ClientCommand) -> Reply | Pen
         return Problem("body_too_large")
     if ids.prefix and not await keys.is_free(command.id):
         return Problem(Code.COMMAND_ID_REUSED, "This Idempotency-Key was used for another request.")
-    waiting = app.replies.expect()
+    waiting = app.replies.expect(command.id)
     try:
         acknowledged = _send(command, value, waiting, call.request)
         wait_s = patience_of(call).wait_s
@@ -146,10 +148,15 @@ async def carry_out(call: Call, ids: Ids, command: ClientCommand) -> Reply | Pen
         app.replies.give_up(waiting)
 
 
+@functools.cache
+def _seal() -> Seal:
+    return Seal(settings.leg_key())
+
+
 def _send(command: ClientCommand, value: bytes, waiting: Waiting, request: Request) -> asyncio.Future[int]:
     home = homes.of(command.wallet_id)
     request_id = request[REQUEST_ID]
-    headers = [waiting.address.header(), request_id_header(request_id)]
+    headers = [waiting.address.header(value, _seal()), request_id_header(request_id)]
     if tracing.tracer is not None and SPAN in request:
         headers += tracing.headers_of(request[SPAN])
     record = Record(home.key, value, None, headers)

@@ -33,12 +33,9 @@ def trail_from(
     headers: Iterable[tuple[str, bytes | None]], reader: str, partition: int, offset: int
 ) -> Trail:
     """Return the headers for what follows when `reader` processes the record at a place. Others are left out."""
-    own = [(name, value) for name, value in headers if value is not None and name in _WELL_FORMED]
+    own = [header for header in headers if header[0] in _WELL_FORMED]
     if not own:
         return NO_TRAIL
-    if len(own) == 1 and own[0][0] == REQUEST_ID:
-        # As most that have any.
-        return own if _is_request_id(own[0][1]) else NO_TRAIL
     trail = well_formed(own)
     parent = trail.get(TRACEPARENT)
     if parent is None:
@@ -49,13 +46,14 @@ def trail_from(
 
 
 def well_formed(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes]:
-    """Return the headers of a trail that are as they should be: of each, the first one."""
-    found: dict[str, bytes] = {}
+    """Return the headers of a trail that are as they should be. One that comes twice says nothing."""
+    found: dict[str, bytes | None] = {}
     for name, value in headers:
         is_well_formed = _WELL_FORMED.get(name)
-        if is_well_formed is not None and value is not None and name not in found and is_well_formed(value):
-            found[name] = value
-    return found
+        if is_well_formed is not None:
+            is_good = value is not None and name not in found and is_well_formed(value)
+            found[name] = value if is_good else None
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def is_sampled(traceparent: bytes) -> bool:
@@ -69,17 +67,12 @@ def span_id(parent: bytes, reader: str, partition: int, offset: int) -> bytes:
     return blake2b(place, digest_size=8).hexdigest().encode()
 
 
-def value_in(trail: Sequence[tuple[str, bytes]], name: str) -> bytes | None:
-    """Return the value of the first header of a name."""
-    return next((value for each, value in trail if each == name), None)
-
-
 def request_id_header(request_id: str) -> tuple[str, bytes]:
     """Return the header of a command that comes with a request."""
     return REQUEST_ID, request_id.encode()
 
 
-def request_id_in(headers: Sequence[tuple[str, bytes]]) -> str | None:
+def request_id_in(headers: Sequence[tuple[str, bytes | None]]) -> str | None:
     """Return the id of the request that a record belongs to, if it says one."""
-    value = value_in(headers, REQUEST_ID)
-    return value.decode("ascii", "replace") if value is not None else None
+    value = well_formed(headers).get(REQUEST_ID)
+    return value.decode("ascii") if value is not None else None

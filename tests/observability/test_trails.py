@@ -8,7 +8,7 @@ PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def test_a_request_id_is_carried_on_and_other_headers_are_not() -> None:
-    headers = [("reply-to", b"n:1"), ("request-id", b"r-1"), ("x", b"y"), ("request-id", b"r-2")]
+    headers = [("reply-to", b"n:1"), ("request-id", b"r-1"), ("x", b"y")]
     trail = trail_from(headers, "wallets", 3, 17)
     assert trail == [("request-id", b"r-1")]
     assert request_id_in(trail) == "r-1"
@@ -29,10 +29,29 @@ def test_what_nobody_wants_to_see_is_carried_on_as_it_is() -> None:
     assert trail_from(headers, "wallets", 3, 17) == headers
 
 
+@pytest.mark.parametrize("second", [b"r-1", b"r-2", b"", None])
+def test_a_header_that_comes_twice_says_nothing(second: bytes | None) -> None:
+    headers = [("request-id", b"r-1"), ("traceparent", PARENT), ("request-id", second)]
+    assert [name for name, _ in trail_from(headers, "wallets", 3, 17)] == ["traceparent"]
+    assert request_id_in(headers) is None
+    headers = [("traceparent", second), ("traceparent", PARENT), ("tracestate", b"a=b")]
+    assert trail_from(headers, "wallets", 3, 17) is NO_TRAIL
+
+
+@pytest.mark.parametrize("value", [None, b"", b"\xff", b"r" * 2**21])
+@pytest.mark.parametrize("name", ["request-id", "traceparent", "tracestate", "reply-to", "", "\udce9tat"])
+def test_what_a_producer_puts_into_a_header_is_never_the_end(name: str, value: bytes | None) -> None:
+    headers = [(name, value)] * 3 + [("request-id", b"r-1" if name != "request-id" else value)]
+    assert len(trail_from(headers, "wallets", 3, 17)) <= 1
+    assert request_id_in(headers) in (None, "r-1")
+
+
 @pytest.mark.parametrize(
     "header",
     [
         ("request-id", b""),
+        ("request-id", b"r\n"),
+        ("request-id", "é".encode()),
         ("request-id", b"r" * 65),
         ("request-id", b"a b"),
         ("request-id", None),

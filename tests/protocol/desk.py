@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
@@ -33,10 +33,18 @@ class Desk:
         self._changed = asyncio.Condition()
 
     async def put(
-        self, value: bytes | None, *, key: bytes | None, partition: int, topic: str = WALLET_COMMANDS
+        self,
+        value: bytes | None,
+        *,
+        key: bytes | None,
+        partition: int,
+        topic: str = WALLET_COMMANDS,
+        headers: Sequence[tuple[str, bytes | None]] = (),
     ) -> Sent:
         """Put any record on a topic."""
-        metadata = await self._producer.send_and_wait(topic, value, key=key, partition=partition)
+        metadata = await self._producer.send_and_wait(
+            topic, value, key=key, partition=partition, headers=headers
+        )
         return Sent(metadata.partition, metadata.offset)
 
     async def send(self, command: ClientCommand, *, partition: int | None = None) -> Sent:

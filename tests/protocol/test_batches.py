@@ -31,6 +31,7 @@ from mercuria.topics import WALLET_COMMANDS
 
 PARTITIONS = 3
 LIFETIME_MS = 1000
+NODE = "0123456789abcdef" * 2
 INSTALLATION = Installation(Homes(PARTITIONS), LIFETIME_MS, Seal(bytes(32)))
 
 Output = tuple[str, int, Any]
@@ -105,8 +106,10 @@ class World:
             key = INSTALLATION.homes.of(command.wallet_id).key
             # Some are waited for, over HTTP.
             number = len(self.logs[partition])
-            headers = [Address("a-node", number).header()] if self._random.random() < 0.5 else []
-            self._append(partition, key, msgspec.json.encode(command), headers)
+            value = msgspec.json.encode(command)
+            address = Address(NODE, number)
+            headers = [address.header(value, INSTALLATION.seal)] if self._random.random() < 0.5 else []
+            self._append(partition, key, value, headers)
             if self._random.random() < 0.6:
                 self._step(self._random.choice(self._partitions))
         while any(self._step(partition) for partition in self._partitions):
