@@ -31,6 +31,7 @@ from mercuria.domain.transfer import react
 from mercuria.domain.wallet import Outcome, Wallet, as_of, evolve, tell, weigh
 from mercuria.streams.cloudevents import envelop
 from mercuria.streams.producing import Record
+from mercuria.streams.record_batches import UnreadableRecord
 from mercuria.streams.replies import Address, Reply, address_in, is_final, reply_of
 from mercuria.streams.routing import Home, Homes
 from mercuria.streams.seal import Seal
@@ -343,5 +344,7 @@ def _dead_letter(partition: int, record: Any, fault: Unreadable) -> Record:
         ("partition", str(partition).encode()),
         ("offset", str(record.offset).encode()),
     ]
+    if type(record) is UnreadableRecord:
+        headers += record.facts
     value = b"" if record.value is None else record.value
     return Record(record.key, value, record.timestamp, headers)

@@ -26,6 +26,7 @@ from mercuria.adapters.stage_tables import OutboxRow, StageTables
 from mercuria.agents.steps import Ids, Step, ids_of_event
 from mercuria.streams.cloudevents import envelop_numbered
 from mercuria.streams.producing import Record
+from mercuria.streams.record_batches import UnreadableRecord
 from mercuria.streams.relay import Letter, Relay, letter_of, pack
 from mercuria.streams.trails import trail_from
 from mercuria.streams.transport import Fetched
@@ -338,6 +339,8 @@ class Stage:
     def _told(self, partition: int, records: list[Any]) -> Iterator[Told]:
         # One by one, so that an event's memory is free again before the next one wants some.
         for record in records:
+            if type(record) is UnreadableRecord:
+                raise ValueError(f"Offset {record.offset} cannot be read: {record.fault}.")
             event, time_ms = self._read(record.value)
             headers, offset = record.headers, record.offset
             trail = trail_from(headers, self._tables.stage, partition, offset) if headers else NO_TRAIL

@@ -17,9 +17,11 @@ from mercuria.agents.steps import Step, ids_of_command
 from mercuria.app import app, settings, wallet_commands
 from mercuria.domain.commands import AnyCommand
 from mercuria.domain.parsing import Unreadable, read_command
+from mercuria.domain.rejections import DETAILS, Code
 from mercuria.streams.announcer import Announcement
 from mercuria.streams.batch_table import Row
 from mercuria.streams.crash import crash_on_bug
+from mercuria.streams.record_batches import UnreadableRecord
 from mercuria.streams.routing import Homes
 from mercuria.streams.seal import Seal
 from mercuria.streams.transport import MAX_BATCH_RECORDS, Fetched
@@ -127,7 +129,7 @@ def decide(partition: int, records: Sequence[Any]) -> Batch:
 
     None, when the first one has to wait until the batch before is kept.
     """
-    commands: list[AnyCommand | Unreadable] = [read_command(record.value) for record in records]
+    commands = [command_in(record) for record in records]
     batch = Batch(
         installation(),
         partition,
@@ -140,6 +142,14 @@ def decide(partition: int, records: Sequence[Any]) -> Batch:
         if not batch.take(record, command) or batch.is_full:
             break
     return batch
+
+
+def command_in(record: Any) -> AnyCommand | Unreadable:
+    """Return the command that a record holds, or why there is none."""
+    if type(record) is UnreadableRecord:
+        code = Code.UNREADABLE_RECORD
+        return Unreadable(code, f"{DETAILS[code][:-1]}: {record.fault}.")
+    return read_command(record.value)
 
 
 def receipt_rows_of(batch: Batch, first: Any, since_ms: int) -> list[Row]:

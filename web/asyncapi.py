@@ -88,6 +88,16 @@ DEAD_LETTER_HEADERS: Json = {
         "topic": {"const": WALLET_COMMANDS, "description": "Where the record came from."},
         "partition": {"type": "string", "pattern": "^[0-9]+$", "description": "Its partition, in digits."},
         "offset": {"type": "string", "pattern": "^[0-9]+$", "description": "Its offset there, in digits."},
+        "size": {
+            "type": "string",
+            "pattern": "^[0-9]+$",
+            "description": "How many bytes a record has that cannot be read, in digits.",
+        },
+        "sha256": {
+            "type": "string",
+            "pattern": "^[0-9a-f]{64}$",
+            "description": "Of the bytes of a record that cannot be read, or of its record batch.",
+        },
     },
     "required": ["code", "detail", "topic", "partition", "offset"],
 }

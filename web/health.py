@@ -44,7 +44,7 @@ def own_parts() -> dict[str, str]:
         "wallets": "; ".join(unready_reasons()) or READY,
         "tables": READY if has_tables() else "being read from the log",
         "locks": _locks(),
-        "kafka": "away" if lookout.is_kafka_away(time.monotonic()) else READY,
+        "kafka": _kafka(),
         "redis": "away" if app.locks.is_redis_lost else READY,
         "http": "stopping" if cast(Web, app.web).server.leaving else READY,
     } | {stage: waits() or READY for stage, waits in app.stage_waits.items()}
@@ -59,6 +59,14 @@ def _locks() -> str:
     missing = [number for number in app.own_partitions() if not app.locks.is_held(number)]
     # They are taken when the tables are there.
     return f"not held for partitions {missing}" if missing and has_tables() else READY
+
+
+def _kafka() -> str:
+    if lookout.is_kafka_away(time.monotonic()):
+        return "away"
+    if lookout.held_up:
+        return f"partitions {lookout.held_up} wait for the end of a Kafka transaction"
+    return READY
 
 
 async def postgresql() -> str:

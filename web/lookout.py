@@ -36,6 +36,9 @@ class Lookout:
     def __init__(self) -> None:
         self.lag_records: Mapping[str, int] = {}
         """By stage, how many records of this worker's partitions it has not worked through, as of the last look."""
+        self.held_up: list[int] = []
+        """The partitions of this worker that waited for the end of a Kafka transaction at the last two looks."""
+        self._open: list[int] = []
         self._answered_s = 0.0
         self._has_missed = False
 
@@ -55,6 +58,11 @@ class Lookout:
         try:
             async with asyncio.timeout(ANSWERS_WITHIN_S):
                 self.lag_records = await _lags()
+                before, self._open = (
+                    self._open,
+                    await app.log_ends.held_up(WALLET_COMMANDS, app.own_partitions()),
+                )
+                self.held_up = [each for each in self._open if each in before]
         except (KafkaError, TimeoutError):
             self.note(False, time.monotonic())
         else:
@@ -81,7 +89,7 @@ async def _lags() -> dict[str, int]:
     await app.log_ends.ends(WALLET_COMMANDS, [0])
     lags = dict.fromkeys(app.worked_through, 0)
     async for each in unread():
-        lags[each.stage] += max(each.end - each.done, 0)
+        lags[each.stage] += await app.log_ends.left(each.topic, each.partition, each.done, each.end)
     return lags
 
 

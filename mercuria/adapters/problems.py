@@ -38,7 +38,6 @@ _OF_RECORDS = (
     Code.KEY_MISMATCH,
     Code.LEG_NOT_AUTHENTIC,
     Code.UNREADABLE_RECORD,
-    Code.SKIPPED,
 )
 """Refusals of records on Kafka, which no HTTP request can cause."""
 

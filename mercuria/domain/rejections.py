@@ -37,6 +37,7 @@ class Code(StrEnum):
     CURRENCY_MISMATCH = "currency_mismatch"
     INSUFFICIENT_FUNDS = "insufficient_funds"
     BALANCE_WOULD_OVERFLOW = "balance_would_overflow"
+    # What came later, in the order in which it came.
     UNREADABLE_RECORD = "unreadable_record"
     SKIPPED = "skipped"
 
@@ -71,7 +72,7 @@ DETAILS: dict[Code, str] = {
     Code.INSUFFICIENT_FUNDS: "The balance and the overdraft limit do not cover the amount.",
     Code.BALANCE_WOULD_OVERFLOW: "The balance, with what may still come back from transfers, would exceed 64 bits.",
     Code.UNREADABLE_RECORD: "The record cannot be read.",
-    Code.SKIPPED: "An operator skipped the record.",
+    Code.SKIPPED: "An operator has had the record skipped, which could not be decided.",
 }
 
 NUMBERS: dict[Code, int] = {code: number for number, code in enumerate(Code, start=1)}

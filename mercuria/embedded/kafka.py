@@ -113,6 +113,9 @@ class Kafka(Part):
             "transaction.state.log.replication.factor": 1,
             "transaction.state.log.min.isr": 1,
             "transaction.state.log.num.partitions": 4,
+            # Nothing behind an open transaction is read until it ends: as long as a client's default, and no longer.
+            "transaction.max.timeout.ms": 60_000,
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1_000,
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
             "share.coordinator.state.topic.num.partitions": 4,

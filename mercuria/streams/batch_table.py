@@ -26,6 +26,7 @@ from faust.types import TP, EventT
 
 from mercuria.streams.crash import crash_on_bug
 from mercuria.streams.producing import Producer, Record
+from mercuria.streams.record_batches import UnreadableRecord
 from mercuria.streams.schema import BatchSchema
 
 Row = tuple[bytes, bytes | None]
@@ -186,6 +187,10 @@ class BatchTable(faust.Table[bytes, bytes]):
                 self._recover(event.message.partition, event.value)
 
     def _recover(self, partition: int, records: Sequence[Any]) -> None:
+        for record in records:
+            # Without a value, it would pass for one that takes a row away.
+            if type(record) is UnreadableRecord:
+                raise ValueError(f"Offset {record.offset} of the changelog cannot be read: {record.fault}.")
         self.forget(partition)
         latest: dict[bytes, bytes | None] = {}
         before = self._stale_keys(partition)

@@ -11,6 +11,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from mercuria.domain.commands import ClientCommand
+from mercuria.streams.fetching import READ_COMMITTED
 from mercuria.streams.routing import Homes
 from mercuria.topics import WALLET_COMMANDS, WALLET_EVENTS
 
@@ -95,7 +96,11 @@ async def event_reader(
 ) -> AsyncIterator[AIOKafkaConsumer]:
     """Connect a consumer of all partitions of a topic: of what comes from now on, or of all there is."""
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=servers, enable_auto_commit=False, fetch_max_wait_ms=100, metadata_max_age_ms=30_000
+        bootstrap_servers=servers,
+        enable_auto_commit=False,
+        fetch_max_wait_ms=100,
+        metadata_max_age_ms=30_000,
+        isolation_level=READ_COMMITTED,
     )
     await consumer.start()
     try:

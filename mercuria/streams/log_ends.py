@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from mode import Service
 
-MARKS_AT_MOST = 8
-"""Where more is left than that, it is not only marks of Kafka transactions."""
+from mercuria.streams.fetching import READ_COMMITTED
+
+BLANK_AT_MOST = 10_000
+"""Where more is left than that, nobody reads it to see whether it is only what Kafka transactions leave behind."""
 
 
 class _Rest(NamedTuple):
-    """What was left of a partition, from where to where, and whether that is marks only; None: nobody has looked."""
+    """What was left of a partition, from where to where, and whether no record is in it; None: nobody has looked."""
 
     done: int
     end: int
@@ -48,6 +50,8 @@ class LogEnds(Service):
         super().__init__()
         self._servers = servers
         self._consumer: AIOKafkaConsumer | None = None
+        # Reads as agents do: what was aborted is not there, and nothing behind a transaction that is open.
+        self._reader: AIOKafkaConsumer | None = None
         self._starting = asyncio.Lock()
         self._reading = asyncio.Lock()
         # By topic and partition, what was left when somebody looked last.
@@ -55,9 +59,19 @@ class LogEnds(Service):
 
     async def ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """Return for each partition the offset that its next record will have."""
-        consumer = await self._connected()
-        found = await consumer.end_offsets([TopicPartition(topic, each) for each in partitions])
-        return {tp.partition: offset for tp, offset in found.items()}
+        consumer, _ = await self._connected()
+        return await _ends(consumer, topic, partitions)
+
+    async def held_up(self, topic: str, partitions: Iterable[int]) -> list[int]:
+        """Return the partitions that end in a Kafka transaction that is open, behind which nothing is read."""
+        names = list(partitions)
+        if not names:
+            return []
+        consumer, reader = await self._connected()
+        # In this order: what is written meanwhile is no open transaction.
+        ends = await _ends(consumer, topic, names)
+        stable = await _ends(reader, topic, names)
+        return [each for each in names if stable[each] < ends[each]]
 
     async def check(self, topic: str, offsets: Mapping[int, int]) -> None:
         """Check that partitions can be read on at offsets.
@@ -83,8 +97,12 @@ class LogEnds(Service):
         return found
 
     async def is_blank(self, topic: str, partition: int, start: int, end: int) -> bool:
-        """Tell whether from `start` to before `end` there are no records: only the marks of transactions."""
+        """Tell whether nothing is to be read from `start` to before `end`: marks of transactions, and aborted ones."""
         tp = TopicPartition(topic, partition)
+        _, reader = await self._connected()
+        if (await _ends(reader, topic, [partition]))[partition] < end:
+            # A transaction is open, and may be committed.
+            return False
         async with self._read({tp: start}) as consumer:
             while await consumer.position(tp) < end:
                 found = await consumer.getmany(timeout_ms=100)
@@ -93,13 +111,13 @@ class LogEnds(Service):
         return True
 
     async def left(self, topic: str, partition: int, done: int, end: int) -> int:
-        """Return how many records stand from `done` to before `end`, without the marks, which nobody works through."""
+        """Return how many records stand from `done` to before `end`, if there is any to be worked through."""
         if done >= end:
             return 0
         rest = self._rests.get((topic, partition))
         if rest is None or (rest.done, rest.end) != (done, end):
             rest = _Rest(done, end)
-        elif rest.is_blank is None and end - done <= MARKS_AT_MOST:
+        elif rest.is_blank is None and end - done <= BLANK_AT_MOST:
             # It did not move since: only then it is worth while to read what it is.
             rest = _Rest(done, end, await self.is_blank(topic, partition, done, end))
         self._rests[topic, partition] = rest
@@ -108,7 +126,7 @@ class LogEnds(Service):
     @asynccontextmanager
     async def _read(self, starts: Mapping[TopicPartition, int]) -> AsyncIterator[AIOKafkaConsumer]:
         """Let the block read partitions from offsets on; one block after the other does."""
-        consumer = await self._connected()
+        _, consumer = await self._connected()
         async with self._reading:
             consumer.assign(list(starts))
             try:
@@ -120,16 +138,30 @@ class LogEnds(Service):
                 consumer.unsubscribe()
 
     async def on_stop(self) -> None:
-        """Close the connection."""
-        if self._consumer is not None:
-            await self._consumer.stop()
+        """Close the connections."""
+        for consumer in (self._consumer, self._reader):
+            if consumer is not None:
+                await consumer.stop()
 
-    async def _connected(self) -> AIOKafkaConsumer:
+    async def _connected(self) -> tuple[AIOKafkaConsumer, AIOKafkaConsumer]:
         async with self._starting:
             if self._consumer is None:
-                consumer = AIOKafkaConsumer(
-                    bootstrap_servers=self._servers, enable_auto_commit=False, fetch_max_wait_ms=100
-                )
-                await consumer.start()
-                self._consumer = consumer
-        return self._consumer
+                self._consumer = await self._connect("read_uncommitted")
+            if self._reader is None:
+                self._reader = await self._connect(READ_COMMITTED)
+        return self._consumer, self._reader
+
+    async def _connect(self, isolation_level: str) -> AIOKafkaConsumer:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._servers,
+            enable_auto_commit=False,
+            fetch_max_wait_ms=100,
+            isolation_level=isolation_level,
+        )
+        await consumer.start()
+        return consumer
+
+
+async def _ends(consumer: AIOKafkaConsumer, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    found = await consumer.end_offsets([TopicPartition(topic, each) for each in partitions])
+    return {tp.partition: offset for tp, offset in found.items()}

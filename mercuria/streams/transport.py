@@ -12,16 +12,16 @@ Assignment, acknowledgement, commits, tables and recovery are Faust's. Different
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
-from aiokafka.consumer import fetcher
-from aiokafka.errors import CorruptRecordException
 from faust.transport.drivers import aiokafka as driver
 from faust.transport.utils import DefaultSchedulingStrategy, TopicBuffer, TopicIndexMap
 from faust.types import TP, ConsumerMessage
 
+from mercuria.streams.fetching import Fetched as Fetched
+from mercuria.streams.fetching import ParsedRecords, read_committed
 from mercuria.streams.producing import Producer
 from mercuria.streams.schema import BatchSchema
 
@@ -65,16 +65,8 @@ class BatchScheduler(DefaultSchedulingStrategy):
             schemas = (channel.schema for channel in channels)
             self._schemas[topic] = next((each for each in schemas if isinstance(each, BatchSchema)), None)
             if self._schemas[topic] is not None:
-                _ParsedRecords.batched_topics.add(topic)
+                ParsedRecords.batched_topics.add(topic)
         return self._schemas[topic]
-
-
-class Fetched(list[Any]):
-    """Records of one partition, one after the other: from the offset `start` up to the last, there are no others."""
-
-    def __init__(self, records: Iterable[Any], start: int) -> None:
-        super().__init__(records)
-        self.start = start
 
 
 def _cut(records: Fetched) -> Iterator[Fetched]:
@@ -83,74 +75,6 @@ def _cut(records: Fetched) -> Iterator[Fetched]:
         piece = Fetched(records[index : index + MAX_BATCH_RECORDS], start)
         start = piece[-1].offset + 1
         yield piece
-
-
-class _ParsedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
-    """What a fetch returned for a partition; for a batched topic, it can be taken all at once and as it was parsed.
-
-    aiokafka hands out one `ConsumerRecord` after the other. That costs 3 µs a record: more than parsing it.
-    """
-
-    batched_topics: ClassVar[set[str]] = set()
-    next_fetch_offset: int
-
-    @property
-    def is_batched(self) -> bool:
-        return self._tp.topic in self.batched_topics
-
-    def take_all(self) -> list[Any]:
-        assert self._isolation_level == fetcher.READ_UNCOMMITTED, "aborted transactions are not left out here"
-        taken: list[Any] = []
-        while self._records.has_next():
-            batch = self._records.next_batch()
-            if self._check_crcs and not batch.validate_crc():
-                raise CorruptRecordException(f"Invalid CRC - {self._tp}")
-            if not batch.is_control_batch:
-                records = list(batch)
-                if batch.base_offset < self.next_fetch_offset:
-                    records = [record for record in records if record.offset >= self.next_fetch_offset]
-                taken += records
-            self.next_fetch_offset = batch.next_offset
-        return taken
-
-
-class _FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka is untyped
-    """What a fetch returned for a partition, which knows where it began.
-
-    Faust can lose a batch when a rebalance comes between two polls. An agent that compares where a batch begins with
-    where the one before it ended notices that. Offsets alone do not tell: transactions leave gaps in them.
-    """
-
-    # Where nothing but the marks of transactions was found behind the last record: from, and up to where.
-    _empty: ClassVar[dict[TP, tuple[int, int]]] = {}
-
-    def getall(self, max_records: int | None = None) -> list[Any]:
-        parsed: _ParsedRecords | None = self._partition_records
-        tp = self._topic_partition
-        if parsed is None:  # It has been taken, or was given up because of a seek.
-            return []
-        start = parsed.next_fetch_offset
-        since, until = self._empty.pop(tp, (start, start))
-        records = Fetched(self._take(parsed, max_records), since if until == start else start)
-        end = records[-1].offset + 1 if records else records.start
-        if end < parsed.next_fetch_offset:
-            self._empty[tp] = (end, parsed.next_fetch_offset)
-        return records
-
-    def _take(self, parsed: _ParsedRecords, max_records: int | None) -> list[Any]:
-        if not parsed.is_batched or max_records is not None:
-            return cast(list[Any], super().getall(max_records))
-        if not self.check_assignment(self._topic_partition):
-            return []
-        taken = parsed.take_all()
-        self._update_position()
-        self._partition_records = None
-        return taken
-
-
-# aiokafka's fetcher has no other way to be given its own kind of records.
-fetcher.PartitionRecords = _ParsedRecords
-fetcher.FetchResult = _FetchResult
 
 
 class _ReadOffsets(defaultdict[TP, int | None]):
@@ -168,8 +92,18 @@ class _ReadOffsets(defaultdict[TP, int | None]):
         return None if self._wants_batches(tp.topic) else super().__getitem__(tp)
 
 
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust's thread that reads; records of Kafka transactions that were aborted are not read."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        return read_committed(super()._create_worker_consumer(transport))
+
+
 class Consumer(driver.Consumer):
     """Faust's consumer, with batches."""
+
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

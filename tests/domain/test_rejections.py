@@ -58,7 +58,7 @@ STREAMING = {
     Code.UNREADABLE_RECORD,
     Code.SKIPPED,
 }
-"""What the agent refuses before it asks the domain: it takes the record, its key, the mac, or a receipt."""
+"""What the agent refuses before it asks the domain: it takes the record, its key, the mac, a receipt, or a skip."""
 
 
 @pytest.mark.parametrize("kind", FAULTS)
