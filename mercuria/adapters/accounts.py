@@ -14,9 +14,9 @@ from uuid import UUID, uuid4
 
 from msgspec import Struct
 
-from mercuria.adapters.emails import Email
+from mercuria.adapters.emails import Email, key_of
 from mercuria.adapters.passwords import Passwords
-from mercuria.adapters.postgres import Database, DatabaseUnavailable, queries
+from mercuria.adapters.postgres import Database, DatabaseUnavailable, UniqueViolation, queries
 from mercuria.adapters.problems import Problem
 from mercuria.adapters.tokens import Caller, Role, Tokens
 from mercuria.config import Settings
@@ -70,7 +70,7 @@ class Accounts:
 
     async def login(self, email: Email, password: str) -> Session | Problem:
         """Begin a session, if the password is right. An unknown address takes the same work as a wrong password."""
-        row = await self._database.row(_SQL["user_by_email"], {"email_key": email.key})
+        row = await self._row(email)
         matches = await self._passwords.matches(password, row.password_hash if row else None)
         if isinstance(matches, Problem):
             return matches
@@ -132,7 +132,10 @@ class Accounts:
 
     async def set_role(self, email: Email, role: Role) -> User | None:
         """Give a person another role, which counts from their next access token on."""
-        row = await self._database.row(_SQL["set_role"], {"email_key": email.key, "role": role})
+        known = await self._row(email)
+        if known is None:
+            return None
+        row = await self._database.row(_SQL["set_role"], {"id": known.id, "role": role})
         return _user(row) if row else None
 
     async def set_password(self, email: Email, password: str) -> User | Problem | None:
@@ -140,8 +143,11 @@ class Accounts:
         password_hash = await self._new_hash(email, password)
         if isinstance(password_hash, Problem):
             return password_hash
+        known = await self._row(email)
+        if known is None:
+            return None
         async with self._database.transaction() as transaction:
-            new = {"email_key": email.key, "password_hash": password_hash}
+            new = {"id": known.id, "password_hash": password_hash}
             row = await transaction.row(_SQL["set_password"], new)
             if row is None:
                 return None
@@ -150,11 +156,29 @@ class Accounts:
 
     # How.
 
+    async def _row(self, email: Email) -> Any:
+        """Return the row of an address's account, or None.
+
+        Accounts of earlier versions that are met here get the key of today, so that none stands in the way of
+        another address, and each is found by its own.
+        """
+        rows = await self._database.rows(_SQL["users_by_keys"], {"keys": list({email.key, email.former_key})})
+        for row in rows:
+            if row.email_key != key_of(row.email):
+                change = {"id": row.id, "old": row.email_key, "new": key_of(row.email)}
+                # An account that a worker of the earlier version made meanwhile may have it.
+                with suppress(UniqueViolation):
+                    await self._database.execute(_SQL["set_key"], change)
+        own = [row for row in rows if key_of(row.email) == email.key]
+        return max(own, key=lambda row: bool(row.email_key == email.key), default=None)
+
     async def _insert(self, email: Email, password: str, role: Role) -> Any:
         """Make an account; return its row, or a problem."""
         password_hash = await self._new_hash(email, password)
         if isinstance(password_hash, Problem):
             return password_hash
+        if await self._row(email) is not None:
+            return Problem("email_taken")
         user = {
             "id": uuid4(),
             "email": email.shown,

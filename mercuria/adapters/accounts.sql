@@ -6,10 +6,16 @@ VALUES (%(id)s, %(email)s, %(email_key)s, %(password_hash)s, %(role)s)
 ON CONFLICT (email_key) DO NOTHING
 RETURNING id, email, role, created_at, password_changed_at;
 
--- name: user_by_email
-SELECT id, email, role, created_at, password_hash, password_changed_at
+-- name: users_by_keys
+SELECT id, email, email_key, role, created_at, password_hash, password_changed_at
 FROM users
-WHERE email_key = %(email_key)s;
+WHERE email_key = ANY (%(keys)s);
+
+-- name: set_key
+-- Nothing happens where another login has done it.
+UPDATE users
+SET email_key = %(new)s
+WHERE id = %(id)s AND email_key = %(old)s;
 
 -- name: user_by_id
 SELECT id, email, role, created_at
@@ -28,13 +34,13 @@ SELECT count(*) AS number FROM users;
 -- name: set_role
 UPDATE users
 SET role = %(role)s
-WHERE email_key = %(email_key)s
+WHERE id = %(id)s
 RETURNING id, email, role, created_at;
 
 -- name: set_password
 UPDATE users
 SET password_hash = %(password_hash)s, password_changed_at = clock_timestamp()
-WHERE email_key = %(email_key)s
+WHERE id = %(id)s
 RETURNING id, email, role, created_at;
 
 -- name: rehash

@@ -1,4 +1,9 @@
-"""E-mail addresses: how they are shown, and what tells them apart. Nothing is asked of the DNS, and nothing is sent."""
+"""E-mail addresses: how they are shown, and what tells them apart. Nothing is asked of the DNS, and nothing is sent.
+
+Two addresses are the same when they differ in large and small letters only, or in how Unicode composes a letter
+(NFC). Letters that Unicode folds into others, such as `ß` into `ss` and the ligature `ﬁ` into `fi`, lead to different
+mailboxes, and so to different accounts.
+"""
 
 import unicodedata
 from hashlib import sha256
@@ -13,10 +18,15 @@ MAX_CHARACTERS = 254
 
 
 class Email(Struct, frozen=True):
-    """An address that could exist. `key` is the same however somebody writes it in large and small letters."""
+    """An address that could exist. `key` is the same in large and small letters."""
 
     shown: str
     key: str
+
+    @property
+    def former_key(self) -> str:
+        """The key of earlier versions, which folded case: accounts that they made have it until they are met."""
+        return unicodedata.normalize("NFC", self.shown.casefold())
 
     @property
     def pseudonym(self) -> str:
@@ -37,7 +47,12 @@ def parse_email(text: str) -> Email | Problem:
         shown = validate_email(text.strip(), check_deliverability=False, strict=True).normalized
     except EmailNotValidError as error:
         return _problem(str(error))
-    return Email(shown, unicodedata.normalize("NFC", shown.casefold()))
+    return Email(shown, key_of(shown))
+
+
+def key_of(shown: str) -> str:
+    """Return the key of an address that has been parsed before."""
+    return unicodedata.normalize("NFC", shown.lower())
 
 
 def _problem(detail: str) -> Problem:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from mercuria.adapters.accounts import Accounts, Session
+from mercuria.adapters.accounts import Accounts, Session, User
 from mercuria.adapters.emails import Email, parse_email
 from mercuria.adapters.passwords import Passwords
 from mercuria.adapters.postgres import Database, DatabaseUnavailable
@@ -88,6 +88,71 @@ async def test_an_address_has_one_account_however_it_is_written(accounts: Accoun
     assert isinstance(shouted, Email)
     assert code(await accounts.register(shouted, OTHER)) == "email_taken"
     assert good(await accounts.login(shouted, PASSWORD)).user.email == email.shown
+
+
+@pytest.mark.parametrize("pair", [("stra\u00dfe", "strasse"), ("\ufb01nn", "finn")])
+async def test_letters_that_unicode_folds_into_others_make_two_accounts(
+    accounts: Accounts, email: Email, pair: tuple[str, str]
+) -> None:
+    one, other = (spelled(word, email) for word in pair)
+    first = good(await accounts.register(one, PASSWORD))
+    second = good(await accounts.register(other, OTHER))
+    assert first.user.id != second.user.id
+    assert good(await accounts.login(one, PASSWORD)).user == first.user
+    assert good(await accounts.login(other, OTHER)).user == second.user
+    assert code(await accounts.login(other, PASSWORD)) == "invalid_credentials"
+
+
+async def test_an_account_of_the_rule_before_keeps_its_address_and_leaves_the_other_one_free(
+    accounts: Accounts, database: Database, email: Email
+) -> None:
+    sharp, plain = spelled("stra\u00dfe", email), spelled("strasse", email)
+    old = await made_by_the_rule_before(accounts, database, sharp)
+    assert code(await accounts.login(plain, PASSWORD)) == "invalid_credentials", "it is somebody else's"
+    assert good(await accounts.login(sharp, PASSWORD)).user == old
+    assert code(await accounts.register(sharp, OTHER)) == "email_taken"
+    other = good(await accounts.register(plain, OTHER)).user
+    assert good(await accounts.login(sharp, PASSWORD)).user == old
+    assert good(await accounts.login(plain, OTHER)).user == other
+
+
+@pytest.mark.parametrize("first", ["login", "register", "register the other", "set_role", "set_password"])
+async def test_whatever_meets_an_account_of_the_rule_before_first_finds_it(
+    accounts: Accounts, database: Database, email: Email, first: str
+) -> None:
+    sharp, plain = spelled("Stra\u00dfe", email), spelled("strasse", email)
+    old = await made_by_the_rule_before(accounts, database, sharp)
+    again = spelled("STRA\u1e9eE", email)
+    password = PASSWORD
+    if first == "login":
+        assert good(await accounts.login(again, PASSWORD)).user == old
+    elif first == "register":
+        assert code(await accounts.register(again, OTHER)) == "email_taken"
+    elif first == "register the other":
+        assert good(await accounts.register(plain, OTHER)).user.id != old.id
+    elif first == "set_role":
+        changed = await accounts.set_role(again, "user")
+        assert changed == old
+    else:
+        password = OTHER
+        assert await accounts.set_password(again, OTHER) == old
+    assert good(await accounts.login(sharp, password)).user == old
+
+
+def spelled(word: str, email: Email) -> Email:
+    """Return the address that begins with a word and goes on as another one."""
+    parsed = parse_email(f"{word}.{email.shown}")
+    assert isinstance(parsed, Email)
+    return parsed
+
+
+async def made_by_the_rule_before(accounts: Accounts, database: Database, email: Email) -> User:
+    """Return an account whose row has the key that versions wrote that folded case."""
+    user = good(await accounts.register(email, PASSWORD)).user
+    change = {"key": email.former_key, "id": user.id}
+    assert email.former_key != email.key
+    await database.execute("UPDATE users SET email_key = %(key)s WHERE id = %(id)s", change)
+    return user
 
 
 async def test_of_twenty_at_once_one_gets_the_account(accounts: Accounts, email: Email) -> None:

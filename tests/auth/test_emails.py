@@ -24,6 +24,53 @@ def test_what_could_exist(text: str, shown: str, key: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("stra\u00dfe@example.com", "strasse@example.com"),
+        ("zoe@stra\u00dfe.example.com", "zoe@strasse.example.com"),
+        ("\ufb01nn@example.com", "finn@example.com"),
+        ("\u0131van@example.com", "ivan@example.com"),
+        ("\u0130van@example.com", "ivan@example.com"),
+        ("\u017fam@example.com", "sam@example.com"),
+        ("\uff5a\uff4f\uff45@example.com", "zoe@example.com"),
+        ("\u03bd\u03b9\u03ba\u03bf\u03c2@example.com", "\u03bd\u03b9\u03ba\u03bf\u03c3@example.com"),
+        ("zoe@\u03bd\u03b9\u03ba\u03bf\u03c2.example.com", "zoe@\u03bd\u03b9\u03ba\u03bf\u03c3.example.com"),
+        ("zo\u00eb@example.com", "zoe@example.com"),
+    ],
+)
+def test_letters_that_unicode_folds_into_others_make_another_address(one: str, other: str) -> None:
+    assert key(one) != key(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Zoe@Example.com", "zOE@eXAMPLE.COM"),
+        ("ZO\u00cb@example.com", "zoe\u0308@example.com"),
+        ("\u1e9eander@example.com", "\u00dfander@example.com"),
+        # The Kelvin sign is the letter K by Unicode's own canonical form, and so is the sign for \u00e5ngstr\u00f6m.
+        ("\u212aelvin@example.com", "kelvin@example.com"),
+        ("\u212bsa@example.com", "\u00e5sa@example.com"),
+        ("\u039d\u0399\u039a\u039f\u03a3@example.com", "\u03bd\u03b9\u03ba\u03bf\u03c2@example.com"),
+        ("zoe@B\u00dcCHER.example.com", "zoe@xn--bcher-kva.example.com"),
+        ("zoe@XN--STRAE-OQA.example.com", "zoe@stra\u00dfe.example.com"),
+        # A domain, unlike what stands before it, is read in its compatibility form (UTS 46).
+        ("zoe@\ufb01nn.example.com", "zoe@finn.example.com"),
+        ("zoe@\uff45xample.com", "zoe@example.com"),
+    ],
+)
+def test_large_and_small_letters_and_forms_of_one_letter_make_the_same_address(one: str, other: str) -> None:
+    assert key(one) == key(other)
+
+
+def key(text: str) -> str:
+    """Return what stands for an address that could exist."""
+    email = parse_email(text)
+    assert isinstance(email, Email), email
+    return email.key
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",
