@@ -97,6 +97,7 @@ def needs_database(
     answers={201: Session},
     problems=(
         "invalid_email",
+        "password_not_text",
         "password_too_short",
         "password_too_long",
         "password_too_common",

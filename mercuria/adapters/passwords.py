@@ -1,8 +1,9 @@
 """Passwords: which are good enough, and the hashes that are kept of them.
 
 Rules as in NIST SP 800-63B: a least and a generous greatest length, no demands on kinds of characters, nothing that is
-commonly used or guessed from the account; compared as Unicode's NFKC. A hash is bcrypt's of the password's SHA-256 in
-base64, since bcrypt itself reads no byte beyond the 72nd, and none beyond a zero.
+commonly used or guessed from the account; compared as Unicode's NFKC. A new one is text that can be typed again: as in
+RFC 8265 (OpaqueString), control characters are refused, and lone surrogates. A hash is bcrypt's of the password's
+SHA-256 in base64, since bcrypt itself reads no byte beyond the 72nd, and none beyond a zero.
 
 All of it runs in a few threads of its own with a bounded queue: a hash takes a processor for a quarter of a second.
 """
@@ -79,6 +80,10 @@ class Passwords:
         self._threads.shutdown(cancel_futures=True)
 
     def _weakness(self, password: str, words: Sequence[str]) -> Problem | None:
+        if not is_text(password):
+            return _problem(
+                "password_not_text", "It must have no control characters, and whole characters only."
+            )
         text = _normal(password[: MAX_CHARACTERS + 1])
         if len(text) < self._min_characters:
             return _problem("password_too_short", f"It must have at least {self._min_characters} characters.")
@@ -97,6 +102,19 @@ class Passwords:
         # Not at the end of the await: a request that is given up leaves its work in the thread.
         running.add_done_callback(lambda _: self._places.release())
         return await asyncio.wrap_future(running)
+
+
+def is_text(password: str) -> bool:
+    """Tell whether a password has neither control characters nor lone surrogates."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in password)
+
+
+def parse_line(line: bytes) -> str | None:
+    """Return the password in a line of input, without its end and a byte order mark; None where it is not UTF-8."""
+    try:
+        return line.decode("utf-8").removeprefix("\ufeff").rstrip("\r\n")
+    except UnicodeDecodeError:
+        return None
 
 
 def _hash(password: str, cost: int) -> str:

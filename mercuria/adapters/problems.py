@@ -12,6 +12,13 @@ from mercuria.domain.rejections import DETAILS, Code
 
 CONTENT_TYPE = "application/problem+json"
 
+MAX_ERRORS = 20
+"""How many wrong fields an answer lists; its detail says how many more there are."""
+MAX_DETAIL_CHARACTERS = 500
+"""The longest sentence of an answer: some quote what a client has sent."""
+MAX_FIELD_CHARACTERS = 100
+"""The longest name of a field in an answer."""
+
 
 class Meaning(NamedTuple):
     """What a code stands for: the status of the answer, a title that is always the same, and the usual detail."""
@@ -79,6 +86,7 @@ OF_HTTP: dict[str, Meaning] = _meanings(
         "not_yours": (403, "This belongs to somebody else."),
         "email_taken": (409, "There is an account with this e-mail address."),
         "invalid_email": (422, "The e-mail address is none that could exist."),
+        "password_not_text": (422, "The password has control characters, or halves of characters."),
         "password_too_short": (422, "The password is too short."),
         "password_too_long": (422, "The password is too long."),
         "password_too_common": (422, "The password is too easy to guess."),
@@ -165,19 +173,33 @@ class Problem(Struct, frozen=True):
         return self.headers
 
     def document(self, request_id: str) -> bytes:
-        """Return the body of the answer."""
+        """Return the body of the answer, which stays small however much is wrong with the request."""
         meaning = MEANINGS[self.code]
+        detail = _cut(self.detail or meaning.detail, MAX_DETAIL_CHARACTERS)
+        if len(self.errors) > MAX_ERRORS:
+            detail += (
+                f" Only {MAX_ERRORS} errors are listed; there are {len(self.errors) - MAX_ERRORS:,} more."
+            )
         return _encode(
             ProblemDocument(
                 type=f"urn:mercuria:problem:{self.code}",
                 title=meaning.title,
                 status=self.http_status,
-                detail=self.detail or meaning.detail,
+                detail=detail,
                 code=self.code,
                 instance=f"urn:mercuria:request:{request_id}",
-                errors=self.errors,
+                errors=[_cut_error(error) for error in self.errors[:MAX_ERRORS]],
             )
         )
+
+
+def _cut_error(error: FieldError) -> FieldError:
+    field, detail = _cut(error.field, MAX_FIELD_CHARACTERS), _cut(error.detail, MAX_DETAIL_CHARACTERS)
+    return FieldError(field, error.code, detail)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 _encode = msgspec.json.Encoder().encode

@@ -14,13 +14,16 @@ from rich.table import Table
 
 from mercuria.adapters.accounts import Accounts, User
 from mercuria.adapters.emails import Email, parse_email
-from mercuria.adapters.passwords import Passwords
+from mercuria.adapters.passwords import Passwords, is_text, parse_line
 from mercuria.adapters.postgres import Database, DatabaseUnavailable
 from mercuria.adapters.problems import MEANINGS, Problem
 from mercuria.adapters.tokens import ROLES, Role, Tokens
 from mercuria.app import settings
 from mercuria.cli.options import data_dir_option
 from mercuria.cli.showing import show_table
+
+EXIT_USAGE = 2
+"""The exit code where what was given cannot be read, as click's own for its options."""
 
 T = TypeVar("T")
 
@@ -116,17 +119,26 @@ def _email(text: str) -> Email:
 
 def _password() -> str:
     """Ask for a password, hidden; it never stands on a command line, which all users of the machine can read."""
-    if sys.stdin.isatty():
-        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
-    return sys.stdin.readline().rstrip("\r\n")
+    try:
+        password = _asked() if sys.stdin.isatty() else parse_line(sys.stdin.buffer.readline())
+    except UnicodeDecodeError:
+        password = None
+    if password is None or not is_text(password):
+        _fail("the password is not text in UTF-8, or has control characters in it", EXIT_USAGE)
+    return password
+
+
+def _asked() -> str:
+    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
 
 
 def _sentence(problem: Problem) -> str:
     return (problem.detail or MEANINGS[problem.code].detail).rstrip(".")
 
 
-def _fail(sentence: str) -> NoReturn:
-    sys.exit(f"mercuria: {sentence}.")
+def _fail(sentence: str, code: int = 1) -> NoReturn:
+    click.echo(f"mercuria: {sentence}.", err=True)
+    sys.exit(code)
 
 
 def _table(users: list[User]) -> Table:

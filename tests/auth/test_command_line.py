@@ -1,5 +1,6 @@
 """`mercuria user`, `mercuria keys` and `mercuria migrate`, as they are typed."""
 
+import asyncio
 import json
 import os
 import pty
@@ -7,15 +8,23 @@ import secrets
 import stat
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
-from mercuria.adapters.token_keys import parse_keys
+from mercuria.adapters.accounts import Accounts, Session
+from mercuria.adapters.emails import Email, parse_email
+from mercuria.adapters.passwords import Passwords
+from mercuria.adapters.postgres import Database
+from mercuria.adapters.problems import Problem
+from mercuria.adapters.token_keys import JwkSet, new_key, parse_keys
+from mercuria.adapters.tokens import Tokens
+from mercuria.config import read_stack_env
 from mercuria.embedded.stack import Stack
-from tests.auth.conftest import NO_KAFKA, PASSWORD
+from tests.auth.conftest import NO_KAFKA, PASSWORD, settings_of
 
 TIMEOUT_S = 60
 
@@ -116,6 +125,91 @@ def test_a_refusal_is_a_sentence(
     assert outcome.err.startswith(f"mercuria: {sentence}")
     assert outcome.err.count("\n") == 1
     assert not said or said not in outcome.out + outcome.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "language"),
+    [
+        ("p\u00e4ssw\u00f6rter und otter\n".encode("latin-1"), "C.UTF-8"),
+        ("p\u00e4ssw\u00f6rter und otter\n".encode("latin-1"), "C"),
+        (b"seven otters\0juggle\n", "C.UTF-8"),
+    ],
+)
+def test_a_password_that_nobody_could_type_again_makes_no_account(
+    mercuria: CommandLine, address: str, typed: bytes, language: str
+) -> None:
+    outcome = subprocess.run(
+        mercuria.command("user", "create", address),
+        env=mercuria.environ | {"LC_ALL": language, "PYTHONUTF8": "0"},
+        input=typed,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    sentence = b"mercuria: the password is not text in UTF-8, or has control characters in it.\n"
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (2, b"", sentence)
+    email = parse_email(address)
+    assert isinstance(email, Email)
+    assert asyncio.run(log_in(mercuria, email, typed.decode("latin-1").strip())) == Problem(
+        "invalid_credentials"
+    )
+
+
+def test_a_line_as_windows_ends_it_is_the_password_without_its_end(
+    mercuria: CommandLine, address: str
+) -> None:
+    made = subprocess.run(
+        mercuria.command("user", "create", address),
+        env=mercuria.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"},
+        input="\ufeffp\u00e4ssw\u00f6rter und otter\r\n".encode(),
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert (made.returncode, made.stderr) == (0, b"")
+    email = parse_email(address)
+    assert isinstance(email, Email)
+    outcome = asyncio.run(log_in(mercuria, email, "p\u00e4ssw\u00f6rter und otter"))
+    assert isinstance(outcome, Session)
+
+
+async def log_in(mercuria: CommandLine, email: Email, password: str) -> Session | Problem:
+    """Log in to an account of the stack."""
+    env = read_stack_env(mercuria.data_dir)
+    settings = settings_of({"MERCURIA_DATA_DIR": str(mercuria.data_dir)}, mercuria.data_dir / "keys.json")
+    settings.token_keys_file.write_text(JwkSet((new_key(int(time.time())),)).as_text())
+    database, passwords = Database(env["MERCURIA_DATABASE"]), Passwords(cost=4)
+    try:
+        return await Accounts(database, passwords, Tokens(settings), settings).login(email, password)
+    finally:
+        passwords.close()
+        await database.close()
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_a_terminal_that_is_not_utf_8_gets_the_same_sentence(
+    mercuria: CommandLine, address: str, errors: str
+) -> None:
+    keyboard, terminal = pty.openpty()
+    process = subprocess.Popen(
+        mercuria.command("user", "create", address),
+        env=mercuria.environ | {"PYTHONIOENCODING": f"utf-8:{errors}"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    typed = "p\u00e4ssw\u00f6rter und otter\n".encode("latin-1")
+    read_until(keyboard, b"Password: ")
+    os.write(keyboard, typed)
+    if errors == "surrogateescape":
+        read_until(keyboard, b"Repeat for confirmation: ")
+        os.write(keyboard, typed)
+    shown = read_until(keyboard, b"in it.")
+    assert process.wait(TIMEOUT_S) == 2
+    assert b"Traceback" not in shown
+    os.close(keyboard)
 
 
 def test_a_terminal_is_asked_twice_and_shows_nothing(mercuria: CommandLine, address: str) -> None:

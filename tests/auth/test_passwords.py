@@ -5,7 +5,7 @@ import asyncio
 import bcrypt
 import pytest
 
-from mercuria.adapters.passwords import LOOKED_AT_CHARACTERS, THREADS, WAITING, Passwords
+from mercuria.adapters.passwords import LOOKED_AT_CHARACTERS, THREADS, WAITING, Passwords, parse_line
 from mercuria.adapters.problems import Problem
 from tests.auth.conftest import PASSWORD
 
@@ -29,6 +29,11 @@ WEAK = {
     "zoezoezoe": "password_too_common",
     "zoe@example.com": "password_too_common",
     "        ": "password_too_common",
+    PASSWORD + "\0": "password_not_text",
+    PASSWORD + "\r": "password_not_text",
+    "\x1b[2K" + PASSWORD: "password_not_text",
+    PASSWORD + "\x85": "password_not_text",
+    PASSWORD + "\ud800": "password_not_text",
 }
 
 STRONG = [
@@ -161,3 +166,31 @@ async def test_the_event_loop_turns_while_hashes_are_computed() -> None:
         await asyncio.sleep(0)
     assert turns > 100
     slow.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "password"),
+    [
+        (b"seven otters\n", "seven otters"),
+        (b"seven otters", "seven otters"),
+        (b"seven otters\r\n", "seven otters"),
+        (b"\xef\xbb\xbfseven otters\r\n", "seven otters"),
+        (b" seven otters \n", " seven otters "),
+        ("p\u00e4ssw\u00f6rter\n".encode(), "p\u00e4ssw\u00f6rter"),
+        ("p\u00e4ssw\u00f6rter\n".encode("latin-1"), None),
+        ("p\u00e4ssw\u00f6rter\n".encode("utf-16"), None),
+        (b"\xed\xa0\x80 half\n", None),
+        (b"", ""),
+    ],
+)
+def test_a_line_of_input_is_a_password_where_it_is_utf_8(line: bytes, password: str | None) -> None:
+    assert parse_line(line) == password
+
+
+async def test_a_password_with_a_control_character_that_was_taken_before_still_fits(
+    passwords: Passwords,
+) -> None:
+    kept = await passwords.hash(PASSWORD + "\0")
+    assert isinstance(kept, str)
+    assert await passwords.matches(PASSWORD + "\0", kept) is True
+    assert await passwords.matches(PASSWORD, kept) is False
