@@ -9,7 +9,7 @@ from typing import NoReturn, TypeVar, cast
 import click
 import msgspec
 from faust.cli.base import cli
-from psycopg2.errors import UndefinedTable
+from psycopg2.errors import InsufficientPrivilege, UndefinedTable
 from rich.table import Table
 
 from mercuria.adapters.accounts import Accounts, User
@@ -40,7 +40,9 @@ def user() -> None:
 def create(email: str, role: str) -> None:
     """Make an account. The password is asked for; where nobody can be asked, it is the first line of the input."""
     parsed, password = _email(email), _password()
-    made = _done(lambda accounts: accounts.create(parsed, password, cast(Role, role)))
+    made = _done(
+        lambda accounts: accounts.create(parsed, password, cast(Role, role)), as_owner=role != "user"
+    )
     click.echo(f"Made the {made.role} {made.email} with the id {made.id}.")
 
 
@@ -69,7 +71,7 @@ def list_(limit: int, as_json: bool) -> None:
 def set_role(email: str, role: str) -> None:
     """Give a person another role. It counts from their next access token on."""
     parsed = _email(email)
-    changed = _done(lambda accounts: accounts.set_role(parsed, cast(Role, role)))
+    changed = _done(lambda accounts: accounts.set_role(parsed, cast(Role, role)), as_owner=True)
     if changed is None:
         _fail(f"there is no account {parsed.shown}")
     click.echo(f"{changed.email} is {changed.role} now.")
@@ -87,21 +89,32 @@ def set_password(email: str) -> None:
     click.echo(f"{changed.email} has a new password, and has to log in again.")
 
 
-def _done(work: Callable[[Accounts], Awaitable[T | Problem]]) -> T:
-    """Return what comes of `work`; a refusal or a failure is a sentence and exit code 1."""
+def _done(work: Callable[[Accounts], Awaitable[T | Problem]], *, as_owner: bool = False) -> T:
+    """Return what comes of `work`; a refusal or a failure is a sentence and exit code 1.
+
+    Args:
+        as_owner: whether it is done as the role that owns the tables: the workers' role gives nobody another role.
+    """
     try:
-        outcome = asyncio.run(_with_accounts(work))
+        outcome = asyncio.run(
+            _with_accounts(work, settings.database_owner if as_owner else settings.database)
+        )
     except DatabaseUnavailable as error:
         _fail(str(error).rstrip("."))
     except UndefinedTable:
         _fail("the database has no accounts yet: run `mercuria migrate`")
+    except InsufficientPrivilege:
+        _fail(
+            "only the role that owns the tables may make operators and change roles:"
+            " set MERCURIA_DATABASE_OWNER to its URL"
+        )
     if isinstance(outcome, Problem):
         _fail(_sentence(outcome))
     return outcome
 
 
-async def _with_accounts(work: Callable[[Accounts], Awaitable[T]]) -> T:
-    database = Database(settings.database)
+async def _with_accounts(work: Callable[[Accounts], Awaitable[T]], url: str) -> T:
+    database = Database(url)
     passwords = Passwords(settings.bcrypt_cost, settings.password_min_characters)
     try:
         return await work(Accounts(database, passwords, Tokens(settings), settings))

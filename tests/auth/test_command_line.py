@@ -245,6 +245,17 @@ def read_until(descriptor: int, words: bytes) -> bytes:
     return shown
 
 
+def test_without_the_owner_nobody_becomes_an_operator(mercuria: CommandLine, address: str) -> None:
+    made = mercuria("user", "create", address, said=PASSWORD)
+    assert made.code == 0, made.err
+    mercuria.environ["MERCURIA_DATABASE_OWNER"] = read_stack_env(mercuria.data_dir)["MERCURIA_DATABASE"]
+    sentence = "mercuria: only the role that owns the tables may make operators and change roles: "
+    for words in (("set-role", address, "operator"), ("create", f"x{address}", "--role", "operator")):
+        refused = mercuria("user", *words, said=PASSWORD)
+        assert (refused.code, refused.out) == (1, "")
+        assert refused.err == f"{sentence}set MERCURIA_DATABASE_OWNER to its URL.\n"
+
+
 def test_where_nothing_runs_there_is_a_sentence(tmp_path: Path) -> None:
     nowhere = CommandLine(tmp_path / "data")
     nowhere.environ |= {"MERCURIA_DATABASE": "postgresql://127.0.0.1:1/mercuria"}

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 import pytest
+from psycopg2.errors import InsufficientPrivilege
 
 from mercuria.adapters.migrate import MigrationError, NotTheOwner, migrate
 from mercuria.embedded.stack import Stack
@@ -178,6 +179,22 @@ def test_a_database_that_is_newer_is_refused_in_one_sentence(url: str) -> None:
 def test_where_nothing_listens_there_is_one_sentence() -> None:
     with pytest.raises(MigrationError, match=r"^PostgreSQL cannot be reached: .*refused"):
         migrate("postgresql://127.0.0.1:1/mercuria")
+
+
+def test_accounts_of_before_the_rights_by_column_are_there_afterwards(url: str) -> None:
+    migrate(url, last="0004_analytics")
+    execute(
+        url,
+        "INSERT INTO users (id, email, email_key, password_hash, role)"
+        " VALUES (gen_random_uuid(), 'zoe@example.com', 'zoe@example.com', '-', 'operator')",
+    )
+    set_role = "UPDATE users SET role = 'operator'"
+    execute(as_application(url), set_role)
+    assert NAMES[-1] in migrate(url)
+    assert scalar(as_application(url), "SELECT count(*) FROM users WHERE role = 'operator'") == 1
+    with pytest.raises(InsufficientPrivilege):
+        execute(as_application(url), set_role)
+    execute(url, set_role)
 
 
 # Who may.

@@ -362,6 +362,11 @@ ALTER TABLE ONLY public.refresh_families
     ADD CONSTRAINT refresh_families_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
 ALTER TABLE ONLY public.refresh_tokens
     ADD CONSTRAINT refresh_tokens_family_id_fkey FOREIGN KEY (family_id) REFERENCES public.refresh_families(id) ON DELETE CASCADE;
+ALTER TABLE public.users ENABLE ROW LEVEL SECURITY;
+CREATE POLICY users_are_changed ON public.users FOR UPDATE TO mercuria_app USING (true);
+CREATE POLICY users_are_deleted ON public.users FOR DELETE TO mercuria_app USING (true);
+CREATE POLICY users_are_no_operators ON public.users FOR INSERT TO mercuria_app WITH CHECK ((role = 'user'::text));
+CREATE POLICY users_are_seen ON public.users FOR SELECT TO mercuria_app USING (true);
 GRANT SELECT,INSERT ON TABLE public.daily_active_wallets TO mercuria_app;
 GRANT UPDATE(is_undated) ON TABLE public.daily_active_wallets TO mercuria_app;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.daily_totals TO mercuria_app;
@@ -378,7 +383,16 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.refresh_tokens TO mercuria_app
 GRANT SELECT,INSERT,UPDATE ON TABLE public.transactions TO mercuria_app;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.user_totals TO mercuria_app;
 GRANT SELECT ON TABLE public.user_snapshots TO mercuria_app;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.users TO mercuria_app;
+GRANT SELECT,INSERT,DELETE ON TABLE public.users TO mercuria_app;
+GRANT UPDATE(email_key) ON TABLE public.users TO mercuria_app;
+GRANT UPDATE(password_hash) ON TABLE public.users TO mercuria_app;
+GRANT UPDATE(password_changed_at) ON TABLE public.users TO mercuria_app;
 GRANT SELECT,INSERT ON TABLE public.wallet_events TO mercuria_app;
 GRANT SELECT,INSERT ON TABLE public.wallet_limits TO mercuria_app;
-GRANT SELECT,INSERT,UPDATE ON TABLE public.wallets TO mercuria_app;
+GRANT SELECT,INSERT ON TABLE public.wallets TO mercuria_app;
+GRANT UPDATE(balance) ON TABLE public.wallets TO mercuria_app;
+GRANT UPDATE(overdraft_limit) ON TABLE public.wallets TO mercuria_app;
+GRANT UPDATE(status) ON TABLE public.wallets TO mercuria_app;
+GRANT UPDATE(version) ON TABLE public.wallets TO mercuria_app;
+GRANT UPDATE(updated_at) ON TABLE public.wallets TO mercuria_app;
+GRANT UPDATE(opening_limit) ON TABLE public.wallets TO mercuria_app;

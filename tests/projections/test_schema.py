@@ -54,6 +54,42 @@ CHANGES = [
 ]
 
 
+USER = "INSERT INTO users VALUES (gen_random_uuid(), 'z@example.com', 'z@example.com', '-', now(), %s)"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE users SET role = 'operator'",
+        "UPDATE users SET id = gen_random_uuid()",
+        "UPDATE users SET email = 'max@example.com'",
+        "UPDATE users SET created_at = now()",
+        "INSERT INTO users VALUES (gen_random_uuid(), 'o@example.com', 'o@example.com', '-', now(), 'operator')",
+        "ALTER TABLE users DISABLE ROW LEVEL SECURITY",
+        "UPDATE wallets SET owner_id = gen_random_uuid()",
+        "UPDATE wallets SET id = gen_random_uuid()",
+        "UPDATE wallets SET currency = 'USD'",
+        "UPDATE wallets SET opened_by = gen_random_uuid()",
+        "UPDATE wallets SET created_at = now()",
+        "UPDATE wallets SET metadata = '{}'",
+        "DELETE FROM wallets",
+    ],
+)
+def test_the_role_of_workers_changes_no_more_than_workers_do(application: Any, statement: str) -> None:
+    with pytest.raises(InsufficientPrivilege):
+        application.execute(statement)
+
+
+def test_the_role_of_workers_makes_users_and_the_owner_gives_them_roles(application: Any, owner: Any) -> None:
+    application.execute(f"{USER} ON CONFLICT (email_key) DO NOTHING RETURNING id", ("user",))
+    (id_,) = application.fetchone()
+    application.execute("UPDATE users SET password_hash = 'x', password_changed_at = now()")
+    application.execute("SELECT FROM users WHERE id = %s FOR SHARE", (id_,))
+    owner.execute("UPDATE users SET role = 'operator' WHERE id = %s", (id_,))
+    application.execute("UPDATE users SET password_hash = 'y' WHERE id = %s", (id_,))
+    assert application.rowcount == 1, "an operator's password can be hashed anew"
+
+
 def test_the_repository_has_the_schema_that_the_migrations_make(postgres: Postgres) -> None:
     assert schema_of(postgres.owner_url) == FILE.read_text("utf-8"), "run `make schema`, and look at the diff"
 
