@@ -20,6 +20,7 @@ DEFAULT_DATA_DIR = Path("data")
 STACK_ENV = "stack.env"
 LEG_KEY_BYTES = 32
 EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound
+LOOPBACK_NETWORKS = "127.0.0.0/8,::1/128"
 WINDOWS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 _POSTGRESQL = ("postgresql", "postgres")
@@ -107,6 +108,8 @@ class Settings:
     """How often one e-mail address may be registered."""
     trusted_proxies: tuple[Network, ...]
     """Whose `X-Forwarded-For` is believed."""
+    metrics_networks: tuple[Network, ...]
+    """Who may see a worker's metrics, and why it is not ready, on a port that is open to clients."""
     leg_key_file: Path
     """Holds the key that authenticates legs: 32 bytes, as 64 hexadecimal digits."""
     receipts_days: int
@@ -162,6 +165,7 @@ class Settings:
             register_limit_address=_rate(env, "MERCURIA_REGISTER_LIMIT_ADDRESS", "30/hour"),
             register_limit_account=_rate(env, "MERCURIA_REGISTER_LIMIT_ACCOUNT", "5/hour"),
             trusted_proxies=_networks(env, "MERCURIA_TRUSTED_PROXIES"),
+            metrics_networks=_networks(env, "MERCURIA_METRICS_NETWORKS", LOOPBACK_NETWORKS),
             leg_key_file=Path(env.get("MERCURIA_LEG_KEY_FILE") or data_dir / "leg.key"),
             receipts_days=_integer(env, "MERCURIA_RECEIPTS_DAYS", 7, 1, 3650),
             log_level=_choice(env, "MERCURIA_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
@@ -288,8 +292,8 @@ def _rate(env: Mapping[str, str], name: str, default: str) -> Rate:
     return Rate(int(count), WINDOWS_S[window])
 
 
-def _networks(env: Mapping[str, str], name: str) -> tuple[Network, ...]:
-    text = env.get(name) or ""
+def _networks(env: Mapping[str, str], name: str, default: str = "") -> tuple[Network, ...]:
+    text = env.get(name) or default
     try:
         return tuple(ip_network(network.strip()) for network in text.split(",") if network.strip())
     except ValueError:

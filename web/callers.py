@@ -15,3 +15,9 @@ def caller_of(request: Request) -> Caller | Problem:
     if isinstance(outcome, Caller):
         return outcome
     return Problem(outcome, headers={"WWW-Authenticate": outcome.challenge})
+
+
+def is_operator(request: Request) -> bool:
+    """Return whether a request bears an operator's token."""
+    caller = caller_of(request)
+    return isinstance(caller, Caller) and caller.role == "operator"

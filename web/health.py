@@ -1,16 +1,21 @@
 """Whether a worker lives, and whether it is ready to work, with the reasons why it is not."""
 
 import time
+from ipaddress import ip_network
 from typing import Any, cast
 
 from faust.tables.manager import TableManager
 from faust.web import Request, Response, View
 
+from mercuria.adapters.addresses import NOWHERE, is_inside
 from mercuria.adapters.http import Web
-from mercuria.app import app, database
+from mercuria.app import app, database, settings
+from mercuria.web.callers import is_operator
 from mercuria.web.lookout import lookout
 
 READY = "ready"
+PROXY_HEADERS = ("Forwarded", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via")
+"""What proxies add to the requests that they send on."""
 
 
 @app.page("/health/live", name="live")
@@ -20,22 +25,49 @@ async def live(self: View, _request: Request) -> Response:
 
 
 @app.page("/health/ready", name="ready")
-async def ready(self: View, _request: Request) -> Response:
+async def ready(self: View, request: Request) -> Response:
     """Answer 200 when the worker decides commands, else 503 with the reasons.
 
     Without PostgreSQL it is ready, and degraded: money moves, and what only PostgreSQL knows has its own answer.
+    Clients from outside see `ready` and `status` alone.
     """
     reasons = unready_reasons()
     parts = own_parts() | {"postgresql": await postgresql()}
     is_degraded = any(state != READY for state in parts.values())
-    answer = {
+    answer: dict[str, Any] = {
         "ready": not reasons,
         "status": "unready" if reasons else "degraded" if is_degraded else READY,
-        "reasons": reasons,
-        "parts": parts,
-        "lag_records": lookout.lag_records,
     }
+    if may_see_inside(request):
+        answer |= {"reasons": reasons, "parts": parts, "lag_records": lookout.lag_records}
     return self.json(answer, status=503 if reasons else 200)
+
+
+def may_see_inside(request: Any) -> bool:
+    """Return whether a client may see a worker's metrics and what it lacks.
+
+    A port of the worker's own, beside the one for clients, is reached from inside only (docs/operations.md). On a port
+    for all, clients of `MERCURIA_METRICS_NETWORKS` may, operators, and the machine itself.
+    """
+    transport = request.transport
+    if transport is None:
+        # The client has gone.
+        return False
+    here = transport.get_extra_info("sockname")
+    if here[1] == settings.worker_port != settings.http_port:
+        return True
+    if is_operator(request):
+        return True
+    inside = (*settings.metrics_networks, ip_network(here[0].partition("%")[0]))
+    return is_inside(request.remote, _forwarded(request), settings.trusted_proxies, inside)
+
+
+def _forwarded(request: Any) -> list[str]:
+    """Return for whom a request is forwarded. A proxy that says it in another header is one that is not known."""
+    said: list[str] = request.headers.getall("X-Forwarded-For", [])
+    if not said and any(name in request.headers for name in PROXY_HEADERS):
+        return [NOWHERE]
+    return said
 
 
 def own_parts() -> dict[str, str]:

@@ -23,7 +23,7 @@ from mercuria.adapters.operations import InFlight
 from mercuria.adapters.postgres import DatabaseUnavailable
 from mercuria.adapters.problems import Problem
 from mercuria.app import app, settings
-from mercuria.web.health import READY, own_parts, postgresql
+from mercuria.web.health import READY, may_see_inside, own_parts, postgresql
 from mercuria.web.lookout import unread
 from mercuria.web.operations import operations
 from mercuria.web.reading import KAFKA_ANSWERS_WITHIN_S, soon
@@ -107,9 +107,10 @@ database_state: Reading[str] = Reading(postgresql)
 async def scrape(_self: View, request: Any) -> Any:
     """Tell the metrics of this worker, as text that Prometheus reads, or as OpenMetrics where that is asked for.
 
-    The port that workers share tells nothing: who asks there does not choose the worker, and may be anybody.
+    The port that workers share tells nothing, since a client there does not choose the worker. Where a worker has one
+    port for all, its metrics are for the networks of `MERCURIA_METRICS_NETWORKS`.
     """
-    if not _is_on_own_port(request):
+    if not _is_on_own_port(request) or not may_see_inside(request):
         return respond(request, Problem("not_found"))
     await _refresh()
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))

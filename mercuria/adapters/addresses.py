@@ -23,16 +23,34 @@ def client_address(peer: str | None, forwarded: Iterable[str], trusted: Sequence
         forwarded: the values of the request's `X-Forwarded-For` headers, in their order.
         trusted: the networks of proxies.
     """
+    return _walk(peer, forwarded, trusted)[0]
+
+
+def is_inside(
+    peer: str | None, forwarded: Iterable[str], trusted: Sequence[Network], inside: Sequence[Network]
+) -> bool:
+    """Return whether the client is known to be in one of the networks `inside`.
+
+    It is not known where a proxy that is not trusted says on whose behalf it asks, or a trusted one says nothing that
+    can be read: a proxy on loopback makes none of its clients local.
+    """
+    address, is_known = _walk(peer, forwarded, trusted)
+    parsed = _parse(address)
+    return is_known and parsed is not None and _is_in(parsed, inside)
+
+
+def _walk(peer: str | None, forwarded: Iterable[str], trusted: Sequence[Network]) -> tuple[str, bool]:
+    """Return the address of the client, and whether trusted proxies vouch for all that was forwarded."""
     address = _parse(peer or "")
     if address is None:
-        return NOWHERE
+        return NOWHERE, False
     hops = [hop for value in forwarded for hop in value.split(",")]
     while hops and _is_in(address, trusted):
         before = _parse(hops.pop())
         if before is None:
-            break
+            return str(address), False
         address = before
-    return str(address)
+    return str(address), not hops
 
 
 def _is_in(address: Address, networks: Sequence[Network]) -> bool:

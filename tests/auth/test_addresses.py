@@ -4,8 +4,9 @@ from ipaddress import ip_network
 
 import pytest
 
-from mercuria.adapters.addresses import client_address
+from mercuria.adapters.addresses import client_address, is_inside
 from mercuria.adapters.rate_limits import network_of
+from mercuria.config import Network
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 
@@ -59,3 +60,35 @@ def test_without_trusted_proxies_only_the_peer_counts() -> None:
 )
 def test_what_one_client_has_of_addresses(address: str, network: str) -> None:
     assert network_of(address) == network
+
+
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "trusted", "expected"),
+    [
+        ("127.0.0.1", [], (), True),
+        ("::1", [], (), True),
+        ("::ffff:127.0.0.1", [], (), True),
+        ("198.51.100.7", [], (), False),
+        (None, [], (), False),
+        # A proxy on loopback, which is trusted: the client counts.
+        ("127.0.0.1", ["198.51.100.7"], LOOPBACK, False),
+        ("127.0.0.1", ["127.0.0.1, 198.51.100.7"], LOOPBACK, False),
+        ("127.0.0.1", ["127.0.0.1"], LOOPBACK, True),
+        ("127.0.0.1", ["unknown"], LOOPBACK, False),
+        ("127.0.0.1", [""], LOOPBACK, False),
+        # One that is not trusted: nobody knows who asks.
+        ("127.0.0.1", ["198.51.100.7"], (), False),
+        ("127.0.0.1", ["127.0.0.1"], (), False),
+        # The client claims to ask for another one.
+        ("127.0.0.1", ["198.51.100.7, 10.0.0.1"], PROXIES, False),
+        ("198.51.100.7", ["127.0.0.1"], PROXIES, False),
+        ("10.0.0.1", ["127.0.0.1"], PROXIES, True),
+    ],
+)
+def test_a_client_is_inside_when_that_is_known(
+    peer: str | None, forwarded: list[str], trusted: tuple[Network, ...], expected: bool
+) -> None:
+    assert is_inside(peer, forwarded, trusted, LOOPBACK) is expected

@@ -64,6 +64,19 @@ def test_what_watches_is_there_when_it_is_asked_for_and_on_loopback(secrets: Pat
     assert not [value for value in grafana["environment"].values() if "0123456789abcdef" in value]
 
 
+def test_prometheus_is_in_the_network_that_may_see_the_metrics(secrets: Path) -> None:
+    arguments = ("--profile", "monitoring", "config", "--format", "json")
+    done = run(
+        BIN / "docker-compose", *arguments, MERCURIA_SECRETS_DIR=str(secrets), MERCURIA_SUBNET="10.1.2.0/24"
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    (subnet,) = document["networks"]["inner"]["ipam"]["config"]
+    assert list(document["services"]["prometheus"]["networks"]) == ["inner"]
+    for worker in ("worker-1", "worker-2"):
+        assert document["services"][worker]["environment"]["MERCURIA_METRICS_NETWORKS"] == subnet["subnet"]
+
+
 def test_no_password_has_a_default() -> None:
     for profile in ((), ("--profile", "monitoring")):
         done = run(BIN / "docker-compose", *profile, "config")

@@ -2,9 +2,13 @@
 
 import asyncio
 from functools import partial
+from uuid import uuid4
 
 import pytest
 
+from mercuria.adapters.tokens import Caller, Tokens
+from mercuria.config import Settings
+from mercuria.embedded.stack import Stack
 from mercuria.web.lookout import AWAY_AFTER_S, Lookout
 from tests.observability.conftest import Talkative, funded, registered
 from tests.web.people import until
@@ -33,6 +37,46 @@ def test_kafka_is_away_when_it_was_asked_and_has_not_answered_for_long(
     for at_s, answered in answers:
         lookout.note(answered, 1000 + at_s)
     assert lookout.is_kafka_away(1000 + now_s) == is_away
+
+
+BEHIND_A_PROXY = (
+    "X-Forwarded-For: 198.51.100.7",
+    "X-Forwarded-For: 127.0.0.1",
+    "x-forwarded-for: unknown",
+    "Forwarded: for=198.51.100.7",
+    "Via: 1.1 proxy",
+    "X-Real-IP: 198.51.100.7",
+)
+
+
+@pytest.mark.parametrize("header", BEHIND_A_PROXY)
+async def test_through_a_proxy_the_port_for_clients_tells_nothing_of_the_worker(
+    talkative: Talkative, header: str
+) -> None:
+    port = talkative.stack.workers[0].port
+    assert port == int(talkative.stack.env["MERCURIA_HTTP_PORT"]), "it has one port for all"
+    ready = await ask(port, "GET", "/health/ready", header)
+    assert (ready.status, ready.document) == (200, {"ready": True, "status": ready.document["status"]})
+    metrics = await ask(port, "GET", "/metrics", header)
+    assert (metrics.status, metrics.code) == (404, "not_found")
+
+
+async def test_from_the_machine_itself_or_with_an_operators_token_it_tells_all(talkative: Talkative) -> None:
+    port = talkative.stack.workers[0].port
+    assert (await ask(port, "GET", "/health/ready")).document.keys() >= {"reasons", "parts", "lag_records"}
+    assert (await ask(port, "GET", "/metrics")).status == 200
+    user = await registered(talkative, "nobody-special@example.org")
+    proxied = ("X-Forwarded-For: 198.51.100.7", f"Authorization: Bearer {user['access_token']}")
+    assert "parts" not in (await ask(port, "GET", "/health/ready", *proxied)).document
+    operator = Tokens(settings_of(talkative.stack)).issue(Caller(uuid4(), "operator"))
+    proxied = ("X-Forwarded-For: 198.51.100.7", f"Authorization: Bearer {operator}")
+    assert "parts" in (await ask(port, "GET", "/health/ready", *proxied)).document
+    assert (await ask(port, "GET", "/metrics", *proxied)).status == 200
+
+
+def settings_of(stack: Stack) -> Settings:
+    """Return the settings of a stack's workers."""
+    return Settings.from_env({"MERCURIA_DATA_DIR": str(stack.directory.path)})
 
 
 async def test_without_postgresql_a_worker_is_degraded_and_says_who_waits(talkative: Talkative) -> None:
