@@ -17,6 +17,7 @@ from mercuria.adapters.postgres import DatabaseUnavailable
 from mercuria.adapters.problems import Problem
 from mercuria.domain.money import format_amount
 from mercuria.domain.rejections import Code
+from mercuria.domain.spreadsheets import BYTE_ORDER_MARK, cell
 from mercuria.domain.wallet import Wallet
 from mercuria.streams.cloudevents import rfc3339
 from mercuria.web.endpoint import Answer, Call, Stream, endpoint
@@ -42,9 +43,6 @@ COLUMNS = (
     "reference",
     "effective_at",
 )
-RUNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""A spreadsheet may take a text that begins so for a formula (OWASP, CSV injection); the last four are full-width."""
-
 
 logger = logging.getLogger(__name__)
 
@@ -93,8 +91,9 @@ async def get_statement(call: Call) -> Answer | Problem:
     """Show a wallet's balance at the beginning and the end of a period, and all its changes between, the oldest first.
 
     `from` is part of the period, `to` is not; one that has not come yet is now. As JSON, it has up to 10,000 lines; as
-    CSV, up to 100,000, and its first and last lines have the balances. A `refund` is a transfer that came back. In CSV,
-    a reference that a spreadsheet might take for a formula has an apostrophe before it.
+    CSV, up to 100,000, and its first and last lines have the balances. A `refund` is a transfer that came back. CSV
+    begins with a byte order mark (U+FEFF, UTF-8: `EF BB BF`), by which spreadsheets know UTF-8. In a reference, an
+    apostrophe stands before what a spreadsheet might take for a formula, wherever a cell may begin in it.
     """
     query = call.query
     period = read_period(query.from_, query.to)
@@ -178,7 +177,7 @@ async def _csv_pieces(statement: Statement) -> AsyncIterator[bytes]:
     """Yield a statement as RFC 4180 has it, piece by piece."""
     currency = statement.wallet.currency
     head: list[tuple[object, ...]] = [
-        COLUMNS,
+        (BYTE_ORDER_MARK + COLUMNS[0], *COLUMNS[1:]),
         _balance_row("opening_balance", statement.since_ms, statement.opening, currency),
     ]
     async for lines in _whole(statement):
@@ -228,14 +227,9 @@ def _line_row(line: StatementLine, currency: str) -> tuple[object, ...]:
         currency,
         format_amount(line.change, currency),
         format_amount(line.balance, currency),
-        harmless(line.reference),
+        line.reference and cell(line.reference),
         line.effective_at,
     )
-
-
-def harmless(text: str | None) -> str | None:
-    """Return a text so that no spreadsheet takes it for a formula."""
-    return f"'{text}" if text is not None and text.startswith(RUNS) else text
 
 
 def _day(at_ms: int) -> str:

@@ -248,7 +248,13 @@ async def test_a_statement_has_all_that_was_answered_before_it_was_asked_for(zoe
 
 async def test_a_statement_comes_as_csv_that_runs_nothing(zoe: Person) -> None:
     wallet_id = await zoe.wallet(currency="KWD")
-    for reference in ("Salary", FORMULA, 'a "quoted", text\nof two lines', "@SUM(A1)"):
+    for reference in (
+        "Salary",
+        FORMULA,
+        'a "quoted", text\nof two lines',
+        "@SUM(A1)",
+        "Rent;=cmd|' /C calc'!A0",
+    ):
         await zoe.post(f"/wallets/{wallet_id}/deposit", {"amount": 1050, "reference": reference})
     await zoe.withdraw(wallet_id, 50)
     reply = await as_csv(zoe, f"/wallets/{wallet_id}/statement?format=csv")
@@ -259,22 +265,24 @@ async def test_a_statement_comes_as_csv_that_runs_nothing(zoe: Person) -> None:
         for since in (today, today - timedelta(days=1))
     ]
     assert reply.headers["X-Request-Id"] and reply.headers["X-Content-Type-Options"] == "nosniff"
-    assert reply.body.count(b"\r\n") == 8
-    opening, *lines, closing = csv.DictReader(io.StringIO(reply.body.decode(), newline=""))
+    assert reply.body.count(b"\r\n") == 9
+    assert reply.body.startswith(b"\xef\xbb\xbfoccurred_at,")
+    opening, *lines, closing = csv.DictReader(io.StringIO(reply.body.decode("utf-8-sig"), newline=""))
     assert (opening["kind"], opening["balance_after"]) == ("opening_balance", "0")
     assert (closing["kind"], closing["balance_after"], closing["balance_after_decimal"]) == (
         "closing_balance",
-        "4150",
-        "4.150",
+        "5200",
+        "5.200",
     )
     assert [each["reference"] for each in lines] == [
         "Salary",
         f"'{FORMULA}",
         'a "quoted", text\nof two lines',
         "'@SUM(A1)",
+        "Rent;'=cmd|' /C calc'!A0",
         "",
     ]
-    assert [each["amount"] for each in lines] == ["1050"] * 4 + ["-50"]
+    assert [each["amount"] for each in lines] == ["1050"] * 5 + ["-50"]
     assert (lines[-1]["amount_decimal"], lines[-1]["currency"]) == ("-0.050", "KWD")
     told = await statement(zoe, wallet_id)
     assert [each["transaction_id"] for each in lines] == [each["transaction_id"] for each in told["lines"]]
