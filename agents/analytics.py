@@ -8,7 +8,7 @@ from mercuria.adapters.analytics_rows import AnalyticsRows
 from mercuria.adapters.analytics_tables import AnalyticsTables
 from mercuria.agents.mirrors import Mirrors
 from mercuria.agents.staging import Staged
-from mercuria.app import app, redis, settings
+from mercuria.app import app, authenticity, redis, settings
 from mercuria.streams.cloudevents import read_numbered
 from mercuria.tables.counters import counters
 from mercuria.topics import LEDGER_EVENTS
@@ -28,7 +28,9 @@ def _counted() -> dict[int, int]:
     return {number: place.read for number, place in analytics.here().items()}
 
 
-mirrors = Mirrors(counters, AnalyticsCache(redis), partial(counters_of, settings.database), _counted)
+mirrors = Mirrors(
+    counters, AnalyticsCache(redis, authenticity), partial(counters_of, settings.database), _counted
+)
 
 analytics = Staged(
     LEDGER_EVENTS,

@@ -18,6 +18,7 @@ from faust.types import TP
 from mode import ServiceT
 
 from mercuria.adapters import metrics
+from mercuria.adapters.authenticity import Authenticity
 from mercuria.adapters.cache import Cache
 from mercuria.adapters.http import Limits, Web
 from mercuria.adapters.log_lines import log_always, logging_config, set_up
@@ -42,7 +43,8 @@ CHECK_WITHIN_S = 2.0
 
 settings = Settings.from_env()
 redis = connect(settings.redis)
-cache = Cache(redis)
+authenticity = Authenticity(settings.leg_key)
+cache = Cache(redis, authenticity)
 database = Database(settings.database)
 
 PARTS = ("mercuria.agents", "mercuria.tables", "mercuria.web")

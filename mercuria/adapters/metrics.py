@@ -155,6 +155,11 @@ cache_reads = Counter(
     ("result",),
 )
 cache_hits, cache_misses = cache_reads.labels("hit"), cache_reads.labels("miss")
+cache_distrusted = Counter(
+    "mercuria_cache_distrusted",
+    "Values in Redis that were not believed, as no worker of this installation wrote them under their key: someone else"
+    " writes to this Redis, or a worker has another leg key.",
+)
 
 http_requests = Counter(
     "mercuria_http_requests",

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from mercuria.adapters.analytics import counters_of
 from mercuria.adapters.analytics_cache import DAYS, AnalyticsCache, first_day
 from mercuria.adapters.analytics_tables import Counters
+from mercuria.adapters.authenticity import Authenticity
 from mercuria.adapters.books import Books
 from mercuria.adapters.counters import NOWHERE, POSITION_KEY, date_of, is_newer, rows_of
 from mercuria.adapters.redis import connect
@@ -52,11 +53,14 @@ def wrong_counters(found: Books) -> list[str]:
     ]
 
 
-async def compare_copies(database: str, kafka: str, redis: str, partitions: int) -> Copies:
+async def compare_copies(
+    database: str, kafka: str, redis: str, authenticity: Authenticity, partitions: int
+) -> Copies:
     """Compare the counters in RocksDB (as their changelog has them) and in Redis with PostgreSQL's, when these rest.
 
     Args:
         database, kafka, redis: where they are.
+        authenticity: tells what workers have written to Redis.
 
     Raises:
         BooksUnavailable, KafkaError, redis.RedisError: one of them is away.
@@ -64,7 +68,7 @@ async def compare_copies(database: str, kafka: str, redis: str, partitions: int)
     began_s = time.monotonic()
     first: dict[int, int] = {}
     async with connect(redis) as client:
-        cache = AnalyticsCache(client)
+        cache = AnalyticsCache(client, authenticity)
         while True:
             kept, cached = await _kept(kafka), await cache.positions()
             days = await _days(cache)

@@ -21,6 +21,7 @@ from faust.cli.base import cli
 from msgspec import Struct, field
 from redis.exceptions import RedisError
 
+from mercuria.adapters.authenticity import Authenticity
 from mercuria.adapters.books import Books, BooksUnavailable, books
 from mercuria.adapters.cache import Cache
 from mercuria.adapters.positions import Positions
@@ -108,14 +109,18 @@ def reconcile(as_json: bool) -> None:
 async def _reconcile() -> Report:
     report = Report()
     tables = await _tables()
-    cached = await _cached(tables)
+    distrusted = set[str]()
+    authenticity = Authenticity(settings.leg_key, distrusted.add)
+    cached = await _cached(tables, authenticity)
     await _catch_up()
     with books(settings.database) as found:
         rows = {
             UUID(id_): State(version, balance, status, limit)
             for id_, version, balance, status, limit in found.all("wallets")
         }
-        report.wallets, report.cached = len(rows), len(cached)
+        report.wallets, report.cached = len(rows), len(cached) + len(distrusted)
+        for key in sorted(distrusted):
+            report.differ(f"Redis has under {key} what no worker of this installation has written there.")
         for where, states in (("the workers' tables", tables), ("Redis", cached)):
             _compare(found, rows, where, states, report)
         _check_books(found, report)
@@ -123,7 +128,9 @@ async def _reconcile() -> Report:
             report.differ(sentence)
     for id_ in await _not_in_tables(rows.keys() - tables.keys()):
         report.differ(f"Wallet {id_} is in PostgreSQL, and not in the workers' tables.")
-    copies = await compare_copies(settings.database, settings.kafka, settings.redis, settings.partitions)
+    copies = await compare_copies(
+        settings.database, settings.kafka, settings.redis, authenticity, settings.partitions
+    )
     report.moving_counters = len(copies.moving)
     for sentence in copies.differences:
         report.differ(sentence)
@@ -153,11 +160,11 @@ async def _not_in_tables(ids: Set[UUID]) -> Set[UUID]:
     return ids
 
 
-async def _cached(ids: Iterable[UUID]) -> dict[UUID, State]:
+async def _cached(ids: Iterable[UUID], authenticity: Authenticity) -> dict[UUID, State]:
     """Return what Redis has of wallets, as far as it counts."""
     homes, states = Homes(settings.partitions), dict[UUID, State]()
     async with connect(settings.redis) as redis:
-        cache = Cache(redis)
+        cache = Cache(redis, authenticity)
         for chunk in _chunks(ids):
             found = await asyncio.gather(*(cache.wallet(homes.of(id_).partition, id_) for id_ in chunk))
             for each in found:

@@ -108,16 +108,18 @@ async def test_a_changed_entry_of_the_ledger_is_named(quiet: Stack) -> None:
 
 
 def richer(value: bytes) -> bytes:
-    """Return a cached wallet with one minor unit more: 19 digits of its version, then the wallet."""
-    wallet = msgspec.msgpack.decode(value[19:], type=Wallet)
+    """Return a cached wallet with one minor unit more: 19 digits of its version, the wallet, its time and MAC."""
+    wallet = msgspec.msgpack.decode(value[19:-24], type=Wallet)
     changed = msgspec.structs.replace(wallet, balance=wallet.balance + 1)
-    return value[:19] + msgspec.msgpack.Encoder(uuid_format="bytes").encode(changed)
+    return value[:19] + msgspec.msgpack.Encoder(uuid_format="bytes").encode(changed) + value[-24:]
 
 
 async def test_a_changed_wallet_in_redis_is_named(quiet: Stack) -> None:
     with closing(redis.Redis.from_url(quiet.env["MERCURIA_REDIS"])) as client:
         # Some are of earlier epochs, which count no more.
-        kept = {key: (client.get(key), client.pttl(key)) for key in client.scan_iter("mercuria:balance:*")}
+        kept = {
+            key: (client.get(key), client.pttl(key)) for key in client.scan_iter("mercuria:sealed-balance:*")
+        }
         for key, (value, life_ms) in kept.items():
             client.set(key, richer(value), px=life_ms)
         try:
@@ -138,9 +140,10 @@ async def test_a_changed_counter_is_named_wherever_it_is(quiet: Stack) -> None:
     assert code == 1
     assert [each for each in report["sentences"] if each.startswith("User ") and "the ledger has" in each]
     with closing(redis.Redis.from_url(quiet.env["MERCURIA_REDIS"])) as client:
-        key = next(client.scan_iter("analytics:volume:*"))
-        field = next(iter(client.hgetall(key)))
-        client.hincrby(key, field, 1)
+        key = next(client.scan_iter("analytics:sealed:day:*"))
+        field, value = next(iter(client.hgetall(key).items()))
+        count, volume, mac = value.split()
+        client.hset(key, field, b"%b %d %b" % (count, int(volume) + 1, mac))
         code, report = reconcile(quiet)
         assert (code, report["differences"]) == (1, 1)
         assert "in Redis" in report["sentences"][0]

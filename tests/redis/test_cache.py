@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 from redis.asyncio import Redis as Client
 
+from mercuria.adapters.authenticity import Authenticity
 from mercuria.adapters.cache import EPOCH_KEY, FRESH_S, Balances, Cache
 from mercuria.adapters.redis import POOL_SIZE, UNAVAILABLE
 from mercuria.domain.commands import Position
@@ -22,6 +23,7 @@ from tests.redis.conftest import Files, away, stopped, until
 
 ID = UUID("5f0f7a0e-6a0e-4b1c-9d7e-1f2d3c4b5a69")
 LOCK = "mercuria:lock:wallets:3"
+AUTHENTICITY = Authenticity(lambda: bytes(32))
 
 
 def wallet(version: int, id_: UUID = ID) -> Wallet:
@@ -34,7 +36,7 @@ async def cache(redis: Client) -> Cache:
     """Return an empty cache, in which the epoch of partition 3 is 7."""
     process = (await redis.info("server"))["run_id"]
     await redis.set(f"{EPOCH_KEY.format(3)}:{process}", 7)
-    return Cache(redis)
+    return Cache(redis, AUTHENTICITY)
 
 
 async def shown(cache: Cache) -> int | None:
@@ -116,7 +118,7 @@ class Owner:
 
     def __init__(self, server: Redis, redis: Client) -> None:
         self.locks = PartitionLocks(redis, "worker-1", lambda: 1, lambda: [3])
-        self.announcer = Announcer(Cache(redis), self.locks, Replies(server.url))
+        self.announcer = Announcer(Cache(redis, AUTHENTICITY), self.locks, Replies(server.url))
 
     def decide(self, *wallets: Wallet) -> None:
         """Announce wallets."""

@@ -137,7 +137,7 @@ async def test_without_postgresql_redis_tells_of_days_also_after_it_has_forgotte
     try:
         await redis.flushall()
         partitions = int(settled.env["MERCURIA_PARTITIONS"])
-        await until(lambda: redis.hlen("analytics:positions"), lambda length: length == partitions)
+        await until(lambda: redis.hlen("analytics:sealed:positions"), lambda length: length == partitions)
     finally:
         await redis.aclose()
     settled.postgres.suspend()

@@ -12,12 +12,14 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from random import Random
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from msgspec import Struct
 
+from mercuria.adapters.authenticity import Authenticity
 from mercuria.adapters.cache import Cache
 from mercuria.adapters.positions import Positions
 from mercuria.adapters.postgres import Database
@@ -27,7 +29,7 @@ from mercuria.adapters.tokens import Caller, Role, Tokens
 from mercuria.cli.chaos.asking import Answer, Client, client, settled
 from mercuria.cli.chaos.books import Books, State, Told
 from mercuria.cli.chaos.orders import Account, Order, Orders, Person
-from mercuria.cli.chaos.trial import TrialError, audit_stack
+from mercuria.cli.chaos.trial import TrialError, audit_stack, leg_key_of
 from mercuria.config import Settings
 from mercuria.embedded.stack import Stack
 from mercuria.streams.audit import Audit, Violations
@@ -533,7 +535,7 @@ class Siege:
     async def _compare_cache(self, last: dict[UUID, tuple[int, State]]) -> None:
         homes = Homes(int(self.stack.env["MERCURIA_PARTITIONS"]))
         redis = connect(self.stack.env["MERCURIA_REDIS"])
-        cache = Cache(redis)
+        cache = Cache(redis, Authenticity(partial(leg_key_of, self.stack)))
         for id_, (version, state) in last.items():
             cached = await cache.wallet(homes.of(id_).partition, id_)
             if cached and (cached.wallet.version, cached.wallet.balance) != (version, state.balance):

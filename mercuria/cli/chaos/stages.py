@@ -8,16 +8,18 @@ import asyncio
 import time
 from collections import defaultdict
 from contextlib import closing
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import psycopg2
 from msgspec import Struct, field
 
+from mercuria.adapters.authenticity import Authenticity
 from mercuria.adapters.books import books
 from mercuria.adapters.positions import Positions
 from mercuria.adapters.postgres import Database, DatabaseUnavailable
-from mercuria.cli.chaos.trial import Faults, Trial, TrialError, kill
+from mercuria.cli.chaos.trial import Faults, Trial, TrialError, kill, leg_key_of
 from mercuria.cli.counted import compare_copies, wrong_counters
 from mercuria.domain.events import NO_COMMAND, BalanceUpdated, CommandRejected
 from mercuria.domain.ledger import EXTERNAL_DEPOSITS, EXTERNAL_WITHDRAWALS, NO_HASH, Entry, hash_after
@@ -108,6 +110,7 @@ async def _check_counters(stack: Stack, violations: Violations) -> None:
         env["MERCURIA_DATABASE"],
         env["MERCURIA_KAFKA"],
         env["MERCURIA_REDIS"],
+        Authenticity(partial(leg_key_of, stack)),
         int(env["MERCURIA_PARTITIONS"]),
     )
     for sentence in copies.differences:

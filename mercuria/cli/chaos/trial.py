@@ -234,9 +234,13 @@ async def audit_stack(stack: Stack) -> Audit:
 
 def auditor_of(stack: Stack, violations: Violations) -> Auditor:
     """Return an auditor of a stack's logs, which notes in `violations` what is wrong."""
+    return Auditor(int(stack.env["MERCURIA_PARTITIONS"]), Seal(leg_key_of(stack)), violations=violations)
+
+
+def leg_key_of(stack: Stack) -> bytes:
+    """Return the leg key of a stack."""
     key_file = Path(stack.env.get("MERCURIA_LEG_KEY_FILE") or stack.directory.path / "leg.key")
-    seal = Seal(bytes.fromhex(key_file.read_text("ascii").strip()))
-    return Auditor(int(stack.env["MERCURIA_PARTITIONS"]), seal, violations=violations)
+    return bytes.fromhex(key_file.read_text("ascii").strip())
 
 
 def take(auditor: Auditor, record: Any) -> None:
