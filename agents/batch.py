@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from mercuria.adapters.stage_rows import NO_TRAIL, Trail
+from mercuria.agents.dead_letters import dead_letter_of
 from mercuria.domain.commands import (
     AnyCommand,
     ClientCommand,
@@ -31,17 +32,18 @@ from mercuria.domain.transfer import react
 from mercuria.domain.wallet import Outcome, Wallet, as_of, evolve, tell, weigh
 from mercuria.streams.cloudevents import envelop
 from mercuria.streams.producing import Record
-from mercuria.streams.record_batches import UnreadableRecord
 from mercuria.streams.replies import Address, Reply, address_in, is_final, reply_of
 from mercuria.streams.routing import Home, Homes
 from mercuria.streams.seal import Seal
 from mercuria.streams.trails import trail_from
 from mercuria.tables.balances import AppliedPosition
 from mercuria.tables.receipts import FINGERPRINT_BYTES, Receipt, receipt_of
-from mercuria.topics import WALLET_COMMANDS
 
 MAX_TOUCHED_BYTES = 1024 * 1024
 """A batch ends early when the metadata of its wallets exceed this: its rows must fit into one record batch."""
+
+MAX_DEAD_BYTES = 16 * 1024 * 1024
+"""A batch ends early when its dead letters exceed this: a small compressed one may hold a thousand large records."""
 
 _encode_json = msgspec.json.Encoder().encode
 _encode_body = msgspec.msgpack.Encoder(uuid_format="bytes").encode
@@ -108,6 +110,7 @@ class Batch:
         self._known_receipts = receipts
         self._is_behind = is_behind
         self._touched_bytes = 0
+        self._dead_bytes = 0
         self._reply_to: Address | None = None
         self._trail: Trail = NO_TRAIL
 
@@ -119,7 +122,7 @@ class Batch:
     @property
     def is_full(self) -> bool:
         """Whether no further record may be taken."""
-        return self._touched_bytes > MAX_TOUCHED_BYTES
+        return self._touched_bytes > MAX_TOUCHED_BYTES or self._dead_bytes > MAX_DEAD_BYTES
 
     def take(self, record: Any, command: AnyCommand | Unreadable) -> bool:
         """Decide one record; `command` is what it holds. False: it is not taken, and must begin the next batch."""
@@ -296,7 +299,9 @@ class Batch:
             number, id_ = self._reply_to.number, fault.command_id
             self._reply(Reply(number, code=fault.code, detail=fault.detail, command_id=id_))
         if dead_letter:
-            self.dead_letters.append(_dead_letter(self.partition, record, fault))
+            letter = dead_letter_of(self.partition, record, fault)
+            self.dead_letters.append(letter)
+            self._dead_bytes += len(letter.key or b"") + len(letter.value or b"")
 
     def _reply(self, reply: Reply) -> None:
         assert self._reply_to is not None
@@ -334,17 +339,3 @@ def _forwarded(leg: Forwarded) -> AnyCommand | Unreadable:
 
 
 _WITHOUT_RECEIPT = (Unreadable, Credit, Refund, Forwarded)
-
-
-def _dead_letter(partition: int, record: Any, fault: Unreadable) -> Record:
-    headers = [
-        ("code", str(fault.code).encode()),
-        ("detail", fault.detail.encode()),
-        ("topic", WALLET_COMMANDS.encode()),
-        ("partition", str(partition).encode()),
-        ("offset", str(record.offset).encode()),
-    ]
-    if type(record) is UnreadableRecord:
-        headers += record.facts
-    value = b"" if record.value is None else record.value
-    return Record(record.key, value, record.timestamp, headers)

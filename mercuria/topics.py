@@ -21,7 +21,8 @@ LEDGER_EVENTS = "mercuria.ledger.events"
 A partition holds the ledger's chain of that number, and proves what PostgreSQL says of it."""
 
 WALLET_DEAD_LETTERS = "mercuria.wallet.dead-letters"
-"""Key and value: as they came. Headers say why the record is no command, and where it came from."""
+"""Key and value: as they came, or how they begin (`agents.dead_letters`). Headers say why the record is no command, and
+where it came from."""
 
 BALANCES_CHANGELOG = "mercuria.balances.changelog"
 RECEIPTS_CHANGELOG = "mercuria.receipts.changelog"

@@ -88,15 +88,19 @@ DEAD_LETTER_HEADERS: Json = {
         "topic": {"const": WALLET_COMMANDS, "description": "Where the record came from."},
         "partition": {"type": "string", "pattern": "^[0-9]+$", "description": "Its partition, in digits."},
         "offset": {"type": "string", "pattern": "^[0-9]+$", "description": "Its offset there, in digits."},
-        "size": {
-            "type": "string",
-            "pattern": "^[0-9]+$",
-            "description": "How many bytes a record has that cannot be read, in digits.",
-        },
-        "sha256": {
+        "digest": {
             "type": "string",
             "pattern": "^[0-9a-f]{64}$",
-            "description": "Of the bytes of a record that cannot be read, or of its record batch.",
+            "description": "Where it was too large to be kept as it came: SHA-256 of its key and its value; where it "
+            "cannot be read, of its bytes, or of its record batch.",
+        },
+        "key-bytes": {"type": "string", "pattern": "^[0-9]+$", "description": "How large its key was then."},
+        "value-bytes": {"type": "string", "pattern": "^[0-9]+$", "description": "And its value."},
+        "headers-bytes": {"type": "string", "pattern": "^[0-9]+$", "description": "And its headers."},
+        "record-bytes": {
+            "type": "string",
+            "pattern": "^[0-9]+$",
+            "description": "How many bytes a record has that cannot be read.",
         },
     },
     "required": ["code", "detail", "topic", "partition", "offset"],
@@ -272,7 +276,8 @@ def _dead_letter() -> Json:
         "name": "dead-letter",
         "title": "Dead letter",
         "summary": "A record that no wallet could decide.",
-        "description": "Key and value are as they came, whatever they are.",
+        "description": "Key and value are as they came, whatever they are. Where they have more than 2 MiB without "
+        "compression, they are the first 1,024 and 65,536 bytes, and headers say what they were.",
         "contentType": "application/octet-stream",
         "headers": DEAD_LETTER_HEADERS,
         "payload": {"description": "Any bytes."},

@@ -60,8 +60,8 @@ class UnreadableRecord(Struct, frozen=True, gc=False):
     @property
     def facts(self) -> list[tuple[str, bytes]]:
         """What is known of it, as headers of its dead letter."""
-        size = [] if self.size_bytes is None else [("size", str(self.size_bytes).encode())]
-        return [*size, ("sha256", self.digest.hex().encode())]
+        size = [] if self.size_bytes is None else [("record-bytes", b"%d" % self.size_bytes)]
+        return [*size, ("digest", self.digest.hex().encode())]
 
 
 class RecordBatches(_MemoryRecordsPy):  # type: ignore[misc]  # aiokafka is untyped

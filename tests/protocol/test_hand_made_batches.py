@@ -53,7 +53,7 @@ async def test_a_record_at_another_offset_than_its_own_is_a_dead_letter(
     assert refused.code == "unreadable_record" and "its offset" in refused.detail
     assert (await desk.answer(Sent(PARTITION, first + 2))).balance == 2
     dead = await desk.dead_letter(Sent(PARTITION, first + 1))
-    assert list(dict(dead.headers)) == ["code", "detail", "topic", "partition", "offset", "size", "sha256"]
+    assert list(dict(dead.headers))[5:] == ["record-bytes", "digest"]
     # What comes behind is not taken for what was decided already.
     assert (await desk.deposit(wallet_id, 1)).balance == 3
 
