@@ -6,6 +6,7 @@ batch begins or ends, so a batch that is decided again after a crash gives the s
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, cast
 from uuid import UUID
@@ -35,6 +36,7 @@ from mercuria.streams.producing import Record
 from mercuria.streams.replies import Address, Reply, address_in, is_final, reply_of
 from mercuria.streams.routing import Home, Homes
 from mercuria.streams.seal import Seal
+from mercuria.streams.skips import Skip, Skipped
 from mercuria.streams.trails import trail_from
 from mercuria.tables.balances import AppliedPosition
 from mercuria.tables.receipts import FINGERPRINT_BYTES, Receipt, receipt_of
@@ -98,6 +100,7 @@ class Batch:
         self.receipts: dict[int, Receipt] = {}
         self.replies: list[tuple[str, Reply]] = []
         self.taken: list[Taken] = []
+        self.skipped: dict[int, Skip] = {}
         self.wallets: dict[int, Wallet] = {}
         self.offset = position.offset
         self.time_ms = 0
@@ -136,6 +139,9 @@ class Batch:
         ):
             return False
         self.offset, self.time_ms = record.offset, record.timestamp
+        if type(command) is Skipped:
+            self._skip(record, command)
+            return True
         headers = record.headers
         if headers:
             self._reply_to = address_in(headers, record.value, self._seal)
@@ -303,6 +309,15 @@ class Batch:
             self.dead_letters.append(letter)
             self._dead_bytes += len(letter.key or b"") + len(letter.value or b"")
 
+    def _skip(self, record: Any, skipped: Skipped) -> None:
+        """Refuse a record that an operator has had passed over, and look at no more of it than has to be."""
+        self.skipped[record.offset] = skipped.skip
+        self._reply_to, self._trail = None, NO_TRAIL
+        with suppress(Exception):
+            # What is wrong with the record may be here.
+            self._reply_to = address_in(record.headers, record.value, self._seal)
+        self._refuse(record, skipped)
+
     def _reply(self, reply: Reply) -> None:
         assert self._reply_to is not None
         self.replies.append((self._reply_to.node, reply))
@@ -338,4 +353,4 @@ def _forwarded(leg: Forwarded) -> AnyCommand | Unreadable:
     return read_command(bytes(leg.command))
 
 
-_WITHOUT_RECEIPT = (Unreadable, Credit, Refund, Forwarded)
+_WITHOUT_RECEIPT = (Unreadable, Skipped, Credit, Refund, Forwarded)

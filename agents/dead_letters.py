@@ -10,6 +10,7 @@ from typing import Any
 from mercuria.domain.parsing import Unreadable
 from mercuria.streams.producing import Record
 from mercuria.streams.record_batches import UnreadableRecord
+from mercuria.streams.skips import Skipped
 from mercuria.topics import MAX_COMMAND_RECORD_BYTES, WALLET_COMMANDS
 
 MAX_KEPT_BYTES = MAX_COMMAND_RECORD_BYTES
@@ -20,17 +21,19 @@ FIRST_VALUE_BYTES = 64 * 1024
 """What is kept of a larger one."""
 
 
-def dead_letter_of(partition: int, record: Any, fault: Unreadable) -> Record:
-    """Return the record that keeps `record`, which came in a partition of the command topic."""
+def dead_letter_of(partition: int, record: Any, fault: Unreadable, topic: str = WALLET_COMMANDS) -> Record:
+    """Return the record that keeps `record`, which came in a partition of a topic."""
     headers = [
         ("code", str(fault.code).encode()),
         ("detail", fault.detail.encode()),
-        ("topic", WALLET_COMMANDS.encode()),
+        ("topic", topic.encode()),
         ("partition", b"%d" % partition),
         ("offset", b"%d" % record.offset),
     ]
     if type(record) is UnreadableRecord:
         headers += record.facts
+    if type(fault) is Skipped:
+        headers += fault.skip.headers
     key, value = record.key, record.value or b""
     if len(key or b"") + len(value) > MAX_KEPT_BYTES:
         headers += _measures(key or b"", value, record.headers)

@@ -21,13 +21,15 @@ from mode.utils.logging import get_logger
 from mercuria.adapters import metrics
 from mercuria.adapters.positions import Place
 from mercuria.adapters.postgres import DatabaseUnavailable
-from mercuria.adapters.stage_rows import NO_TRAIL, Tells, Told
+from mercuria.adapters.stage_rows import NO_TRAIL, MissingEventError, Tells, Told
 from mercuria.adapters.stage_tables import OutboxRow, StageTables
 from mercuria.agents.steps import Ids, Step, ids_of_event
 from mercuria.streams.cloudevents import envelop_numbered
+from mercuria.streams.crash import RecordError
 from mercuria.streams.producing import Record
 from mercuria.streams.record_batches import UnreadableRecord
 from mercuria.streams.relay import Letter, Relay, letter_of, pack
+from mercuria.streams.skips import NONE, Skip
 from mercuria.streams.trails import trail_from
 from mercuria.streams.transport import Fetched
 
@@ -80,6 +82,9 @@ class StageRows(Protocol):
     def take(self, partition: int, told: Iterable[Told]) -> None:
         """Take records of a partition that follow those before; what is there already is left out."""
 
+    def skip(self, partition: int, offset: int, event: Any) -> None:
+        """Pass over a record of a partition; None is an event that cannot be read."""
+
     @property
     def size(self) -> int:
         """How many rows there are, about."""
@@ -108,6 +113,8 @@ class Stage:
         pace_s: transactions begin no sooner one after the other, unless there is enough for one.
         enough: so many events.
         on_written: is called when rows have been written.
+        skips: tells by offset the records of a partition that are passed over.
+        on_skipped: is called for each such record, and may come again for the same.
     """
 
     def __init__(
@@ -125,6 +132,8 @@ class Stage:
         pace_s: float = PACE_S,
         enough: int = ENOUGH,
         on_written: Callable[[], None] = lambda: None,
+        skips: Callable[[int], Mapping[int, Skip]] = lambda _: NONE,
+        on_skipped: Callable[[int, Any, Skip], Awaitable[None]] | None = None,
     ) -> None:
         self.places: dict[int, Place] = {}
         """How far partitions were when this worker wrote them last."""
@@ -140,6 +149,12 @@ class Stage:
         self._pace_s = pace_s
         self._enough = enough
         self._on_written = on_written
+        self._skips = skips
+        self._on_skipped = on_skipped
+        self._topic = topic
+        # How many events are still written one by one, to find the one that cannot be written, and which one it is now.
+        self._one_by_one = 0
+        self._at: tuple[int, int] | None = None
         self._waiting: defaultdict[int, deque[Fetched]] = defaultdict(deque)
         self._some = asyncio.Event()
         self._has_enough = asyncio.Event()
@@ -213,7 +228,7 @@ class Stage:
 
         Raises:
             GapError: records are missing for good.
-            psycopg2.Error: a bug.
+            RecordError: a bug, which shows at this record.
             Exception: Kafka did not take what is told.
         """
         try:
@@ -264,12 +279,35 @@ class Stage:
             self._is_drop_due = bool(published)
             await self._wait_for_postgres(error)
             return
+        except (GapError, MissingEventError):
+            raise
+        except Exception as error:
+            await self._look_closer(error)
+            return
         self._say_back()
         for partition, offset in missing.items():
             await self._read_again(partition, offset)
         if not places:
             # Who had the partitions before still writes them.
             await asyncio.sleep(LOCKED_RETRY_S)
+
+    async def _look_closer(self, error: Exception) -> None:
+        """Write what waits once more, one by one, to find the record that cannot be written.
+
+        Raises:
+            RecordError: it is found.
+            Exception: what is wrong is none of a record.
+        """
+        if self._one_by_one and self._at is not None:
+            raise RecordError(self._topic, *self._at) from error
+        self._one_by_one = sum(len(piece) for waiting in self._waiting.values() for piece in waiting)
+        self._at = None
+        if not self._one_by_one:
+            raise error
+        log.warning(
+            "%s cannot be written together, so they are written one by one.", self._says, exc_info=error
+        )
+        await self._in_thread(self._tables.close)
 
     async def _adopt(self, places: dict[int, Place]) -> None:
         """Where somebody else has written last, take over what the outbox holds."""
@@ -293,14 +331,16 @@ class Stage:
         taken = list[tuple[int, int, Fetched]]()
         for partition, piece in self._in_turn([number for number in self._waiting if number in places]):
             follows = rows.places[partition].read + 1
+            records = self._next_one(partition, piece, follows) if self._one_by_one else piece
             if piece.start <= follows:
-                await self._take(rows, partition, piece)
-                taken.append((partition, follows, piece))
+                await self._take(rows, partition, records)
+                taken.append((partition, follows, records))
                 missing.pop(partition, None)
             else:
                 missing[partition] = follows
-            done.append((partition, piece))
-            if rows.size > self._max_rows:
+            if partition in missing or records[-1] is piece[-1]:
+                done.append((partition, piece))
+            if rows.size > self._max_rows or self._one_by_one:
                 break
         moved = rows.moved
         if moved or published:
@@ -322,8 +362,10 @@ class Stage:
         self.places.update({number: rows.places[number] for number in self._still_ours(rows.places)})
         for partition in moved:
             self._sought.pop(partition, None)
+        self._one_by_one = max(self._one_by_one - 1, 0)
         for partition, start, piece in taken:
-            stored = (record for record in piece if record.offset >= start)
+            skips = self._skips(partition)
+            stored = (record for record in piece if record.offset >= start and record.offset not in skips)
             self._stored.done(partition, stored, time.monotonic() - began_s)
         await self._drop(done)
         return missing
@@ -331,16 +373,41 @@ class Stage:
     def _still_ours(self, partitions: Iterable[int]) -> set[int]:
         return set(partitions) - self._forgotten
 
+    def _next_one(self, partition: int, piece: Fetched, follows: int) -> Fetched:
+        """Return the first record of a piece that is not there yet, or the last one."""
+        record = next((each for each in piece if each.offset >= follows), piece[-1])
+        self._at = partition, record.offset
+        return Fetched([record], piece.start)
+
     async def _take(self, rows: StageRows, partition: int, records: Fetched) -> None:
+        skips = self._skips(partition)
         for start in range(0, len(records), SLICE):
-            rows.take(partition, self._told(partition, records[start : start + SLICE]))
+            some = records[start : start + SLICE]
+            if not skips or skips.keys().isdisjoint(record.offset for record in some):
+                rows.take(partition, self._told(partition, some))
+            else:
+                for record in some:
+                    await self._take_or_skip(rows, partition, record, skips.get(record.offset))
             await asyncio.sleep(0)
+
+    async def _take_or_skip(self, rows: StageRows, partition: int, record: Any, skip: Skip | None) -> None:
+        if skip is None:
+            rows.take(partition, self._told(partition, [record]))
+        elif record.offset > rows.places[partition].read:
+            event = None
+            with suppress(Exception):
+                # Reading it may be what ends a worker.
+                event = self._read(record.value)[0]
+            rows.skip(partition, record.offset, event)
+            log.warning("An event is skipped; PostgreSQL lacks it.", extra=skip.facts)
+            if self._on_skipped is not None:
+                await self._on_skipped(partition, record, skip)
 
     def _told(self, partition: int, records: list[Any]) -> Iterator[Told]:
         # One by one, so that an event's memory is free again before the next one wants some.
         for record in records:
             if type(record) is UnreadableRecord:
-                raise ValueError(f"Offset {record.offset} cannot be read: {record.fault}.")
+                raise ValueError(f"It cannot be read: {record.fault}.")
             event, time_ms = self._read(record.value)
             headers, offset = record.headers, record.offset
             trail = trail_from(headers, self._tables.stage, partition, offset) if headers else NO_TRAIL

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from faust.types import TP
@@ -15,13 +16,17 @@ from mode.utils.logging import get_logger
 from mercuria.adapters.positions import Place, Positions
 from mercuria.adapters.postgres import DatabaseUnavailable
 from mercuria.adapters.stage_tables import StageTables
+from mercuria.agents.dead_letters import dead_letter_of
 from mercuria.agents.stage import Stage, StageRows
 from mercuria.agents.watchdog import LOOK_EVERY_S, Progress, StandstillError, Watchdog
 from mercuria.app import app, database, settings
+from mercuria.domain.rejections import DETAILS, Code
 from mercuria.streams.crash import crash_on_bug
 from mercuria.streams.producing import Record
 from mercuria.streams.relay import Relay
 from mercuria.streams.schema import BatchSchema
+from mercuria.streams.skips import Skip, Skipped
+from mercuria.topics import WALLET_DEAD_LETTERS
 
 RESUME_WITHIN_S = 1.5
 """PostgreSQL is asked for so long where to go on; deciding commands waits for that."""
@@ -56,7 +61,18 @@ class Staged:
         self.topic = topic
         self.positions = Positions(database, tables.stage)
         self.relay = Relay(self._send_to(tells)) if tells is not None else None
-        self.stage = Stage(tables, rows, read, self.seek, topic=topic, says=says, relay=self.relay, **how)
+        self.stage = Stage(
+            tables,
+            rows,
+            read,
+            self.seek,
+            topic=topic,
+            says=says,
+            relay=self.relay,
+            skips=partial(app.skips.of, topic),
+            on_skipped=keep_skipped,
+            **how,
+        )
         self._lacking: dict[int, int] = {}
         # Whether it was seen that the topic reaches as far as PostgreSQL; if not, PostgreSQL was away at the time.
         self._is_checked = True
@@ -135,6 +151,7 @@ class Staged:
         try:
             async for event in stream.events():
                 partition = event.message.partition
+                await app.know_skips()
                 await self.stage.take(partition, event.value)
         finally:
             if partition is not None:
@@ -196,6 +213,13 @@ class Staged:
     def _send_to(self, topic: str) -> Callable[[int, Sequence[Record]], "asyncio.Future[int]"]:
         source = f"{self.name} outbox"
         return lambda partition, records: app.batch_producer.enqueue(source, topic, partition, records)
+
+
+async def keep_skipped(partition: int, record: Any, skip: Skip) -> None:
+    """Keep an event that is passed over as a dead letter."""
+    fault = Skipped(code=Code.SKIPPED, detail=DETAILS[Code.SKIPPED], skip=skip)
+    dead = dead_letter_of(partition, record, fault, skip.topic)
+    await app.batch_producer.enqueue("skipped", WALLET_DEAD_LETTERS, partition, [dead])
 
 
 def _follows(partitions: Iterable[int], places: Mapping[int, Place]) -> dict[int, int]:

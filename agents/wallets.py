@@ -4,10 +4,13 @@ The order of the steps is what makes a crash at any moment harmless (docs/archit
 changelog with the position, then RocksDB. While one batch is on its way into the last two, the next one is decided.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from time import perf_counter
 from typing import Any
+
+from mode.utils.logging import get_logger
 
 from mercuria.adapters import metrics
 from mercuria.agents import tally
@@ -20,14 +23,17 @@ from mercuria.domain.parsing import Unreadable, read_command
 from mercuria.domain.rejections import DETAILS, Code
 from mercuria.streams.announcer import Announcement
 from mercuria.streams.batch_table import Row
-from mercuria.streams.crash import crash_on_bug
+from mercuria.streams.crash import RecordError, crash_on_bug
 from mercuria.streams.record_batches import UnreadableRecord
 from mercuria.streams.routing import Homes
 from mercuria.streams.seal import Seal
+from mercuria.streams.skips import NONE, Skip, Skipped
 from mercuria.streams.transport import MAX_BATCH_RECORDS, Fetched
 from mercuria.tables.balances import balances
 from mercuria.tables.receipts import receipts, segment_row
 from mercuria.topics import WALLET_COMMANDS, WALLET_DEAD_LETTERS, WALLET_EVENTS
+
+log = get_logger(__name__)
 
 
 @app.agent(wallet_commands, name="wallets", isolated_partitions=True)
@@ -79,6 +85,7 @@ async def process(partition: int, records: Fetched, more: Callable[[], Iterable[
     Raises:
         GapError: some before them did not come.
     """
+    await app.know_skips()
     async with balances.lock(partition):
         decided = balances.position(partition).offset
         if records.start > decided + 1:
@@ -93,7 +100,10 @@ async def process(partition: int, records: Fetched, more: Callable[[], Iterable[
         while waiting:
             await app.locks.prove(partition)
             began_s = perf_counter()
-            batch = decide(partition, waiting)
+            try:
+                batch = decide(partition, waiting)
+            except Exception as error:
+                raise RecordError(WALLET_COMMANDS, partition, culprit(partition, waiting)) from error
             if batch.offset < waiting[0].offset:
                 await balances.kept(partition)
                 continue
@@ -107,7 +117,11 @@ async def process(partition: int, records: Fetched, more: Callable[[], Iterable[
             receipts.write(partition, receipt_rows, receipts_offset)
             await balances.keep(partition, batch.wallets, batch.position, since_ms)
             app.announcer.announce(Announcement(partition, list(batch.wallets.values()), batch.replies))
-            done = (record for record in waiting if record.offset <= batch.offset)
+            for skip in batch.skipped.values():
+                log.warning("A command is skipped.", extra=skip.facts)
+            done = (
+                each for each in waiting if each.offset <= batch.offset and each.offset not in batch.skipped
+            )
             deciding.done(partition, done, perf_counter() - began_s)
             waiting = [record for record in waiting if record.offset > batch.offset]
         pace.end(partition)
@@ -129,12 +143,14 @@ def decide(partition: int, records: Sequence[Any]) -> Batch:
 
     None, when the first one has to wait until the batch before is kept.
     """
-    commands = [command_in(record) for record in records]
+    skips = app.skips.of(WALLET_COMMANDS, partition)
+    commands = [command_in(record, skips) for record in records]
     batch = Batch(
         installation(),
         partition,
         balances.position(partition),
-        balances.wallets(partition, wallet_ids(commands)),
+        # Whatever is wrong with a record that is passed over, it may be with its wallet.
+        balances.wallets(partition, wallet_ids([each for each in commands if type(each) is not Skipped])),
         receipts.find(partition, command_ids(commands)),
         is_behind=balances.is_keeping(partition),
     )
@@ -144,12 +160,47 @@ def decide(partition: int, records: Sequence[Any]) -> Batch:
     return batch
 
 
-def command_in(record: Any) -> AnyCommand | Unreadable:
+def culprit(partition: int, records: Sequence[Any]) -> int:
+    """Return the offset of the first of some records without which those before it can be decided."""
+    good, bad = 0, len(records)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        try:
+            decide(partition, records[:middle])
+            good = middle
+        except Exception:
+            bad = middle
+    return int(records[bad - 1].offset)
+
+
+def command_in(record: Any, skips: Mapping[int, Skip] = NONE) -> AnyCommand | Unreadable:
     """Return the command that a record holds, or why there is none."""
+    if record.offset in skips:
+        command: Any = None
+        with suppress(Exception):
+            # Reading it may be what ends a worker.
+            command = read_command(record.value)
+        return Skipped(
+            code=Code.SKIPPED,
+            detail=DETAILS[Code.SKIPPED],
+            command_id=getattr(command, "id", None) or getattr(command, "command_id", None),
+            command_type=type_of(command),
+            wallet_id=getattr(command, "wallet_id", None),
+            skip=skips[record.offset],
+        )
     if type(record) is UnreadableRecord:
         code = Code.UNREADABLE_RECORD
         return Unreadable(code, f"{DETAILS[code][:-1]}: {record.fault}.")
     return read_command(record.value)
+
+
+def type_of(command: AnyCommand | Unreadable | None) -> str | None:
+    """Return what a command is called, as far as it is known."""
+    if isinstance(command, Unreadable):
+        return command.command_type
+    if command is None:
+        return None
+    return str(type(command).__struct_config__.tag)
 
 
 def receipt_rows_of(batch: Batch, first: Any, since_ms: int) -> list[Row]:

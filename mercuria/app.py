@@ -36,6 +36,7 @@ from mercuria.streams.log_ends import LogEnds
 from mercuria.streams.producing import Producer
 from mercuria.streams.replies import Replies
 from mercuria.streams.schema import BatchSchema
+from mercuria.streams.skips import Skips
 from mercuria.topics import MAX_RECORD_BYTES, WALLET_COMMANDS
 
 CHECK_WITHIN_S = 2.0
@@ -90,13 +91,14 @@ class App(faust.App):
         self.locks = PartitionLocks(redis, settings.worker, self._generation, self.own_partitions)
         self.announcer = Announcer(cache, self.locks, self.replies)
         self.log_ends = LogEnds(settings.kafka)
+        self.skips = Skips(settings.kafka)
         for partition in range(settings.partitions):
             held = metrics.lock_held.labels(partition)
             held.set_function(partial(self.locks.is_held, partition))
 
     def on_init_dependencies(self) -> Iterable[ServiceT]:
         """Start what goes through Redis with the app, before its agents."""
-        services = cast(list[ServiceT], [self.replies, self.locks, self.announcer, self.log_ends])
+        services = cast(list[ServiceT], [self.replies, self.locks, self.announcer, self.log_ends, self.skips])
         return [*services, *super().on_init_dependencies()]
 
     async def resume_at(self, tps: Collection[TP]) -> dict[TP, int]:
@@ -147,6 +149,10 @@ class App(faust.App):
         except ConsumerNotStarted:
             return []
         return [tp.partition for tp in assignment if tp.topic == WALLET_COMMANDS]
+
+    async def know_skips(self) -> None:
+        """Return when this worker knows which records of the partitions that it has now are to be passed over."""
+        await self.skips.up_to_date(self._generation())
 
     def _generation(self) -> int:
         return self.consumer_generation_id

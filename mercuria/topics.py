@@ -24,6 +24,9 @@ WALLET_DEAD_LETTERS = "mercuria.wallet.dead-letters"
 """Key and value: as they came, or how they begin (`agents.dead_letters`). Headers say why the record is no command, and
 where it came from."""
 
+SKIPS = "mercuria.skips"
+"""Records that an operator has had passed over (`streams.skips`), each in the partition of the same number."""
+
 BALANCES_CHANGELOG = "mercuria.balances.changelog"
 RECEIPTS_CHANGELOG = "mercuria.receipts.changelog"
 COUNTERS_CHANGELOG = "mercuria.counters.changelog"
@@ -70,6 +73,7 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(TRANSACTION_EVENTS, _FOREVER | {"max.message.bytes": str(MAX_RECORD_BYTES)}),
     TopicSpec(LEDGER_EVENTS, _FOREVER | {"max.message.bytes": str(MAX_RECORD_BYTES)}),
     TopicSpec(WALLET_DEAD_LETTERS, _FOREVER | {"max.message.bytes": str(MAX_RECORD_BYTES)}),
+    TopicSpec(SKIPS, _FOREVER),
     TopicSpec(BALANCES_CHANGELOG, _COMPACTED),
     TopicSpec(RECEIPTS_CHANGELOG, _COMPACTED),
     TopicSpec(COUNTERS_CHANGELOG, _COMPACTED),

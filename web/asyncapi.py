@@ -20,6 +20,7 @@ from mercuria.domain.events import TYPES, CommandRejected
 from mercuria.domain.ledger import Entry
 from mercuria.domain.transaction import TransactionCompleted, TransactionFailed
 from mercuria.streams.cloudevents import NUMBERED, SOURCE, CloudEvent
+from mercuria.streams.skips import SKIPPABLE
 from mercuria.topics import (
     LEDGER_EVENTS,
     TOPICS,
@@ -85,9 +86,12 @@ DEAD_LETTER_HEADERS: Json = {
     "properties": {
         "code": {"type": "string", "description": "Why the record is no command, for programs."},
         "detail": {"type": "string", "description": "The same, for people."},
-        "topic": {"const": WALLET_COMMANDS, "description": "Where the record came from."},
+        "topic": {"enum": list(SKIPPABLE), "description": "Where the record came from."},
         "partition": {"type": "string", "pattern": "^[0-9]+$", "description": "Its partition, in digits."},
         "offset": {"type": "string", "pattern": "^[0-9]+$", "description": "Its offset there, in digits."},
+        "reason": {"type": "string", "description": "Why an operator has had the record skipped."},
+        "skipped-by": {"type": "string", "description": "Who that was."},
+        "skipped-at": {"type": "string", "format": "date-time", "description": "When that was."},
         "digest": {
             "type": "string",
             "pattern": "^[0-9a-f]{64}$",
@@ -113,7 +117,7 @@ CHANNELS: Mapping[str, tuple[str, str]] = {
     LEDGER_EVENTS: ("ledgerEvents", "The ledger: a debit and a credit for each completed transaction."),
     WALLET_DEAD_LETTERS: ("walletDeadLetters", "Records that no wallet could decide, as they came."),
 }
-"""By topic: what the document calls it, and what it is for. Changelogs are no one else's to read, and not there."""
+"""By topic: what the document calls it, and what it is for. Changelogs and skips are not for others to read."""
 
 
 @endpoint("GET", "/api/v1/asyncapi.json", answers={200: dict[str, Any]}, access=ANYONE)

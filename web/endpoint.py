@@ -100,6 +100,7 @@ _OF_BODY = (
 _OF_COMMANDS = (
     "invalid_header",
     Code.COMMAND_ID_REUSED,
+    Code.SKIPPED,
     "not_decided",
     "wallets_unavailable",
 )

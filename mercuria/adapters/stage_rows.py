@@ -58,6 +58,21 @@ class PlacedRows:
         """The partitions whose place is another one now."""
         return {number: place for number, place in self.places.items() if place != self.before[number]}
 
+    def skip(self, partition: int, offset: int, event: Any) -> None:
+        """Pass over a record. Of `event`, None where it cannot be read, nothing is taken but where it stands.
+
+        So what follows it is not taken for something that is missing, and what comes again is passed over as well.
+        """
+        place = self.places[partition]
+        if offset <= place.read:
+            return
+        command, sequence = place.command, place.sequence
+        if hasattr(event, "sequence"):
+            sequence = max(sequence, event.sequence)
+        elif event is not None:
+            command = max(command, event.offset)
+        self.places[partition] = place._replace(read=offset, command=command, sequence=sequence)
+
     def follow(self, partition: int, told: Iterable[Told]) -> list[Told]:
         """Return which records of a numbered topic are new, and let them be the last that were read.
 

@@ -16,6 +16,7 @@ MODULES = {
     "migrate": "migrate",
     "rebuild": "rebuild",
     "reconcile": "reconcile",
+    "skip": "skip",
     "soak": "soak",
     "status": "up",
     "up": "up",

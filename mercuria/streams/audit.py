@@ -10,7 +10,7 @@ It shares no state with the agents: what it knows, it has from the log alone.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from struct import Struct as Packing
 from typing import NamedTuple, cast
 from uuid import UUID
@@ -137,6 +137,7 @@ class Auditor:
         seal: the installation's, to tell forged legs; without it, all legs are taken for genuine.
         receipts_lifetime_ms: how long a command id is remembered.
         violations: where what is wrong is noted.
+        skipped: partitions and offsets of commands that an operator has had skipped (`streams.skips`).
     """
 
     def __init__(
@@ -145,9 +146,10 @@ class Auditor:
         seal: Seal | None = None,
         receipts_lifetime_ms: int = DEFAULT_RECEIPTS_LIFETIME_MS,
         violations: Violations | None = None,
+        skipped: Set[tuple[int, int]] = frozenset(),
     ) -> None:
         self.violations = violations or Violations()
-        self.answers = Answers(partitions, seal, receipts_lifetime_ms)
+        self.answers = Answers(partitions, seal, receipts_lifetime_ms, skipped)
         self.money = Money(self.violations)
         self.events = 0
         self.rejections = 0
@@ -237,8 +239,15 @@ class Answers:
     is not answered at all.
     """
 
-    def __init__(self, partitions: int, seal: Seal | None, receipts_lifetime_ms: int) -> None:
+    def __init__(
+        self,
+        partitions: int,
+        seal: Seal | None,
+        receipts_lifetime_ms: int,
+        skipped: Set[tuple[int, int]] = frozenset(),
+    ) -> None:
         self.commands = 0
+        self._skipped = skipped
         self._was_fed = False
         self._homes = Homes(partitions)
         self._seal = seal
@@ -260,6 +269,10 @@ class Answers:
         """Take a record of the command topic."""
         self._was_fed = True
         self._asked_to[asked.partition] = asked.offset
+        if (asked.partition, asked.offset) in self._skipped:
+            # Without a receipt: its id is as free as before.
+            self._expect(asked)
+            return
         command = read_command(asked.value)
         kind = type(command)
         if kind is Unreadable:

@@ -108,7 +108,10 @@ async def event_reader(
         names = consumer.partitions_for_topic(topic) or set()
         partitions = [TopicPartition(topic, number) for number in sorted(names)]
         consumer.assign(partitions)
-        if from_beginning:
+        if not partitions:
+            # There is no such topic yet, so there is nothing to read.
+            pass
+        elif from_beginning:
             await consumer.seek_to_beginning(*partitions)
         else:
             # Now, not at the first poll.

@@ -2,14 +2,16 @@
 
 `position-first` keeps what was decided before it tells anybody; killed between the two, nobody ever hears of it.
 `no-receipts` knows no command id; a command that is sent twice counts twice.
+`poison` cannot decide, project or enter what has one of the references in `POISONS`.
 """
 
 import asyncio
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from mercuria.agents import wallets
+from mercuria.adapters import ledger_rows, projected_rows
+from mercuria.agents import batch, wallets
 from mercuria.cli import main
 
 WINDOW_S = 0.5
@@ -44,12 +46,35 @@ def no_receipts(_partition: int, _ids: list[Any]) -> dict[Any, Any]:
     return {}
 
 
+POISONS = DECIDE, PROJECT, ENTER = "poison: decide", "poison: project", "poison: enter"
+"""References of movements that end a worker at one place or another."""
+
+
+class PlantedError(Exception):
+    """A bug."""
+
+
+def poisoned(do: Callable[..., Any], poison: str) -> Callable[..., Any]:
+    """Return a function that fails where its first argument has a reference, and else does what `do` does."""
+
+    def either(first: Any, *others: Any, **more: Any) -> Any:
+        if getattr(first, "reference", None) == poison:
+            raise PlantedError(poison)
+        return do(first, *others, **more)
+
+    return either
+
+
 def plant(bug: str) -> None:
     """Put a bug into this process's wallet agent."""
     if bug == "position-first":
         wallets.process = position_first
     elif bug == "no-receipts":
         wallets.receipts.find = no_receipts  # type: ignore[method-assign]
+    elif bug == "poison":
+        batch.weigh = poisoned(batch.weigh, DECIDE)
+        projected_rows.transaction_of = poisoned(projected_rows.transaction_of, PROJECT)
+        ledger_rows.entries_of = poisoned(ledger_rows.entries_of, ENTER)
     else:
         sys.exit(f"There is no bug called {bug}.")
 

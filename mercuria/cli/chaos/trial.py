@@ -8,7 +8,7 @@ The faults are functions of the trial, so that they can see what goes on; the te
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,6 +23,7 @@ from mercuria.embedded.stack import Stack
 from mercuria.streams.audit import Audit, Auditor, Violations, WalletState
 from mercuria.streams.client import command_producer, event_reader, read_log
 from mercuria.streams.seal import Seal
+from mercuria.streams.skips import all_skips
 from mercuria.tables.balances import read_rows
 from mercuria.topics import BALANCES_CHANGELOG, WALLET_COMMANDS, WALLET_EVENTS
 
@@ -219,7 +220,9 @@ async def freeze(trial: Trial, part: Part, for_s: float) -> None:
 
 async def audit_stack(stack: Stack) -> Audit:
     """Audit the logs of a stack from their beginning, and compare the tables with what the events say."""
-    servers, auditor = stack.env["MERCURIA_KAFKA"], auditor_of(stack, Violations())
+    servers = stack.env["MERCURIA_KAFKA"]
+    skips = [skip async for skip in all_skips(servers) if skip.topic == WALLET_COMMANDS]
+    auditor = auditor_of(stack, Violations(), {(skip.partition, skip.offset) for skip in skips})
     decided = dict.fromkeys(range(int(stack.env["MERCURIA_PARTITIONS"])), -1)
     async for record in read_log(servers, WALLET_COMMANDS):
         decided[record.partition] = record.offset
@@ -232,9 +235,10 @@ async def audit_stack(stack: Stack) -> Audit:
     return auditor.report()
 
 
-def auditor_of(stack: Stack, violations: Violations) -> Auditor:
+def auditor_of(stack: Stack, violations: Violations, skipped: Set[tuple[int, int]] = frozenset()) -> Auditor:
     """Return an auditor of a stack's logs, which notes in `violations` what is wrong."""
-    return Auditor(int(stack.env["MERCURIA_PARTITIONS"]), Seal(leg_key_of(stack)), violations=violations)
+    partitions, seal = int(stack.env["MERCURIA_PARTITIONS"]), Seal(leg_key_of(stack))
+    return Auditor(partitions, seal, violations=violations, skipped=skipped)
 
 
 def leg_key_of(stack: Stack) -> bytes:

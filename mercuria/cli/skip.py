@@ -1,0 +1,245 @@
+"""`mercuria skip`: has every worker pass over a record that ends each one that comes to it, and lists what is skipped.
+
+Neither workers nor PostgreSQL or Redis have to run: after `mercuria up` has given up, `mercuria up --workers 0` brings
+Kafka back for it.
+"""
+
+import asyncio
+import getpass
+import json
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, TypeVar
+
+import click
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+from faust.cli.base import cli
+from rich.table import Table
+from rich.text import Text
+
+from mercuria.adapters.log_lines import rfc3339
+from mercuria.adapters.positions import Positions
+from mercuria.adapters.postgres import Database, DatabaseUnavailable
+from mercuria.app import settings
+from mercuria.cli.options import data_dir_option
+from mercuria.cli.showing import show_table
+from mercuria.streams.client import event_reader
+from mercuria.streams.cloudevents import read_event
+from mercuria.streams.declare import TopicError, declare_topics
+from mercuria.streams.record_batches import UnreadableRecord
+from mercuria.streams.skips import MAX_REASON_LETTERS, SKIPPABLE, Skip, all_skips, record_of
+from mercuria.tables.balances import AppliedPosition, read_rows
+from mercuria.topics import BALANCES_CHANGELOG, SKIPS, STAGES, WALLET_COMMANDS, WALLET_EVENTS
+
+ANSWERS_WITHIN_S = 15.0
+EXIT_AWAY, EXIT_REFUSED = 1, 2
+LOOKED_AT = 10_000
+"""How many of the last events of a partition are looked at. What a worker publishes before it dies is no more."""
+SHOWN_LETTERS = 200
+
+T = TypeVar("T")
+
+
+class Refused(Exception):
+    """A record cannot be skipped; the message is a sentence that says why."""
+
+
+@cli.command()
+@data_dir_option
+@click.argument("topic", type=click.Choice(SKIPPABLE), required=False)
+@click.argument("partition", type=click.IntRange(0), required=False)
+@click.argument("offset", type=click.IntRange(0), required=False)
+@click.option("--reason", help="Why, for whoever reads the dead letter or the list.")
+@click.option("--by", help="Who says so. Default: the user and the machine.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--list", "is_list", is_flag=True, help="List what is skipped.")
+@click.option("--json", "as_json", is_flag=True, help="List it as JSON.")
+def skip(
+    topic: str | None,
+    partition: int | None,
+    offset: int | None,
+    reason: str | None,
+    by: str | None,
+    yes: bool,
+    is_list: bool,
+    as_json: bool,
+) -> None:
+    """Pass over a record that ends every worker which comes to it.
+
+    The log line of the crash names its TOPIC, PARTITION and OFFSET. It becomes a dead letter when it is reached, on
+    every worker and for ever: there is no way back. Use it for nothing else. The exit code is 2 where the record cannot
+    be skipped.
+    """
+    if is_list:
+        _show(_ask(_all), as_json)
+        return
+    if topic is None or partition is None or offset is None:
+        raise click.UsageError(
+            "Name the topic, the partition and the offset of the record, or ask for --list."
+        )
+    reason = (reason or "").strip()
+    if not reason or len(reason) > MAX_REASON_LETTERS or not reason.isprintable():
+        raise click.UsageError(f"--reason has to be a line of 1 to {MAX_REASON_LETTERS} letters.")
+    who = (by or f"{getpass.getuser()}@{socket.gethostname()}").strip()
+    at = rfc3339(datetime.now(UTC).timestamp())
+    wanted = Skip(topic, partition, offset, reason, who, at)
+    try:
+        known = next((each for each in _ask(_all) if _place(each) == _place(wanted)), None)
+        if known is not None:
+            click.echo(f"It is skipped already: {_line(known)}")
+            return
+        record = _ask(lambda: _record_at(wanted))
+        if not yes:
+            click.echo(_description(record))
+            click.confirm("Skip this record, on all workers and for ever?", abort=True)
+        _ask(lambda: _append(wanted))
+    except (Refused, TopicError) as refused:
+        click.echo(f"mercuria: {refused}", err=True)
+        sys.exit(EXIT_REFUSED)
+    click.echo(f"Skipped: {_line(wanted)}")
+
+
+def _place(skip: Skip) -> tuple[str, int, int]:
+    return skip.topic, skip.partition, skip.offset
+
+
+def _line(skip: Skip) -> str:
+    return f"{skip.topic}, partition {skip.partition}, offset {skip.offset}, by {skip.by} at {skip.at}: {skip.reason}"
+
+
+def _ask(do: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Return what Kafka says, or end with a sentence when it says nothing."""
+
+    async def within() -> T:
+        async with asyncio.timeout(ANSWERS_WITHIN_S):
+            return await do()
+
+    try:
+        return asyncio.run(within())
+    except (TimeoutError, KafkaError, OSError):
+        click.echo(
+            f"mercuria: no Kafka answers at {settings.kafka}. Where `mercuria up` has given up, `mercuria up --workers"
+            f" 0 --data-dir {settings.data_dir}` starts it without workers; else point MERCURIA_KAFKA at it.",
+            err=True,
+        )
+        sys.exit(EXIT_AWAY)
+
+
+async def _all() -> list[Skip]:
+    return sorted([each async for each in all_skips(settings.kafka)], key=_place)
+
+
+async def _record_at(wanted: Skip) -> Any:
+    """Return the record that is to be skipped.
+
+    Raises:
+        Refused: there is none, or it was worked on before.
+    """
+    tp = TopicPartition(wanted.topic, wanted.partition)
+    async with event_reader(settings.kafka, wanted.topic) as reader:
+        if tp not in reader.assignment():
+            raise Refused(f"{wanted.topic} has no partition {wanted.partition}.")
+        end = (await reader.end_offsets([tp]))[tp]
+        if wanted.offset >= end:
+            raise Refused(
+                f"Partition {wanted.partition} of {wanted.topic} can be read up to offset {end - 1}: there is no record"
+                f" at {wanted.offset} yet."
+            )
+        record = await _first_from(reader, tp, wanted.offset, end)
+    if record is None or record.offset != wanted.offset:
+        raise Refused(
+            f"There is no record at offset {wanted.offset}, but the mark of a Kafka transaction, or a record of one"
+            " that was aborted."
+        )
+    await (_require_undecided if wanted.topic == WALLET_COMMANDS else _require_unwritten)(wanted)
+    return record
+
+
+async def _first_from(reader: AIOKafkaConsumer, tp: TopicPartition, offset: int, end: int) -> Any:
+    reader.assign([tp])
+    reader.seek(tp, offset)
+    while await reader.position(tp) < end:
+        for record in (await reader.getmany(tp, timeout_ms=100, max_records=1)).get(tp, ()):
+            return record
+    return None
+
+
+async def _require_undecided(wanted: Skip) -> None:
+    """Raise `Refused` where it is decided, or a worker has published what it decided before it died."""
+    rows = read_rows((each.key, each.value) for each in await _last(BALANCES_CHANGELOG, wanted.partition, 1))
+    if any(isinstance(row, AppliedPosition) and row.offset >= wanted.offset for row in rows):
+        raise Refused(f"The record at {wanted.offset} is decided already, so nothing is left to be skipped.")
+    for record in await _last(WALLET_EVENTS, wanted.partition, LOOKED_AT):
+        if read_event(record.value).offset == wanted.offset:
+            raise Refused(
+                f"What became of the record at {wanted.offset} is published already (offset {record.offset} of"
+                f" {WALLET_EVENTS}): it can be decided, so to skip it would contradict that."
+            )
+
+
+async def _require_unwritten(wanted: Skip) -> None:
+    """Raise `Refused` where PostgreSQL has the event; where PostgreSQL is away, nobody knows."""
+    stage = next(name for name, topic in STAGES.items() if topic == wanted.topic)
+    try:
+        places = await Positions(Database(settings.database), stage).places()
+    except (DatabaseUnavailable, TimeoutError):
+        return
+    place = places.get(wanted.partition)
+    if place is not None and place.read >= wanted.offset:
+        raise Refused(
+            f"The event at {wanted.offset} is in PostgreSQL already, so nothing is left to be skipped."
+        )
+
+
+async def _last(topic: str, partition: int, count: int) -> list[Any]:
+    """Return the last records of a partition."""
+    tp, found = TopicPartition(topic, partition), list[Any]()
+    async with event_reader(settings.kafka, topic) as reader:
+        start, end = (await reader.beginning_offsets([tp]))[tp], (await reader.end_offsets([tp]))[tp]
+        reader.assign([tp])
+        reader.seek(tp, max(start, end - count))
+        while await reader.position(tp) < end:
+            found += (await reader.getmany(tp, timeout_ms=100)).get(tp, ())
+    return found
+
+
+async def _append(wanted: Skip) -> None:
+    # An installation that is older than skips has no such topic before a worker starts again.
+    await declare_topics(settings.kafka, settings.partitions, settings.replication)
+    record = record_of(wanted)
+    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka, acks="all", enable_idempotence=True)
+    await producer.start()
+    try:
+        await producer.send_and_wait(SKIPS, record.value, key=record.key, partition=wanted.partition)
+    finally:
+        await producer.stop()
+
+
+def _description(record: Any) -> str:
+    """Say what a record is. What it holds is shown escaped: it may be anything."""
+    value = record.value or b""
+    shown = ascii(value[:SHOWN_LETTERS].decode(errors="replace"))
+    more = f" and {len(value) - SHOWN_LETTERS:,} bytes more" if len(value) > SHOWN_LETTERS else ""
+    if isinstance(record, UnreadableRecord):
+        shown = record.fault
+    when = rfc3339(record.timestamp / 1000)
+    headers = ", ".join(ascii(name) for name, _ in islice(record.headers, 20)) or "none"
+    return f"key:     {record.key!a}\nvalue:   {shown}{more}\nheaders: {headers}\ntime:    {when}"
+
+
+def _show(skips: list[Skip], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([msgspec.to_builtins(each) for each in skips], indent=1))
+    elif not skips:
+        click.echo("Nothing is skipped.")
+    else:
+        table = Table("topic", "partition", "offset", "by", "at", "reason")
+        for each in skips:
+            cells = each.topic, str(each.partition), str(each.offset), each.by, each.at, each.reason
+            table.add_row(*(Text(cell) for cell in cells))
+        show_table(table)
