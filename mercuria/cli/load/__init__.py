@@ -1,40 +1,54 @@
 """`mercuria load`: feeds a statement's operations through Kafka, and waits until the workers have decided them all.
 
 Every account becomes a wallet. All ids are derived from the currency, the account and the transaction_id, so that
-loading a file twice, or going on with one after a Ctrl-C, changes nothing that was done before.
+loading a file twice, or going on with one after a Ctrl-C, changes nothing that was done before. What was refused is
+tried again by every load (`attempts`).
 """
 
 import asyncio
 import logging
+import os
+import shutil
+import stat
 import sys
-import time
-from functools import cache
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from tempfile import TemporaryFile
+from typing import BinaryIO, cast
 
 import click
 from faust.cli.base import cli
 
-from mercuria.cli.load.feed import LoadError, connected, progress_bar, require_topics
-from mercuria.cli.load.openings import Openings, Terms
+from mercuria.cli.load.errors import LoadError
+from mercuria.cli.load.loading import Loading
 from mercuria.cli.load.report import Report
-from mercuria.cli.load.statement import Statement
+from mercuria.cli.load.statement import Findings, Statement
+from mercuria.cli.load.terms import Terms
 from mercuria.cli.options import data_dir_option
 from mercuria.domain.money import MoneyError, is_currency, parse_amount
+from mercuria.domain.printable import printable
 
+EXIT_NOT_LOADED = 2
+"""The file or the options cannot be used, or Mercuria does not answer."""
 EXIT_INTERRUPTED = 130
 
 
 @cli.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @data_dir_option
 @click.option(
     "--currency", required=True, help="The currency of all accounts: an ISO 4217 code, such as CZK."
 )
 @click.option(
     "--overdraft-limit",
-    default="0",
-    help="How far below zero each wallet may go, in the currency: 10000.00.  [default: not at all]",
+    help="How far below zero each wallet may go, in the currency: 10000.00. A wallet of an earlier load gets the limit,"
+    " too, if it was opened with another one.  [default: not at all; wallets of earlier loads keep their limit]",
+)
+@click.option(
+    "--opening-balances",
+    is_flag=True,
+    help="Begin each account with the balance that its first balance_after implies.",
 )
 @click.option("--verify", is_flag=True, help="Compare every balance with the column balance_after.")
 @click.option(
@@ -45,32 +59,44 @@ EXIT_INTERRUPTED = 130
     show_default=True,
     help="Give up when nothing has been decided for so many seconds.",
 )
-def load(file: Path, currency: str, overdraft_limit: str, verify: bool, patience_s: float) -> None:
+def load(
+    file: Path,
+    currency: str,
+    overdraft_limit: str | None,
+    opening_balances: bool,
+    verify: bool,
+    patience_s: float,
+) -> None:
     """Load the operations in FILE into wallets, one for each account.
 
-    FILE is CSV in UTF-8, with the columns transaction_id, date, account, operation (deposit or withdraw), amount,
-    balance_after and note; amounts are whole numbers of minor units. A file can be loaded again: what was done before
-    is not done twice. The exit code is 0 when every operation was accepted (and, with --verify, every balance is as
-    the file has it).
+    FILE is CSV in UTF-8 (- is standard input), with the columns transaction_id, date, account, operation (deposit or
+    withdraw), amount, balance_after and note; amounts are whole numbers of minor units. Blank rows and rows of amount
+    0 are skipped. Dates become effective dates.
+
+    A file can be loaded again: what was done before is not done twice, and what was refused is tried again. The exit
+    code is 0 when every operation was accepted, now or before (and, with --verify, every balance is as the file has
+    it); 1 when one was refused or a balance differs; 2 when the file or the options cannot be used, or Mercuria does
+    not answer.
     """
     # What the Kafka client has to say about a broker that is away is said here in one sentence.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
     try:
         terms = Terms(currency, _limit(overdraft_limit, currency))
-        with file.open("rb") as opened:
-            if not opened.seekable():
-                raise LoadError(f"{file} cannot be read twice: it must be a file, not a pipe.")
-            sys.exit(_run(opened, terms, verify, patience_s))
+        with _opened(file) as opened:
+            statement = Statement(opened, with_balances=verify, with_openings=opening_balances)
+            sys.exit(_run(statement, terms, verify, opening_balances, patience_s))
     except LoadError as error:
         click.echo(f"mercuria: {error}", err=True)
-        sys.exit(1)
+    sys.exit(EXIT_NOT_LOADED)
 
 
-def _limit(text: str, currency: str) -> int:
+def _limit(text: str | None, currency: str) -> int | None:
     if not is_currency(currency):
         raise LoadError(
-            f"--currency {currency}: there is no such currency; it must be an ISO 4217 code such as CZK."
+            f"--currency {printable(currency)}: there is no such currency; it must be an ISO 4217 code such as CZK."
         )
+    if text is None:
+        return None
     try:
         limit = parse_amount(text, currency)
     except MoneyError as error:
@@ -82,21 +108,40 @@ def _limit(text: str, currency: str) -> int:
     return limit
 
 
-def _run(file: BinaryIO, terms: Terms, verify: bool, patience_s: float) -> int:
-    """Load an open file, report, and return the exit code."""
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file; what a pipe brings is copied first, because it is read twice."""
+    name = printable(str(path))
+    with ExitStack() as opened:
+        try:
+            source = sys.stdin.buffer if str(path) == "-" else opened.enter_context(path.open("rb"))
+            mode = os.fstat(source.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                if str(path) != "-" and not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+                    raise LoadError(f"{name} is neither a file nor a pipe.")
+                copy = opened.enter_context(TemporaryFile())
+                shutil.copyfileobj(source, copy)
+                source = cast(BinaryIO, copy)
+        except (OSError, AttributeError) as error:
+            # Where standard input is closed, Python has none.
+            raise LoadError(f"{name} cannot be read: {getattr(error, 'strerror', 'it is closed')}.") from None
+        yield source
+
+
+def _run(statement: Statement, terms: Terms, verify: bool, has_openings: bool, patience_s: float) -> int:
+    """Load a statement, report, and return the exit code."""
     report = Report(verify)
-    statement = Statement(file, with_balances=verify)
     try:
-        accounts = _check(statement, report)
-        asyncio.run(_load(statement, accounts, terms, report, patience_s))
+        report.findings = _check(statement, report)
+        asyncio.run(Loading(statement, terms, report, has_openings).run(patience_s))
     except KeyboardInterrupt:
         click.echo(f"\nStopped. {report.interruption()}", err=True)
         return EXIT_INTERRUPTED
-    return report.show(len(accounts))
+    return report.show(terms, has_openings)
 
 
-def _check(statement: Statement, report: Report) -> list[str]:
-    """Return the file's accounts.
+def _check(statement: Statement, report: Report) -> Findings:
+    """Return what is in the file.
 
     Raises:
         LoadError: there are bad rows; it names them.
@@ -110,27 +155,4 @@ def _check(statement: Statement, report: Report) -> list[str]:
         raise LoadError(
             "nothing was sent, because the file cannot be loaded as it is:\n  " + "\n  ".join(lines)
         )
-    report.expected = findings.operations
-    return findings.accounts
-
-
-async def _load(
-    statement: Statement, accounts: list[str], terms: Terms, report: Report, patience_s: float
-) -> None:
-    """Open the wallets; when all are open on these terms, do the operations."""
-    await require_topics()
-    wallet_id = cache(terms.wallet_id)
-    openings = Openings()
-    commands = (
-        (terms.command(operation, wallet_id(operation.account)), operation)
-        for operation in statement.operations()
-    )
-    async with connected(patience_s) as feed:
-        began = time.monotonic()
-        with progress_bar(feed, report.expected + len(accounts), report.console):
-            await feed.run(((terms.opening(account), account) for account in accounts), openings.hear)
-            openings.require_all(terms)
-            await feed.run(commands, report.hear)
-        report.seconds = time.monotonic() - began
-    if report.done != report.expected:
-        raise LoadError("the file was changed while it was loaded; load it again: nothing counts twice.")
+    return findings

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from mercuria.app import settings
+from mercuria.cli.load.errors import LoadError
 from mercuria.cli.load.words import count
 from mercuria.domain.commands import ClientCommand
 from mercuria.domain.rejections import Code
@@ -36,10 +37,6 @@ QUIET_S = 3
 """After so long without a decision, the progress bar says what it waits for."""
 
 S = TypeVar("S")
-
-
-class LoadError(Exception):
-    """The load cannot begin or go on; the message is what the person who started it reads."""
 
 
 class Decision(Struct):
@@ -69,10 +66,14 @@ class Answer(NamedTuple):
 
 
 class Feed:
-    """Sends commands, a bounded number ahead of the decisions, and finds the events that answer them."""
+    """Sends commands, a bounded number ahead of the decisions, and finds the events that answer them.
+
+    `expected` is how many decisions there will be, as far as it is known by now.
+    """
 
     def __init__(self, producer: CommandProducer, reader: AIOKafkaConsumer, patience_s: float) -> None:
         self.decided = 0
+        self.expected = 0
         self.on_decided: Callable[[], None] = lambda: None
         self._producer = producer
         self._reader = reader
@@ -180,7 +181,7 @@ async def _close(connections: AsyncExitStack) -> None:
 
 
 @contextmanager
-def progress_bar(feed: Feed, total: int, console: Console) -> Iterator[None]:
+def progress_bar(feed: Feed, console: Console) -> Iterator[None]:
     """Show how far a feed has come, how fast it is, and what it waits for when it stands still."""
     columns = (
         BarColumn(),
@@ -190,8 +191,8 @@ def progress_bar(feed: Feed, total: int, console: Console) -> Iterator[None]:
         _Stillness(feed),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total)
-        feed.on_decided = lambda: progress.update(task, completed=feed.decided)
+        task = progress.add_task("", total=feed.expected)
+        feed.on_decided = lambda: progress.update(task, completed=feed.decided, total=feed.expected)
         yield
 
 

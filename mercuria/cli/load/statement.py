@@ -1,17 +1,20 @@
 """A statement: a CSV file of operations on accounts, in the order in which a bank did them.
 
 `check` names every bad row before anybody acts on a good one, and `operations` reads the file a second time, so that
-a file of any length takes little memory. Amounts and balances are integers of minor units.
+a file of any length takes little memory. Amounts and balances are integers of minor units. White space around cells
+does not count, except in notes; blank rows are skipped.
 """
 
-import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import BinaryIO, Literal, NamedTuple
 
 from mercuria.cli.load.firsts import Firsts
+from mercuria.cli.load.rows import NOT_COMMAS, Fault, Row, rows, undecoded, wrong_separator
+from mercuria.cli.load.texts import fault_of_text, likeness, shown
+from mercuria.domain.effective import text_of
 from mercuria.domain.money import MAX_AMOUNT
 
 COLUMNS = ("transaction_id", "date", "account", "operation", "amount", "balance_after", "note")
@@ -22,15 +25,19 @@ KINDS: dict[str, Literal["deposit", "withdrawal"]] = {
 }
 MAX_ID_CHARACTERS = 255
 MAX_NOTE_CHARACTERS = 500
-SHOWN_CHARACTERS = 40
+OPENING = "opening balance"
 
 _AMOUNT = re.compile("[0-9]{1,100}", re.ASCII)
 _BALANCE = re.compile("-?[0-9]{1,100}", re.ASCII)
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 class Operation(NamedTuple):
-    """One row. `line` is where it begins in the file, `balance_after` is None where the cell is empty."""
+    """One row. `line` is where it begins in the file, `balance_after` is None where the cell is empty.
+
+    An amount of 0 moves nothing. `own` is empty for a row; an `opening` is the balance that an account has before its
+    first one, and a `reversal` takes that back. `untrimmed` are the transaction_id and the account as they stand in the
+    file, where white space is around one of them.
+    """
 
     line: int
     transaction_id: str
@@ -40,87 +47,146 @@ class Operation(NamedTuple):
     amount: int
     balance_after: int | None
     note: str
+    own: Literal["", "opening", "reversal"] = ""
+    untrimmed: tuple[str, str] | None = None
 
-
-class Fault(NamedTuple):
-    """Why a row cannot be used: the end of a sentence that begins with its line number."""
-
-    line: int
-    what: str
+    @property
+    def change(self) -> int:
+        """What it adds to the balance."""
+        return self.amount if self.kind == "deposit" else -self.amount
 
 
 @dataclass
 class Findings:
-    """What `check` found: how many operations, on which accounts (in the order in which they appear), and faults."""
+    """What `check` found.
+
+    Attributes:
+        operations: how many rows move money.
+        accounts: in the order in which they appear.
+        openings: by account, the balance before its first row, where the file says one that is not 0.
+        blank_rows, zero_rows, trimmed_rows: how many were skipped, move nothing, have white space around their cells.
+    """
 
     operations: int = 0
     accounts: list[str] = field(default_factory=list)
+    openings: dict[str, int] = field(default_factory=dict)
+    blank_rows: int = 0
+    zero_rows: int = 0
+    trimmed_rows: int = 0
     faults: Firsts[Fault] = field(default_factory=Firsts)
 
 
 class Statement:
-    """A statement in an open binary file that can be read twice."""
+    """A statement in an open binary file that can be read twice.
 
-    def __init__(self, file: BinaryIO, *, with_balances: bool = False) -> None:
+    Args:
+        with_balances: an empty balance_after is a fault.
+        with_openings: so is an account whose opening balance the file does not say.
+    """
+
+    def __init__(self, file: BinaryIO, *, with_balances: bool = False, with_openings: bool = False) -> None:
         self._file = file
         self._with_balances = with_balances
+        self._with_openings = with_openings
 
     def check(self) -> Findings:
         """Read the whole file and say what is in it."""
         findings = Findings()
-        accounts: dict[str, None] = {}
-        lines: dict[str, int] = {}
-        for row in self._rows():
+        transactions, accounts = _Texts("transaction_id"), _Texts("account")
+        openings = _Openings()
+        for row in self._rows(findings):
             if isinstance(row, Fault):
                 findings.faults.add(row)
                 continue
-            first = lines.setdefault(row.transaction_id, row.line)
-            if first != row.line:
-                what = f"transaction_id {_shown(row.transaction_id)} stands on line {first} already"
+            what = accounts.fault_of_other(row.account, row.line)
+            if row.transaction_id:
+                what = transactions.fault_of_any(row.transaction_id, row.line) or what
+            if what:
                 findings.faults.add(Fault(row.line, what))
-            accounts[row.account] = None
-            findings.operations += 1
-        findings.accounts = list(accounts)
-        if not findings.operations and not findings.faults:
+            openings.hear(row)
+            findings.operations += row.amount > 0
+            findings.zero_rows += row.amount == 0
+        findings.accounts = list(openings.lines)
+        findings.openings = openings.known
+        for fault in openings.faults(self._with_openings):
+            findings.faults.add(fault)
+        if not findings.accounts and not findings.faults:
             findings.faults.add(Fault(1, "there are no operations below the columns' names"))
         return findings
 
-    def operations(self) -> Iterator[Operation]:
-        """Return the operations, without those rows that `check` found fault with."""
-        return (row for row in self._rows() if isinstance(row, Operation))
+    def operations(self, openings: Mapping[str, int] | None = None) -> Iterator[Operation]:
+        """Return the operations, without those rows that `check` found fault with.
 
-    def _rows(self) -> Iterator[Operation | Fault]:
-        self._file.seek(0)
-        rows = _cells(_decode(self._file))
-        header = next(rows, None)
+        `openings`, by account, are operations of their own, each before the account's first row.
+        """
+        left = dict(openings or {})
+        for row in self._rows(Findings()):
+            if isinstance(row, Operation):
+                balance = left.pop(row.account, 0)
+                if balance:
+                    yield _opening(row, balance)
+                yield row
+
+    def _rows(self, findings: Findings) -> Iterator[Operation | Fault]:
+        found = self._with_cells(findings)
+        header = next(found, None)
         if header is None:
             yield Fault(1, "the file is empty")
             return
-        fault = header if isinstance(header, Fault) else _fault_of_header(*header)
+        if isinstance(header, Fault):
+            yield header
+            return
+        fault = _fault_of_header(header)
         if fault is not None:
             yield fault
             return
-        order = [header[1].index(name) for name in COLUMNS]
-        for row in rows:
+        names = _names(header.cells)
+        order = [names.index(name) for name in COLUMNS]
+        note = names.index("note")
+        for row in found:
             if isinstance(row, Fault):
                 yield row
-            elif len(row[1]) != len(COLUMNS):
-                what = f"there are {len(row[1])} cells instead of {len(COLUMNS)}"
-                yield Fault(row[0], what)
+                continue
+            cells = _without_excess(row.cells, len(names))
+            if len(cells) != len(names):
+                yield Fault(row.line, _wrong_number(cells, len(names)))
+                continue
+            trimmed = [cell if place == note else cell.strip() for place, cell in enumerate(cells)]
+            parsed = parse(row.line, [trimmed[place] for place in order], with_balance=self._with_balances)
+            if trimmed != cells:
+                findings.trimmed_rows += 1
+                parsed = _with_untrimmed(
+                    parsed, cells[names.index("transaction_id")], cells[names.index("account")]
+                )
+            yield parsed
+
+    def _with_cells(self, findings: Findings) -> Iterator[Row | Fault]:
+        for row in rows(self._file):
+            if isinstance(row, Row) and row.is_blank:
+                findings.blank_rows += 1
             else:
-                line, cells = row
-                yield parse(line, [cells[place] for place in order], with_balance=self._with_balances)
+                yield row
+
+
+def moment_of(date: str) -> datetime:
+    """Return the moment of a row's date, which is in UTC where it says nothing else; a date alone is its midnight.
+
+    Raises:
+        ValueError: it is no date.
+    """
+    return datetime.fromisoformat(date)
 
 
 def parse(line: int, cells: Sequence[str], *, with_balance: bool = False) -> Operation | Fault:
-    """Return the operation in the cells of a row, which are in the order of `COLUMNS`."""
+    """Return the operation in the cells of a row, which are in the order of `COLUMNS` and trimmed."""
     transaction_id, date, account, kind, amount, balance, note = cells
+    moves_nothing = bool(amount) and not amount.strip("0")
     what = (
         _fault_of_texts(cells)
-        or _fault_of_id("transaction_id", transaction_id)
+        or (_fault_of_id("transaction_id", transaction_id) if transaction_id or not moves_nothing else None)
         or _fault_of_date(date)
         or _fault_of_id("account", account)
-        or _fault_of_kind(kind)
+        or (_fault_of_kind(kind) if kind or not moves_nothing else None)
         or _fault_of_amount(amount)
         or _fault_of_balance(balance, with_balance)
         or _fault_of_note(note)
@@ -128,38 +194,127 @@ def parse(line: int, cells: Sequence[str], *, with_balance: bool = False) -> Ope
     if what:
         return Fault(line, what)
     after = int(balance) if balance else None
-    return Operation(line, transaction_id, date, account, KINDS[kind], int(amount), after, note)
+    return Operation(line, transaction_id, date, account, KINDS[kind or "deposit"], int(amount), after, note)
 
 
-def _decode(lines: Iterable[bytes]) -> Iterator[str]:
-    """Decode line by line; what is not UTF-8 becomes surrogates, and `_fault_of_texts` finds them."""
-    for number, line in enumerate(lines):
-        yield line.decode("utf-8" if number else "utf-8-sig", "surrogateescape")
+class _Texts:
+    """The texts of a column, by what they look like."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lines: dict[str, int] = {}
+        self._others: dict[str, str] = {}
+
+    def fault_of_any(self, text: str, line: int) -> str | None:
+        """Return why a text may not stand here if it, or one that looks like it, has stood in the file."""
+        first = self._lines.get(likeness(text))
+        fault = self.fault_of_other(text, line)
+        return fault or (
+            f"{self._name} {shown(text)} stands on line {first} already" if first is not None else None
+        )
+
+    def fault_of_other(self, text: str, line: int) -> str | None:
+        """Return why a text may not stand here if another one looks like it."""
+        look = likeness(text)
+        if look not in self._lines:
+            self._lines[look] = line
+            if look != text:
+                self._others[look] = text
+            return None
+        if self._others.get(look, look) == text:
+            return None
+        return f"{self._name} {shown(text)} looks like another one on line {self._lines[look]}, and is not the same"
 
 
-def _cells(lines: Iterator[str]) -> Iterator[tuple[int, list[str]] | Fault]:
-    """Return each row with the line that it begins on; empty lines are no rows."""
-    reader = csv.reader(lines, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
+class _Openings:
+    """Finds out what balance each account has before its first row: the first balance_after says it."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, int] = {}
+        self.known: dict[str, int] = {}
+        self._sums: dict[str, int | None] = {}
+
+    def hear(self, row: Operation) -> None:
+        account = row.account
+        self.lines.setdefault(account, row.line)
+        before = self._sums.get(account, 0)
+        if before is None:
             return
-        except csv.Error as error:
-            yield Fault(line, f"this is not CSV ({error})")
-            continue
-        if cells:
-            yield line, cells
+        if row.balance_after is None:
+            self._sums[account] = before + row.change
+            return
+        self._sums[account] = None
+        opening = row.balance_after - before - row.change
+        if opening:
+            self.known[account] = opening
+
+    def faults(self, is_needed: bool) -> Iterator[Fault]:
+        """Return what is wrong where they are needed."""
+        if not is_needed:
+            return
+        for account, line in self.lines.items():
+            name = f"account {shown(account)}"
+            if self._sums[account] is not None:
+                yield Fault(line, f"{name} has no balance_after that would say its opening balance")
+            elif abs(self.known.get(account, 0)) > MAX_AMOUNT:
+                yield Fault(line, f"{name} would have an opening balance beyond 64 bits")
 
 
-def _fault_of_header(line: int, names: list[str]) -> Fault | None:
-    if _fault_of_texts(names):
-        return Fault(line, "this is not a text file in UTF-8")
-    if len(names) == 1 and any(mark in names[0] for mark in ";\t"):
-        return Fault(line, "the cells must be separated by commas")
+def reversal(opening: Operation) -> Operation:
+    """Return what takes an opening balance back."""
+    return opening._replace(
+        transaction_id=f"{OPENING}, taken back",
+        kind="withdrawal" if opening.kind == "deposit" else "deposit",
+        balance_after=None,
+        own="reversal",
+    )
+
+
+def _with_untrimmed(row: Operation | Fault, transaction_id: str, account: str) -> Operation | Fault:
+    if isinstance(row, Fault) or (row.transaction_id, row.account) == (transaction_id, account):
+        return row
+    return row._replace(untrimmed=(transaction_id, account))
+
+
+def _opening(first: Operation, balance: int) -> Operation:
+    return first._replace(
+        transaction_id=OPENING,
+        kind="deposit" if balance > 0 else "withdrawal",
+        amount=abs(balance),
+        balance_after=balance,
+        note="",
+        own="opening",
+        untrimmed=None,
+    )
+
+
+def _names(cells: list[str]) -> list[str]:
+    """Return the columns' names; what spreadsheets leave empty behind them is none."""
+    return _without_excess([cell.strip() for cell in cells], len(COLUMNS))
+
+
+def _without_excess(cells: list[str], expected: int) -> list[str]:
+    while len(cells) > expected and not cells[-1].strip():
+        cells = cells[:-1]
+    return cells
+
+
+def _wrong_number(cells: Sequence[str], expected: int) -> str:
+    if wrong_separator(cells, expected):
+        return NOT_COMMAS
+    there = "there is 1 cell" if len(cells) == 1 else f"there are {len(cells)} cells"
+    return f"{there} instead of {expected}"
+
+
+def _fault_of_header(header: Row) -> Fault | None:
+    line, names = header.line, _names(header.cells)
+    what = _fault_of_texts(names)
+    if what:
+        return Fault(line, what)
+    if wrong_separator(names, len(COLUMNS)) or (len(names) == 1 and any(mark in names[0] for mark in ";\t|")):
+        return Fault(line, NOT_COMMAS)
     missing = [name for name in COLUMNS if name not in names]
-    unknown = [_shown(name) for name in names if name not in COLUMNS]
+    unknown = [shown(name) for name in names if name not in COLUMNS]
     twice = sorted({name for name in names if names.count(name) > 1} & set(COLUMNS))
     problems = (
         [f"these columns are missing: {', '.join(missing)}"] * bool(missing)
@@ -171,12 +326,13 @@ def _fault_of_header(line: int, names: list[str]) -> Fault | None:
     return Fault(line, f"{'; '.join(problems)}; the first line must name {', '.join(COLUMNS)}")
 
 
-def _fault_of_texts(cells: Sequence[str]) -> str | None:
+def _fault_of_texts(cells: Iterable[str]) -> str | None:
     for cell in cells:
-        if not cell.isascii() and _NO_TEXT.search(cell):
-            return f"{cell.encode('utf-8', 'surrogateescape')[:SHOWN_CHARACTERS]!r} is not UTF-8"
+        fault = undecoded(cell)
+        if fault is not None:
+            return fault
         if "\0" in cell:
-            return f"{_shown(cell)} has a zero byte in it"
+            return f"{shown(cell)} has a zero byte in it"
     return None
 
 
@@ -185,27 +341,27 @@ def _fault_of_id(name: str, text: str) -> str | None:
         return f"{name} is empty"
     if len(text) > MAX_ID_CHARACTERS:
         return f"{name} has {len(text)} characters, and may have {MAX_ID_CHARACTERS}"
-    return None
+    return fault_of_text(name, text)
 
 
 def _fault_of_date(text: str) -> str | None:
     try:
         if text:
-            datetime.fromisoformat(text)
-    except ValueError:
-        return f"date {_shown(text)} is not a date such as 1993-01-31"
+            text_of(moment_of(text))
+    except (ValueError, OverflowError):
+        return f"date {shown(text)} is not a date such as 1993-01-31"
     return None
 
 
 def _fault_of_kind(text: str) -> str | None:
-    return None if text in KINDS else f"operation {_shown(text)} is neither deposit nor withdraw"
+    return None if text in KINDS else f"operation {shown(text)} is neither deposit nor withdraw"
 
 
 def _fault_of_amount(text: str) -> str | None:
     if not _AMOUNT.fullmatch(text):
-        return f"amount {_shown(text)} is not a whole number of minor units"
-    if not 0 < int(text) <= MAX_AMOUNT:
-        return f"amount {_shown(text)} must be from 1 to {MAX_AMOUNT}"
+        return f"amount {shown(text)} is not a whole number of minor units"
+    if int(text) > MAX_AMOUNT:
+        return f"amount {shown(text)} must be from 0 to {MAX_AMOUNT}"
     return None
 
 
@@ -213,7 +369,7 @@ def _fault_of_balance(text: str, is_needed: bool) -> str | None:
     if not text:
         return "balance_after is empty, and there is nothing to verify" if is_needed else None
     if not _BALANCE.fullmatch(text) or abs(int(text)) > MAX_AMOUNT:
-        return f"balance_after {_shown(text)} is not a whole number of minor units within 64 bits"
+        return f"balance_after {shown(text)} is not a whole number of minor units within 64 bits"
     return None
 
 
@@ -221,7 +377,3 @@ def _fault_of_note(text: str) -> str | None:
     if len(text) > MAX_NOTE_CHARACTERS:
         return f"note has {len(text)} characters, and may have {MAX_NOTE_CHARACTERS}"
     return None
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…")
