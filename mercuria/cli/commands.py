@@ -21,7 +21,8 @@ MODULES = {
     "status": "up",
     "up": "up",
     "user": "user",
-    "wallet": "wallet",
+    # It registers itself with `mercuria.cli.wallet`, which has the others.
+    "wallet": "limits",
 }
 """For each of Mercuria's commands, what in `mercuria.cli` has it."""
 

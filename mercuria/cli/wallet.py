@@ -44,7 +44,7 @@ class TablesError(Exception):
 
 @cli.group()
 def wallet() -> None:
-    """Look at wallets, as the workers' tables have them."""
+    """Look at wallets, as the workers' tables have them, and change their limits."""
 
 
 @wallet.command()

@@ -82,6 +82,46 @@ def test_the_copy_that_is_the_furthest_counts_and_no_worker_need_run(
         shutil.rmtree(copy)
 
 
+def test_a_limit_is_changed_and_counts_for_what_comes(mercuria: CommandLine) -> None:
+    load(mercuria, "SEK", "1,,lea,deposit,500,,", "2,,lea,withdraw,1200,,")
+    wallet_id = mercuria.wallet_of("lea", "SEK")["id"]
+    said = mercuria("wallet", "set-limit", wallet_id, "20.50", "--reason", "Eine Ausnahme für Ann.")
+    assert (said.code, said.out) == (0, "The wallet may go to -20.50 SEK now.\n"), said
+    assert mercuria.wallet_of("lea", "SEK")["overdraft_limit"] == 2050
+    said = mercuria("wallet", "set-limit", wallet_id, "0")
+    assert (said.code, said.out) == (
+        0,
+        "The wallet may go to 0.00 SEK now.\n"
+        "It has -7.00 SEK: nothing can leave it until it has more than that.\n",
+    )
+    wallet = mercuria.wallet_of("lea", "SEK")
+    assert (wallet["overdraft_limit"], wallet["balance"], wallet["version"]) == (0, -700, 5)
+
+
+def test_a_limit_that_cannot_be_is_refused_with_a_sentence(mercuria: CommandLine) -> None:
+    load(mercuria, "CLP", "1,,lea,deposit,5,,")
+    wallet_id, unknown = mercuria.wallet_of("lea", "CLP")["id"], str(uuid4())
+    for words, says in (
+        ((wallet_id, "much"), "AMOUNT: 'much' is not an amount of money."),
+        ((wallet_id, "1.5"), "AMOUNT: '1.5' has more than the 0 decimal digits of CLP."),
+        ((wallet_id, str(2**63)), "AMOUNT: '9223372036854775808' is out of range"),
+        ((wallet_id, "5", "--reason", "r" * 256), "--reason: "),
+        ((unknown, "5"), f"there is no wallet {unknown}."),
+    ):
+        said = mercuria("wallet", "set-limit", *words)
+        assert (said.code, said.out, f"mercuria: {says}" in said.err) == (1, "", True), said
+    assert mercuria("wallet", "set-limit", "ann", "5").code == 2
+    said = mercuria("wallet", "set-limit", wallet_id, "--", "-5")
+    assert said.code == 1 and "it must not be negative" in said.err, said
+    assert mercuria.wallet_of("lea", "CLP")["version"] == 2
+
+
+def test_where_nothing_runs_no_limit_is_changed(elsewhere: CommandLine) -> None:
+    said = elsewhere("wallet", "set-limit", str(uuid4()), "5")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("mercuria: there are no tables in ")
+
+
 def test_where_there_are_no_tables_that_is_said(elsewhere: CommandLine) -> None:
     for words in (("list",), ("show", str(uuid4()))):
         said = elsewhere("wallet", *words)

@@ -31,6 +31,7 @@ FIELDS = [
     "wallet_version",
     "occurred_at",
     "hash",
+    "effective_at",
 ]
 HIDDEN = ("id", "balance_after", "wallet_version", "hash")
 FORMULA = '=HYPERLINK("http://example.com")'

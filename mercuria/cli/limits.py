@@ -1,0 +1,162 @@
+"""`mercuria wallet set-limit`: changes a wallet's overdraft limit, as any trusted producer on Kafka may."""
+
+import asyncio
+import logging
+import sys
+from uuid import UUID, uuid4
+
+import click
+import msgspec
+from aiokafka.errors import KafkaError
+
+from mercuria.adapters.history import History
+from mercuria.adapters.postgres import Database, DatabaseUnavailable
+from mercuria.app import settings
+from mercuria.cli.load.errors import LoadError
+from mercuria.cli.load.feed import require_topics
+from mercuria.cli.options import data_dir_option
+from mercuria.cli.wallet import TablesError, find, wallet
+from mercuria.domain.commands import SetLimits
+from mercuria.domain.events import CommandRejected, Event, LimitsChanged
+from mercuria.domain.money import MoneyError, format_amount, parse_amount
+from mercuria.domain.parsing import Unreadable, read_command
+from mercuria.domain.wallet import Wallet
+from mercuria.streams.client import command_producer, event_reader
+from mercuria.streams.cloudevents import read_event
+
+EXIT_REFUSED, EXIT_UNKNOWN, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class LimitError(Exception):
+    """The limit is not changed; the message is a sentence."""
+
+
+class UnknownError(Exception):
+    """Whether the limit is changed is not known; the message is a sentence."""
+
+
+@wallet.command("set-limit")
+@click.argument("wallet_id", metavar="ID", type=click.UUID)
+@click.argument("amount", metavar="AMOUNT")
+@data_dir_option
+@click.option("--reason", help="Why, for the wallet's history: up to 255 characters.")
+@click.option(
+    "--timeout",
+    "patience_s",
+    type=click.FloatRange(1),
+    default=60,
+    show_default=True,
+    help="Give up when the wallet has not answered for so many seconds.",
+)
+def set_limit(wallet_id: UUID, amount: str, reason: str | None, patience_s: float) -> None:
+    """Let the balance of the wallet ID go AMOUNT below zero, such as 10000.00 in the wallet's currency, and no further.
+
+    The limit counts for what comes. Where the balance is below it already, money may come in, and none may leave until
+    the balance is above the limit again. The exit code is 1 where the limit is not changed, and 2 where that is not
+    known; the same command can be given again.
+    """
+    # What the Kafka client has to say about a broker that is away is said here in one sentence.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
+    try:
+        found, changed = asyncio.run(_set_limit(wallet_id, amount, reason, patience_s))
+    except (LimitError, LoadError, TablesError) as error:
+        click.echo(f"mercuria: {error}", err=True)
+        sys.exit(EXIT_REFUSED)
+    except UnknownError as error:
+        click.echo(f"mercuria: {error}", err=True)
+        sys.exit(EXIT_UNKNOWN)
+    except KeyboardInterrupt:
+        click.echo("\nStopped. Where the command was sent, the wallet decides it all the same.", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    click.echo(f"The wallet may go to {_amount(-changed.overdraft_limit, found)} now.")
+    if changed.balance < -changed.overdraft_limit:
+        click.echo(
+            f"It has {_amount(changed.balance, found)}: nothing can leave it until it has more than that."
+        )
+
+
+async def _set_limit(
+    wallet_id: UUID, amount: str, reason: str | None, patience_s: float
+) -> tuple[Wallet, LimitsChanged]:
+    """Return the wallet as it was, and what it has decided."""
+    found = await _find(wallet_id)
+    command = SetLimits(
+        id=uuid4(), wallet_id=wallet_id, overdraft_limit=_limit(amount, found.currency), reason=reason
+    )
+    try:
+        read = read_command(msgspec.json.encode(command))
+    except UnicodeEncodeError:
+        raise LimitError("--reason: it is no text in UTF-8.") from None
+    if isinstance(read, Unreadable):
+        raise LimitError(f"--reason: {read.detail}")
+    await require_topics()
+    event = await _decide(command, patience_s)
+    if isinstance(event, CommandRejected):
+        raise LimitError(f"the wallet refuses it: {event.code}: {event.detail}")
+    assert isinstance(event, LimitsChanged), "a command gives its own event"
+    return found, event
+
+
+async def _find(wallet_id: UUID) -> Wallet:
+    """Return a wallet, for its currency: as the workers' tables have it, else as PostgreSQL does.
+
+    Raises:
+        LimitError: there is none.
+        TablesError: neither can be read.
+    """
+    try:
+        found, why = find(settings.data_dir, wallet_id, settings.partitions), None
+    except TablesError as error:
+        found, why = None, error
+    if found is None:
+        database = Database(settings.database)
+        try:
+            found = await History(database).wallet(wallet_id)
+        except DatabaseUnavailable:
+            if why is not None:
+                raise why from None
+        finally:
+            await database.close()
+    if found is None:
+        raise LimitError(f"there is no wallet {wallet_id}.")
+    return found
+
+
+def _limit(text: str, currency: str) -> int:
+    try:
+        limit = parse_amount(text, currency)
+    except MoneyError as error:
+        raise LimitError(f"AMOUNT: {error}") from None
+    if limit < 0:
+        raise LimitError(f"AMOUNT {text}: it must not be negative; 10000.00 lets a wallet go to -10000.00.")
+    return limit
+
+
+async def _decide(command: SetLimits, patience_s: float) -> Event:
+    """Send a command, and return the event that answers it."""
+    is_sent = False
+    try:
+        async with (
+            asyncio.timeout(patience_s),
+            command_producer(settings.kafka, settings.partitions) as producer,
+            event_reader(settings.kafka) as reader,
+        ):
+            is_sent = True
+            (place,) = await producer.send([command])
+            while True:
+                for tp, records in (await reader.getmany(timeout_ms=200)).items():
+                    for record in records if tp.partition == place.partition else ():
+                        event = read_event(record.value)
+                        if event.offset == place.offset:
+                            return event
+    except (TimeoutError, KafkaError) as error:
+        if not is_sent:
+            raise LimitError(f"Kafka at {settings.kafka} does not answer ({type(error).__name__}).") from None
+        raise UnknownError(
+            f"the wallet has not answered for {patience_s:.0f} s: what was sent is decided when Mercuria runs again"
+            " (`mercuria status` says what does)."
+        ) from None
+
+
+def _amount(minor: int, found: Wallet) -> str:
+    return f"{format_amount(minor, found.currency)} {found.currency}"
