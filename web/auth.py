@@ -184,12 +184,20 @@ async def _attempt(call: Call, action: Action, attempt: Attempt, status: int) ->
     email = parse_email(call.body.email)
     if isinstance(email, Problem):
         return email
-    refusal = await limits.refusal(action, address_of(call.request), email)
+    address = address_of(call.request)
+    refusal = await limits.refusal(action, address, email)
     if refusal is not None:
         return refusal
-    session = await attempt(email, call.body.password)
+    try:
+        session = await attempt(email, call.body.password)
+    except DatabaseUnavailable:
+        await limits.give_back(action, address, email)
+        raise
     if isinstance(session, Problem):
+        if session.code != "invalid_credentials":
+            await limits.give_back(action, address, email)
         return session
+    await limits.succeed(action, address, email)
     call.request[USER_ID] = str(session.user.id)
     return Answer(session, status, SECRET)
 

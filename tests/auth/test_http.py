@@ -10,6 +10,8 @@ import aiohttp
 import jwt
 import pytest
 
+from mercuria.adapters.emails import Email, parse_email
+from mercuria.adapters.redis import connect
 from mercuria.adapters.token_keys import parse_keys
 from mercuria.embedded.stack import Stack
 from tests.auth.conftest import PASSWORD
@@ -272,6 +274,35 @@ async def test_what_is_tried_too_often_is_refused_by_both_workers(client: Client
     assert replies[-1].code == (429, "too_many_requests")
     assert 3500 <= int(replies[-1].headers["Retry-After"]) <= 3600
     assert (await client.login(email)).status == 200, "logging in is counted apart"
+
+
+async def test_only_a_failed_login_counts_against_an_account(client: Client) -> None:
+    email = address()
+    parsed = parse_email(email)
+    assert isinstance(parsed, Email)
+    redis = connect(client.stack.env["MERCURIA_REDIS"])
+
+    async def failures() -> int:
+        keys = [key async for key in redis.scan_iter(f"*login:*{parsed.pseudonym}*", count=1000)]
+        return sum([await redis.llen(key) for key in keys])
+
+    try:
+        assert (await client.register(email)).status == 201
+        for _ in range(3):
+            assert (await client.login(email)).status == 200
+        assert await failures() == 0
+        elsewhere: dict[str, str] = {"X_Forwarded_For": "198.51.100.201"}
+        wrong = {"email": email, "password": "not the right one"}
+        for _ in range(2):
+            reply = await client.ask("POST", "/api/v1/login", wrong, **elsewhere)
+            assert reply.code == (401, "invalid_credentials")
+        assert await failures() == 2
+        assert (await client.login(email, "not the right one")).status == 401
+        assert await failures() == 2, (
+            "where the owner has logged in before, failures have a limit of their own"
+        )
+    finally:
+        await redis.aclose()
 
 
 # What is kept secret, and what goes on without PostgreSQL.

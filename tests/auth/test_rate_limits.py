@@ -67,6 +67,77 @@ async def test_an_account_is_protected_from_all_addresses_together(limits: RateL
     assert await refused(limits, WORK, an_email(), 1) == [False]
 
 
+async def test_failures_from_elsewhere_do_not_keep_the_owner_out(
+    limits: RateLimits, other: RateLimits, email: Email
+) -> None:
+    assert await limits.refusal("login", HOME, email) is None
+    await limits.succeed("login", HOME, email)
+    assert await refused(limits, WORK, email, 5) == [False] * 3 + [True] * 2
+    assert await refused(limits, "203.0.113.10", email, 1) == [True], "others are limited together"
+    assert await refused(other, HOME, email, 1) == [False], "as another worker knows"
+    await other.succeed("login", HOME, email)
+    # From there, failures have a limit of their own, and do not reach the others.
+    assert await refused(limits, HOME, email, 4) == [False] * 3 + [True]
+
+
+async def test_a_network_is_known_for_the_account_that_logged_in_there(
+    limits: RateLimits, email: Email
+) -> None:
+    assert await limits.refusal("login", HOME, an_email()) is None
+    await limits.succeed("login", HOME, an_email())
+    assert await refused(limits, WORK, email, 4) == [False] * 3 + [True]
+    assert await refused(limits, HOME, email, 1) == [True]
+
+
+async def test_an_account_is_known_where_it_was_made(limits: RateLimits, email: Email) -> None:
+    assert await limits.refusal("register", "2001:db8:1:2::1", email) is None
+    await limits.succeed("register", "2001:db8:1:2::1", email)
+    assert await refused(limits, WORK, email, 4) == [False] * 3 + [True]
+    assert await refused(limits, "2001:db8:1:2:aaaa::2", email, 1) == [False], "the same /64"
+    assert await refused(limits, "2001:db8:1:3::1", email, 1) == [True]
+
+
+async def test_logins_that_succeed_do_not_use_up_the_limit_of_an_account(
+    servers: Stack, redis: Redis, keys_file: Path, email: Email
+) -> None:
+    url, many = servers.env["MERCURIA_REDIS"], {"MERCURIA_LOGIN_LIMIT_ADDRESS": "1000/minute"}
+    async with opened(url, keys_file, **many) as limits:
+        for number in range(8):
+            address = HOME if number % 2 else f"198.51.100.{number}"
+            assert await limits.refusal("login", address, email) is None
+            await limits.succeed("login", address, email)
+        for _ in range(8):
+            assert await limits.refusal("login", "203.0.113.77", email) is None
+            await limits.give_back("login", "203.0.113.77", email)
+        assert await refused(limits, "203.0.113.77", email, 4) == [False] * 3 + [True]
+
+
+async def test_an_address_is_limited_in_logins_that_succeed_too(limits: RateLimits) -> None:
+    for _ in range(5):
+        email = an_email()
+        assert await limits.refusal("login", HOME, email) is None
+        await limits.succeed("login", HOME, email)
+    assert await refused(limits, HOME, an_email(), 1) == [True]
+
+
+async def test_when_redis_has_forgotten_all_networks_the_account_is_protected(
+    limits: RateLimits, redis: Redis, email: Email
+) -> None:
+    await limits.succeed("login", HOME, email)
+    await redis.flushdb()
+    assert await refused(limits, WORK, email, 3) == [False] * 3
+    assert await refused(limits, HOME, email, 1) == [True]
+
+
+async def test_a_known_network_is_kept_for_as_long_as_a_login_and_is_not_told(
+    limits: RateLimits, redis: Redis, email: Email
+) -> None:
+    await limits.succeed("login", HOME, email)
+    (key,) = [bytes(key).decode() for key in await redis.keys()]  # type: ignore[arg-type]  # it decodes nothing
+    assert key.startswith(f"{PREFIX}:known:") and HOME not in key and email.pseudonym not in key
+    assert 89 * 86_400 < await redis.ttl(key) <= 90 * 86_400
+
+
 async def test_an_address_may_not_try_one_account_after_the_other(limits: RateLimits) -> None:
     assert [(await refused(limits, HOME, an_email(), 1))[0] for _ in range(7)] == [False] * 5 + [True] * 2
     assert await refused(limits, WORK, an_email(), 1) == [False]
@@ -139,6 +210,8 @@ async def test_while_redis_is_away_a_worker_counts_for_itself(
         refusal = await limits.refusal("login", HOME, email)
         assert refusal is not None
         assert 1 <= int(refusal.headers["Retry-After"]) <= 60
+        await limits.succeed("login", HOME, email)
+        assert await refused(limits, HOME, email, 1) == [True], "every attempt counts"
         assert [(await refused(limits, WORK, an_email(), 1))[0] for _ in range(6)] == [False] * 5 + [True]
     finally:
         await asyncio.to_thread(servers.redis.start)
