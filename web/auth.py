@@ -5,28 +5,33 @@ What needs PostgreSQL answers 503 while it is away. Access tokens count all the 
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import Annotated, Any
+from typing import Annotated
 
-from aiohttp.web import Request
 from msgspec import Meta, Struct
 
-from mercuria.adapters.accounts import Accounts, Session, User
-from mercuria.adapters.addresses import client_address
+from mercuria.adapters.accounts import Accounts, ReusedToken, Session, User
 from mercuria.adapters.emails import parse_email
 from mercuria.adapters.http import USER_ID
 from mercuria.adapters.passwords import Passwords
 from mercuria.adapters.postgres import DatabaseUnavailable
 from mercuria.adapters.problems import Problem
 from mercuria.adapters.rate_limits import Action, RateLimits
+from mercuria.adapters.security_log import Event
 from mercuria.adapters.tokens import TokenFault
 from mercuria.app import app, database, settings
 from mercuria.streams.crash import crash_on_bug
 from mercuria.web.callers import tokens
 from mercuria.web.endpoint import ANYONE, Answer, Call, endpoint
+from mercuria.web.security import address_of, report
 
 SECRET = {"Cache-Control": "no-store"}
 PUBLISHED = {"Cache-Control": "public, max-age=60"}
 """How long others may keep the public keys; a new key signs at once, so whoever meets an unknown one asks again."""
+
+LIMITED: dict[Action, Event] = {
+    "login": Event.LOGIN_LIMITED,
+    "register": Event.REGISTRATION_LIMITED,
+}
 
 passwords = Passwords(settings.bcrypt_cost, settings.password_min_characters)
 accounts = Accounts(database, passwords, tokens, settings)
@@ -143,6 +148,8 @@ async def login(call: Call) -> Answer | Problem:
 async def refresh(call: Call) -> Answer | Problem:
     """Spend a refresh token for a new session. Used a second time, it ends the session of who used it first, too."""
     session = await accounts.refresh(call.body.refresh_token)
+    if isinstance(session, ReusedToken):
+        report(Event.REFRESH_REUSED, call.request, user_id=session.user_id)
     return session if isinstance(session, Problem) else Answer(session, headers=SECRET)
 
 
@@ -187,6 +194,7 @@ async def _attempt(call: Call, action: Action, attempt: Attempt, status: int) ->
     address = address_of(call.request)
     refusal = await limits.refusal(action, address, email)
     if refusal is not None:
+        report(LIMITED[action], call.request, email=email)
         return refusal
     try:
         session = await attempt(email, call.body.password)
@@ -194,15 +202,11 @@ async def _attempt(call: Call, action: Action, attempt: Attempt, status: int) ->
         await limits.give_back(action, address, email)
         raise
     if isinstance(session, Problem):
-        if session.code != "invalid_credentials":
+        if session.code == "invalid_credentials":
+            report(Event.LOGIN_FAILED, call.request, email=email)
+        else:
             await limits.give_back(action, address, email)
         return session
     await limits.succeed(action, address, email)
     call.request[USER_ID] = str(session.user.id)
     return Answer(session, status, SECRET)
-
-
-def address_of(request: Request) -> str:
-    """Return the client's address, as trusted proxies tell it."""
-    forwarded: list[Any] = request.headers.getall("X-Forwarded-For", [])
-    return client_address(request.remote, forwarded, settings.trusted_proxies)

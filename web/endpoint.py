@@ -23,6 +23,7 @@ from mercuria.adapters.tokens import Caller
 from mercuria.domain.rejections import Code
 from mercuria.web.callers import caller_of
 from mercuria.web.parsing import parse_id, parse_query, read_body
+from mercuria.web.security import report_denied
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -149,7 +150,11 @@ class Endpoint(Struct, frozen=True):
         """Answer a request."""
         call = await self._read(request)
         outcome = call if isinstance(call, Problem) else await self.handler(call)
-        return respond(request, outcome) if isinstance(outcome, Problem) else _response(outcome)
+        if not isinstance(outcome, Problem):
+            return _response(outcome)
+        if outcome.http_status == 403:
+            report_denied(request, outcome.code)
+        return respond(request, outcome)
 
     async def _read(self, request: Request) -> Call | Problem:
         caller: Any = None

@@ -47,6 +47,12 @@ class Session(Struct, frozen=True):
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105  its kind
 
 
+class ReusedToken(Problem, frozen=True, kw_only=True):
+    """The refusal of a refresh token that was spent before, and whose it was."""
+
+    user_id: UUID
+
+
 class Accounts:
     """All accounts.
 
@@ -95,7 +101,7 @@ class Accounts:
                 return Problem("invalid_refresh_token")
             if state.is_spent:
                 await transaction.execute(_SQL["revoke_family"], {"id": family.id})
-                return Problem("refresh_token_reused")
+                return ReusedToken("refresh_token_reused", user_id=family.user_id)
             if family.is_revoked:
                 return Problem("invalid_refresh_token")
             if state.is_expired:

@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -126,11 +127,13 @@ def rfc3339(time_s: float) -> str:
 
 
 def _as_json(line: EventDict) -> str:
-    try:
-        return _encode(line).decode()
-    except (ValueError, TypeError):
-        # A text that is no UTF-8, as a client may send it: it is shown escaped.
-        return json.dumps(line, default=str)
+    with suppress(ValueError, TypeError):
+        text = _encode(line).decode()
+        if text.isprintable():
+            return text
+    # A text that is no UTF-8, as a client may send it, or has what terminals or readers take for control characters
+    # and JSON does not: it is shown escaped.
+    return json.dumps(line, default=str)
 
 
 class _ForPeople:
@@ -142,4 +145,22 @@ class _ForPeople:
         )
 
     def __call__(self, line: EventDict) -> str:
-        return str(self._render(None, "", {name: value for name, value in line.items() if name != "worker"}))
+        shown = {name: _escaped(name, value) for name, value in line.items() if name != "worker"}
+        return str(self._render(None, "", shown))
+
+
+def _escaped(name: str, value: Any) -> Any:
+    """Return a value with its control characters escaped: what a client has sent moves no cursor and begins no line.
+
+    A sentence or a traceback of several lines keeps them, below its first one and to the right of it.
+    """
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    if name in ("event", "exception", "stack"):
+        return "\n    ".join(map(escape, value.split("\n")))
+    return escape(value)
+
+
+def escape(text: str) -> str:
+    """Return a text with what cannot be printed escaped, as Python would write it."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable
+from pwd import getpwuid
 from typing import NoReturn, TypeVar, cast
 
 import click
@@ -17,10 +19,13 @@ from mercuria.adapters.emails import Email, parse_email
 from mercuria.adapters.passwords import Passwords, is_text, parse_line
 from mercuria.adapters.postgres import Database, DatabaseUnavailable
 from mercuria.adapters.problems import MEANINGS, Problem
+from mercuria.adapters.security_log import Event, Pseudonyms
 from mercuria.adapters.tokens import ROLES, Role, Tokens
 from mercuria.app import settings
 from mercuria.cli.options import data_dir_option
+from mercuria.cli.security_file import append
 from mercuria.cli.showing import show_table
+from mercuria.config import SettingError
 
 EXIT_USAGE = 2
 """The exit code where what was given cannot be read, as click's own for its options."""
@@ -43,6 +48,7 @@ def create(email: str, role: str) -> None:
     made = _done(
         lambda accounts: accounts.create(parsed, password, cast(Role, role)), as_owner=role != "user"
     )
+    _record(Event.ACCOUNT_CREATED, made)
     click.echo(f"Made the {made.role} {made.email} with the id {made.id}.")
 
 
@@ -74,6 +80,7 @@ def set_role(email: str, role: str) -> None:
     changed = _done(lambda accounts: accounts.set_role(parsed, cast(Role, role)), as_owner=True)
     if changed is None:
         _fail(f"there is no account {parsed.shown}")
+    _record(Event.ROLE_CHANGED, changed)
     click.echo(f"{changed.email} is {changed.role} now.")
 
 
@@ -86,6 +93,7 @@ def set_password(email: str) -> None:
     changed = _done(lambda accounts: accounts.set_password(parsed, password))
     if changed is None:
         _fail(f"there is no account {parsed.shown}")
+    _record(Event.PASSWORD_CHANGED, changed)
     click.echo(f"{changed.email} has a new password, and has to log in again.")
 
 
@@ -121,6 +129,32 @@ async def _with_accounts(work: Callable[[Accounts], Awaitable[T]], url: str) -> 
     finally:
         passwords.close()
         await database.close()
+
+
+def _record(event: Event, account: User) -> None:
+    """Write down what was changed about an account, in the data directory's logs; warn where that cannot be."""
+    pseudonyms = Pseudonyms(settings.leg_key)
+    email = parse_email(account.email)
+    assert isinstance(email, Email), "it was parsed before it was kept"
+    try:
+        append(
+            settings.data_dir,
+            event,
+            account=pseudonyms.of_email(email),
+            user=pseudonyms.of_user(account.id),
+            role=account.role,
+            by=_typist(),
+        )
+    except (OSError, SettingError) as error:
+        click.echo(f"mercuria: warning: the security event {event} is not logged: {error}", err=True)
+
+
+def _typist() -> str:
+    """Return the account of the machine that runs the command."""
+    try:
+        return getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _email(text: str) -> Email:

@@ -20,9 +20,10 @@ from mercuria.adapters.emails import Email, parse_email
 from mercuria.adapters.passwords import Passwords
 from mercuria.adapters.postgres import Database
 from mercuria.adapters.problems import Problem
+from mercuria.adapters.security_log import Pseudonyms
 from mercuria.adapters.token_keys import JwkSet, new_key, parse_keys
 from mercuria.adapters.tokens import Tokens
-from mercuria.config import read_stack_env
+from mercuria.config import Settings, read_stack_env
 from mercuria.embedded.stack import Stack
 from tests.auth.conftest import NO_KAFKA, PASSWORD, settings_of
 
@@ -101,6 +102,27 @@ def test_an_operator_is_made_listed_and_changed(mercuria: CommandLine, address: 
     assert (changed.code, changed.out) == (0, f"{address} is user now.\n")
     renewed = mercuria("user", "set-password", address, said="another password of mine\n")
     assert (renewed.code, renewed.out) == (0, f"{address} has a new password, and has to log in again.\n")
+
+
+def test_what_a_command_changes_about_an_account_is_a_security_event(
+    mercuria: CommandLine, address: str
+) -> None:
+    file = mercuria.data_dir / "logs" / "security.log"
+    before = len(file.read_text().splitlines()) if file.exists() else 0
+    assert mercuria("user", "create", address, "--role", "operator", said=PASSWORD).code == 0
+    assert mercuria("user", "set-role", address, "user").code == 0
+    assert mercuria("user", "set-password", address, said="another password of mine").code == 0
+    assert mercuria("user", "set-password", f"x{address}", said="another password of mine").code == 1
+    lines = [json.loads(line) for line in file.read_text().splitlines()[before:]]
+    changes = [("account_created", "operator"), ("role_changed", "user"), ("password_changed", "user")]
+    assert [(line["security_event"], line["role"]) for line in lines] == changes
+    email = parse_email(address)
+    assert isinstance(email, Email)
+    pseudonyms = Pseudonyms(Settings.from_env({"MERCURIA_DATA_DIR": str(mercuria.data_dir)}).leg_key)
+    assert {line["account"] for line in lines} == {pseudonyms.of_email(email)}
+    assert len({line["user"] for line in lines}) == 1 and all(line["by"] for line in lines)
+    assert address not in file.read_text() and PASSWORD not in file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(

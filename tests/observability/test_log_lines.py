@@ -63,3 +63,22 @@ def test_for_people_a_line_has_no_json() -> None:
     assert text == (
         "2023-11-14T22:13:20.012Z [warning  ] Partition 3 is away. [mercuria.x] partition=3 token=***"
     )
+
+
+FORGED = "2026-01-01T00:00:00.000Z [info     ] A login succeeded."
+
+
+def test_what_a_client_has_sent_forges_no_line_and_moves_no_cursor() -> None:
+    agent = f"x\n{FORGED}\r\x1b[2K\u2028\x85\u202e"
+    for form in ("json", "console"):
+        text = line(form, "Request failed: %s", f"/a\n{FORGED}\x1b]0;owned\x07", user_agent=agent)
+        assert not [each for each in text.splitlines()[1:] if each.startswith("2026")]
+        assert not any(each in text for each in "\r\x1b\x07\x85\u2028")
+    assert "\n" not in line("console", "Failed.", user_agent=agent)
+    try:
+        raise ValueError(f"no\n{FORGED}")
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, __file__, 1, "Failed.", (), sys.exc_info())
+    settings = Settings.from_env({"MERCURIA_LOG_FORMAT": "console", "MERCURIA_DATA_DIR": "nowhere"})
+    lines = Lines(settings).format(record).splitlines()
+    assert not [each for each in lines[1:] if each and not each.startswith(("    ", "Traceback"))], lines

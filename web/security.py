@@ -1,0 +1,50 @@
+"""Security events of requests: who has tried what, from where (`adapters.security_log`)."""
+
+from typing import Any
+from uuid import UUID
+
+from aiohttp.web import Request
+
+from mercuria.adapters.addresses import client_address
+from mercuria.adapters.emails import Email
+from mercuria.adapters.http import REQUEST_ID, USER_ID
+from mercuria.adapters.security_log import MAX_USER_AGENT_CHARACTERS, Event, Pseudonyms, emit
+from mercuria.app import settings
+
+pseudonyms = Pseudonyms(settings.leg_key)
+
+
+def address_of(request: Request) -> str:
+    """Return the client's address, as trusted proxies tell it."""
+    forwarded: list[Any] = request.headers.getall("X-Forwarded-For", [])
+    return client_address(request.remote, forwarded, settings.trusted_proxies)
+
+
+def report(
+    event: Event,
+    request: Request,
+    *,
+    email: Email | None = None,
+    user_id: UUID | None = None,
+    code: str | None = None,
+) -> None:
+    """Log a security event of a request."""
+    agent = request.headers.get("User-Agent")
+    resource = request.match_info.route.resource
+    emit(
+        event,
+        request_id=request[REQUEST_ID],
+        address=address_of(request),
+        account=pseudonyms.of_email(email) if email is not None else None,
+        user=pseudonyms.of_user(user_id) if user_id is not None else None,
+        code=code,
+        method=request.method,
+        route=resource.canonical if resource is not None else None,
+        user_agent=agent[:MAX_USER_AGENT_CHARACTERS] if agent is not None else None,
+    )
+
+
+def report_denied(request: Request, code: str) -> None:
+    """Log that a caller may not do what was asked for."""
+    user_id = request.get(USER_ID)
+    report(Event.ACCESS_DENIED, request, user_id=UUID(user_id) if user_id else None, code=code)
