@@ -23,7 +23,7 @@ from mercuria.adapters.cache import Cache
 from mercuria.adapters.http import Limits, Web
 from mercuria.adapters.log_lines import log_always, logging_config, set_up
 from mercuria.adapters.migrate import DatabaseAway, NotTheOwner, migrate
-from mercuria.adapters.postgres import Database
+from mercuria.adapters.postgres import LONG_READS, Database
 from mercuria.adapters.redis import connect
 from mercuria.adapters.tracing import tracing
 from mercuria.config import Settings
@@ -47,6 +47,8 @@ redis = connect(settings.redis)
 authenticity = Authenticity(settings.leg_key)
 cache = Cache(redis, authenticity)
 database = Database(settings.database)
+long_reads = database.share(LONG_READS)
+"""The database for lists, statements and figures, which leave connections for all else."""
 
 PARTS = ("mercuria.agents", "mercuria.tables", "mercuria.web")
 """Where agents, tables and views are found."""

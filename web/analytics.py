@@ -11,7 +11,7 @@ from mercuria.adapters.counters import date_of
 from mercuria.adapters.postgres import DatabaseUnavailable
 from mercuria.adapters.problems import Problem
 from mercuria.adapters.redis import UNAVAILABLE
-from mercuria.app import authenticity, database, redis, settings
+from mercuria.app import authenticity, long_reads, redis, settings
 from mercuria.domain.analytics import DAY_MS, day_of
 from mercuria.domain.commands import CurrencyCode
 from mercuria.streams.cloudevents import rfc3339
@@ -24,7 +24,7 @@ DAYS = 30
 MAX_DAYS = 366
 FIRST_EFFECTIVE_DAY, LAST_EFFECTIVE_DAY = day_of("0001-01-01"), day_of("9999-12-31")
 
-analytics = Analytics(database)
+analytics = Analytics(long_reads)
 cache = AnalyticsCache(redis, authenticity)
 
 

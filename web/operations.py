@@ -13,7 +13,7 @@ from mercuria.adapters.coalescing import Coalescer
 from mercuria.adapters.operations import Operations, Read
 from mercuria.adapters.postgres import DatabaseUnavailable
 from mercuria.adapters.problems import Problem
-from mercuria.app import app, database, settings
+from mercuria.app import app, long_reads, settings
 from mercuria.domain.events import Kind, TransactionStatus
 from mercuria.streams.cloudevents import rfc3339
 from mercuria.topics import STAGES, WALLET_COMMANDS
@@ -33,7 +33,7 @@ NEXT = "transactions"
 OWNERS_TELL_WITHIN_S = 1.0
 MAX_STEPS = 360
 
-operations = Operations(database)
+operations = Operations(long_reads)
 
 
 class PartitionLag(Struct, frozen=True):

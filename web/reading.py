@@ -22,7 +22,7 @@ from mercuria.adapters.idempotency import Keys
 from mercuria.adapters.postgres import DatabaseUnavailable
 from mercuria.adapters.problems import Problem
 from mercuria.adapters.redis import UNAVAILABLE
-from mercuria.app import app, cache, database, redis, settings
+from mercuria.app import app, cache, database, long_reads, redis, settings
 from mercuria.domain.rejections import Code
 from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
@@ -41,7 +41,7 @@ FROM_OWNER = "X-Mercuria-Asks-Owner"
 """A worker sends this header to the one that it takes for a wallet's owner; who is not says so."""
 
 homes = Homes(settings.partitions)
-history = History(database)
+history = History(database, long_reads)
 
 
 async def is_new() -> bool:

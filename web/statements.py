@@ -7,10 +7,12 @@ the balance, and what came back is a change of its own.
 import csv
 import io
 import logging
-from collections.abc import AsyncIterator, Iterable
-from typing import Literal, NamedTuple
+from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
-from msgspec import Struct, field
+import msgspec
+from msgspec import Raw, Struct, field
 
 from mercuria.adapters.ledger import StatementLine, WalletState
 from mercuria.adapters.postgres import DatabaseUnavailable
@@ -25,9 +27,15 @@ from mercuria.web.moments import Moment, Period, now_ms, read_period
 from mercuria.web.past import ledger, lines_between, place_of, recorded_wallet
 from mercuria.web.reading import soon
 from mercuria.web.representations import StatementBody, statement_kind, statement_line_body
+from mercuria.web.turns import TooManyError, Turn, Turns
 
 MAX_LINES = {"json": 10_000, "csv": 100_000}
-"""How many changes a statement may have: JSON is made as a whole, CSV goes out while it is made."""
+"""How many changes a statement may have: JSON goes out when it is whole, CSV while it is made."""
+MAX_WAITING = 4
+"""So many statements of a user wait for the one that is being made; more are refused."""
+WAITS_FOR_S = 20.0
+"""For so long, which is less than clients and proxies wait for an answer."""
+ASK_AGAIN_AFTER_S = 5
 
 CSV = "text/csv; charset=utf-8; header=present"
 COLUMNS = (
@@ -45,6 +53,11 @@ COLUMNS = (
 )
 
 logger = logging.getLogger(__name__)
+
+turns = Turns(MAX_WAITING, WAITS_FOR_S)
+_encode = msgspec.json.Encoder().encode
+
+T = TypeVar("T")
 
 
 class StatementQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,6 +96,7 @@ class IncompleteError(Exception):
         "invalid_period",
         "in_the_future",
         "statement_too_long",
+        "too_many_statements",
         "not_known_yet",
         "database_unavailable",
     ),
@@ -94,25 +108,41 @@ async def get_statement(call: Call) -> Answer | Problem:
     CSV, up to 100,000, and its first and last lines have the balances. A `refund` is a transfer that came back. CSV
     begins with a byte order mark (U+FEFF, UTF-8: `EF BB BF`), by which spreadsheets know UTF-8. In a reference, an
     apostrophe stands before what a spreadsheet might take for a formula, wherever a cell may begin in it.
+
+    A worker makes one statement at a time for each user. Up to four more wait, in their order; others are refused.
     """
     query = call.query
     period = read_period(query.from_, query.to)
     if isinstance(period, Problem):
         return period
+    try:
+        turn = await turns.take(call.caller.id)
+    except TooManyError:
+        return Problem("too_many_statements", headers={"Retry-After": str(ASK_AGAIN_AFTER_S)})
+    outcome: Answer | Problem | None = None
+    try:
+        outcome = await _statement(call, period, turn)
+    except DatabaseUnavailable:
+        outcome = Problem("database_unavailable")
+    except IncompleteError:
+        outcome = Problem("not_known_yet")
+    finally:
+        # A stream ends the turn itself, when the last of it has been sent or the client has gone.
+        if not (isinstance(outcome, Answer) and isinstance(outcome.content, Stream)):
+            turn.end()
+    return outcome
+
+
+async def _statement(call: Call, period: Period, turn: Turn) -> Answer | Problem:
     wallet = await recorded_wallet(call, call.path["wallet_id"])
     if isinstance(wallet, Problem):
         return wallet
-    try:
-        found = await _find(wallet, period)
-        if isinstance(found, Problem):
-            return found
-        if found.closing.version - found.opening.version > MAX_LINES[query.format]:
-            return Problem("statement_too_long")
-        return await (_as_csv(found) if query.format == "csv" else _as_json(found))
-    except DatabaseUnavailable:
-        return Problem("database_unavailable")
-    except IncompleteError:
-        return Problem("not_known_yet")
+    found = await _find(wallet, period)
+    if isinstance(found, Problem):
+        return found
+    if found.closing.version - found.opening.version > MAX_LINES[call.query.format]:
+        return Problem("statement_too_long")
+    return await (_as_csv(found, turn) if call.query.format == "csv" else _as_json(found))
 
 
 async def _find(wallet: Wallet, period: Period) -> Statement | Problem:
@@ -133,7 +163,9 @@ async def _find(wallet: Wallet, period: Period) -> Statement | Problem:
 
 
 async def _as_json(statement: Statement) -> Answer:
-    lines = [statement_line_body(line) async for found in _whole(statement) for line in found]
+    pieces = _made(statement, lambda lines: [Raw(_encode(statement_line_body(line))) for line in lines])
+    # To put together what is text already takes no time.
+    lines = cast(Any, [line async for piece in pieces for line in piece])
     return Answer(
         StatementBody(
             wallet_id=statement.wallet.id,
@@ -147,8 +179,8 @@ async def _as_json(statement: Statement) -> Answer:
     )
 
 
-async def _as_csv(statement: Statement) -> Answer:
-    pieces = _csv_pieces(statement)
+async def _as_csv(statement: Statement, turn: Turn) -> Answer:
+    pieces = _csv_pieces(statement, turn)
     # What cannot be read at all is told as a problem; after the first piece, an answer can only break off.
     first = await anext(pieces)
     name = f"statement-{statement.wallet.id}-{_day(statement.since_ms)}-{_day(statement.until_ms - 1)}.csv"
@@ -156,34 +188,46 @@ async def _as_csv(statement: Statement) -> Answer:
     return Answer(Stream(CSV, breaking_off(first, pieces)), headers=headers)
 
 
-async def _whole(statement: Statement) -> AsyncIterator[list[StatementLine]]:
-    """Yield the lines of a statement, some at a time.
+async def _made(statement: Statement, make: Callable[[list[StatementLine]], T]) -> AsyncIterator[T]:
+    """Yield what is made of the lines of a statement, some at a time.
 
     Raises:
         IncompleteError: they do not lead from the one balance to the other.
     """
     balance = statement.opening.balance
-    async for lines in lines_between(statement.wallet.id, statement.start, statement.end):
-        for line in lines:
-            balance += line.change
-            if balance != line.balance:
-                raise IncompleteError("a change is missing.")
-        yield lines
+    reader = lines_between(statement.wallet.id, statement.start, statement.end)
+    while True:
+        async with turns.piece():
+            lines = await anext(reader, None)
+            if lines is None:
+                break
+            for line in lines:
+                balance += line.change
+                if balance != line.balance:
+                    raise IncompleteError("a change is missing.")
+            piece = await turns.make(partial(make, lines))
+        # Not while the others wait: a client may take as long as it likes.
+        yield piece
     if balance != statement.closing.balance:
         raise IncompleteError("the last changes are missing.")
 
 
-async def _csv_pieces(statement: Statement) -> AsyncIterator[bytes]:
-    """Yield a statement as RFC 4180 has it, piece by piece."""
+async def _csv_pieces(statement: Statement, turn: Turn) -> AsyncIterator[bytes]:
+    """Yield a statement as RFC 4180 has it, piece by piece; end the turn, also where the rest is not asked for."""
     currency = statement.wallet.currency
-    head: list[tuple[object, ...]] = [
-        (BYTE_ORDER_MARK + COLUMNS[0], *COLUMNS[1:]),
-        _balance_row("opening_balance", statement.since_ms, statement.opening, currency),
-    ]
-    async for lines in _whole(statement):
-        yield _csv_of([*head, *(_line_row(line, currency) for line in lines)])
-        head = []
-    yield _csv_of([*head, _balance_row("closing_balance", statement.until_ms, statement.closing, currency)])
+    opening = _balance_row("opening_balance", statement.since_ms, statement.opening, currency)
+    closing = _balance_row("closing_balance", statement.until_ms, statement.closing, currency)
+    # It goes with the first lines: that they cannot be read is known before anything is sent.
+    head = _csv_of([(BYTE_ORDER_MARK + COLUMNS[0], *COLUMNS[1:]), opening])
+    try:
+        async for piece in _made(
+            statement, lambda lines: _csv_of(_line_row(each, currency) for each in lines)
+        ):
+            yield head + piece
+            head = b""
+        yield head + _csv_of([closing])
+    finally:
+        turn.end()
 
 
 async def breaking_off(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

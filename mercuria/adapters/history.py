@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from mercuria.adapters.pages import Page, PagedList, milliseconds, moment
 from mercuria.adapters.positions import Place, Positions
-from mercuria.adapters.postgres import Database, queries
+from mercuria.adapters.postgres import Database, Statements, queries
 from mercuria.adapters.projections import STAGE
 from mercuria.domain.commands import Position
 from mercuria.domain.effective import text_of
@@ -51,14 +51,18 @@ class WalletEvent(Struct, frozen=True, kw_only=True):
 class History:
     """Reads.
 
+    Args:
+        lists: the same database for pages of lists, which may take long.
+
     All pages have `limit` items at the most, and are None where the cursor is none that this list gave.
 
     Raises (all methods):
         DatabaseUnavailable: PostgreSQL is away.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, lists: Statements | None = None) -> None:
         self._database = database
+        self._lists = lists or database
         self.positions = Positions(database, STAGE)
 
     # Wallets.
@@ -162,7 +166,7 @@ class History:
 
     async def _rows(self, name: str, parameters: Mapping[str, Any], limit: int) -> list[Any]:
         """Return the rows of a page, and one more where there are more."""
-        return await self._database.rows(_SQL[name], {**parameters, "limit": limit + 1})
+        return await self._lists.rows(_SQL[name], {**parameters, "limit": limit + 1})
 
 
 def _before_wallet(at_ms: int | None = None, id_: bytes = b"\xff" * 16) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from mercuria.adapters.pages import LAST_MS, Page, PagedList, milliseconds, moment
-from mercuria.adapters.postgres import Database, queries
+from mercuria.adapters.postgres import Statements, queries
 from mercuria.domain.effective import text_of
 from mercuria.domain.events import Kind, Status, TransactionStatus
 from mercuria.domain.ledger import Direction, entry_id
@@ -76,7 +76,7 @@ class Ledger:
         DatabaseUnavailable: PostgreSQL is away.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Statements) -> None:
         self._database = database
 
     # Entries.

@@ -32,6 +32,8 @@ IDLE_TRANSACTION_TIMEOUT_S = 30.0
 PING_TIMEOUT_S = 2.0
 PING_EVERY_S = 1.0
 POOL_SIZE = 10
+LONG_READS = 6
+"""So many connections at the most are lent for what may take long: lists, statements and figures."""
 
 UNAVAILABLE = ("08", "40", "53", "57", "58")
 """Classes of SQLSTATE: connection exception, transaction rollback (as for a deadlock), insufficient resources, operator
@@ -133,6 +135,10 @@ class Database(Statements):
             # A cancelled block gets no further word in: its connection is dropped, which rolls back as well.
             await _commit(connection)
 
+    def share(self, size: int) -> "Share":
+        """Return this database for those who together use `size` of its connections at the most."""
+        return Share(self, size, self._patience_s)
+
     async def ping(self) -> bool:
         """Tell whether PostgreSQL answers; asks it at most once a second, and never for longer than two."""
         async with self._pinging:
@@ -167,7 +173,7 @@ class Database(Statements):
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[aiopg.Connection]:
         """Lend a connection. It goes back only when it is in order: a broken or a busy one is dropped."""
-        async with self._place():
+        async with _place(self._room, self._patience_s):
             if self._pool is None:
                 # With no connection to make at once, this does not wait, so that no two tasks make a pool each.
                 self._pool = await self._make_pool()
@@ -184,19 +190,6 @@ class Database(Statements):
                     connection.close()
                 # Nobody waits for what this returns: a cancelled task has to give its connection back, too.
                 pool.release(connection)
-
-    @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """Wait until fewer connections than there may be are lent."""
-        try:
-            async with asyncio.timeout(self._patience_s):
-                await self._room.acquire()
-        except TimeoutError:
-            raise DatabaseUnavailable(f"No connection was free for {self._patience_s:g} s.") from None
-        try:
-            yield
-        finally:
-            self._room.release()
 
     async def _make_pool(self) -> aiopg.Pool:
         return await aiopg.create_pool(
@@ -220,6 +213,33 @@ class Database(Statements):
             # The pool does not know it yet.
             connection.close()
             raise
+
+
+class Share(Statements):
+    """A database for what may take long: however many ask so, connections are left for others."""
+
+    def __init__(self, database: Database, size: int, patience_s: float) -> None:
+        self._database = database
+        self._room = asyncio.Semaphore(size)
+        self._patience_s = patience_s
+
+    async def _run(self, sql: str, parameters: Parameters) -> tuple[list[Any], int]:
+        async with _place(self._room, self._patience_s):
+            return await self._database._run(sql, parameters)
+
+
+@asynccontextmanager
+async def _place(room: asyncio.Semaphore, patience_s: float) -> AsyncIterator[None]:
+    """Wait until fewer connections than there may be are lent."""
+    try:
+        async with asyncio.timeout(patience_s):
+            await room.acquire()
+    except TimeoutError:
+        raise DatabaseUnavailable(f"No connection was free for {patience_s:g} s.") from None
+    try:
+        yield
+    finally:
+        room.release()
 
 
 @cache

@@ -110,6 +110,10 @@ OF_HTTP: dict[str, Meaning] = _meanings(
         "unsupported_media_type": (415, "The body must be `application/json`."),
         "headers_too_large": (431, "The request's headers are larger than they may be."),
         # What Mercuria cannot do now.
+        "too_many_statements": (
+            429,
+            "Others of your statements are being made: wait for them, and ask again.",
+        ),
         "too_many_requests": (429, "Too many requests: wait, and ask again."),
         "internal_error": (500, "Something is wrong with Mercuria, and it is logged."),
         "overloaded": (503, "There is more to do than can be done now: ask again."),

@@ -9,7 +9,14 @@ import psycopg2
 import pytest
 from psycopg2.errors import SyntaxError as SqlSyntaxError
 
-from mercuria.adapters.postgres import PING_TIMEOUT_S, Database, DatabaseUnavailable, UniqueViolation, queries
+from mercuria.adapters.postgres import (
+    PING_TIMEOUT_S,
+    POOL_SIZE,
+    Database,
+    DatabaseUnavailable,
+    UniqueViolation,
+    queries,
+)
 from mercuria.embedded.stack import Stack
 
 APPLICATION = "mercuria"
@@ -181,6 +188,15 @@ async def test_who_finds_no_free_connection_is_told_so(small: Database) -> None:
         with pytest.raises(DatabaseUnavailable, match="No connection was free"):
             await small.row("SELECT 1")
     assert await small.row("SELECT 1 AS one") == (1,)
+
+
+async def test_what_takes_long_leaves_connections_for_all_else(database: Database) -> None:
+    long_reads = database.share(POOL_SIZE - 1)
+    long = [asyncio.create_task(long_reads.execute("SELECT pg_sleep(1)")) for _ in range(2 * POOL_SIZE)]
+    await asyncio.sleep(0)
+    assert await database.row("SELECT 1 AS one") == (1,)
+    assert not any(task.done() for task in long)
+    assert await asyncio.gather(*long) == [1] * len(long)
 
 
 async def test_broken_connections_are_replaced(small: Database, database: Database) -> None:

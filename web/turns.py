@@ -1,0 +1,90 @@
+"""Turns: what takes long is done for each user one after the other, and for all of them a piece at a time.
+
+A piece is short. While it is made, nothing else goes on in this process; then whatever else waits has its turn, for as
+long as the piece took. So the longest wait that statements cause is that of one piece, whether one or thirty of them
+are under way, and of many that are under way none waits for another one's end.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TypeVar
+from uuid import UUID
+
+T = TypeVar("T")
+
+
+class TooManyError(Exception):
+    """So many of a user wait that another one is refused, or one has waited for too long."""
+
+
+class Turn:
+    """A user's turn. It has to be ended; ending it again has no effect."""
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        self._end: Callable[[], None] | None = end
+
+    def end(self) -> None:
+        """Let the user's next one begin."""
+        end, self._end = self._end, None
+        if end is not None:
+            end()
+
+
+class Turns:
+    """Gives turns.
+
+    Args:
+        waiting: how many of one user may wait.
+        patience_s: for how long each of them waits.
+    """
+
+    def __init__(self, waiting: int, patience_s: float) -> None:
+        self._waiting = waiting
+        self._patience_s = patience_s
+        self._asked: Counter[UUID] = Counter()
+        self._of_users: dict[UUID, asyncio.Lock] = {}
+        self._piece = asyncio.Lock()
+
+    async def take(self, user_id: UUID) -> Turn:
+        """Wait for the turn of a user, in the order in which they ask.
+
+        Raises:
+            TooManyError: too many of this user wait, or it took too long.
+        """
+        if self._asked[user_id] > self._waiting:
+            raise TooManyError
+        lock = self._of_users.setdefault(user_id, asyncio.Lock())
+        self._asked[user_id] += 1
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await lock.acquire()
+        except TimeoutError:
+            self._forget(user_id)
+            raise TooManyError from None
+        except BaseException:
+            self._forget(user_id)
+            raise
+
+        def end() -> None:
+            lock.release()
+            self._forget(user_id)
+
+        return Turn(end)
+
+    def _forget(self, user_id: UUID) -> None:
+        self._asked[user_id] -= 1
+        if not self._asked[user_id]:
+            del self._asked[user_id], self._of_users[user_id]
+
+    def piece(self) -> asyncio.Lock:
+        """Return what is held while a piece is read and made: all take turns, in the order in which they ask."""
+        return self._piece
+
+    async def make(self, make: Callable[[], T]) -> T:
+        """Make a piece; then rest for as long as that took, and leave the time to all else that goes on."""
+        began_s = time.perf_counter()
+        made = make()
+        await asyncio.sleep(time.perf_counter() - began_s)
+        return made
