@@ -11,7 +11,6 @@ import json
 import logging
 import re
 import sys
-from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -22,6 +21,7 @@ from structlog.typing import EventDict
 
 from mercuria.adapters.redaction import Redaction
 from mercuria.config import Settings
+from mercuria.domain.printable import printable
 
 FIRST = ("time", "level", "logger", "event", "worker")
 """The fields that each line has, in their order."""
@@ -30,6 +30,14 @@ _SERVICE = re.compile(r"\[\^-*(\w+)\]: ").match
 
 _OF_RECORDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "data"}
 """What a record has without any `extra`; mode adds "data" to some."""
+
+_OF_LINES = frozenset(("event", "exception", "stack"))
+_CONTINUED = "\n    "
+
+_OBEYED = re.compile(
+    r"[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e0fff]"
+).search
+"""What a terminal obeys, or an eye misses, and JSON does not escape."""
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
@@ -127,13 +135,13 @@ def rfc3339(time_s: float) -> str:
 
 
 def _as_json(line: EventDict) -> str:
-    with suppress(ValueError, TypeError):
+    try:
         text = _encode(line).decode()
-        if text.isprintable():
-            return text
-    # A text that is no UTF-8, as a client may send it, or has what terminals or readers take for control characters
-    # and JSON does not: it is shown escaped.
-    return json.dumps(line, default=str)
+    except (ValueError, TypeError):
+        # A text that is no UTF-8, as a client may send it: it is shown escaped.
+        return json.dumps(line, default=str)
+    # JSON escapes C0 only; a terminal obeys more than that, and people look at these lines as well.
+    return text if _OBEYED(text) is None else json.dumps(json.loads(text))
 
 
 class _ForPeople:
@@ -145,22 +153,16 @@ class _ForPeople:
         )
 
     def __call__(self, line: EventDict) -> str:
-        shown = {name: _escaped(name, value) for name, value in line.items() if name != "worker"}
+        shown = {name: _shown(name, value) for name, value in line.items() if name != "worker"}
         return str(self._render(None, "", shown))
 
 
-def _escaped(name: str, value: Any) -> Any:
-    """Return a value with its control characters escaped: what a client has sent moves no cursor and begins no line.
-
-    A sentence or a traceback of several lines keeps them, below its first one and to the right of it.
-    """
-    if not isinstance(value, str) or value.isprintable():
+def _shown(name: str, value: Any) -> Any:
+    """Return a field so that it can neither begin a line of its own nor reach the terminal as a command."""
+    if value is None or isinstance(value, bool | int | float):
         return value
-    if name in ("event", "exception", "stack"):
-        return "\n    ".join(map(escape, value.split("\n")))
-    return escape(value)
-
-
-def escape(text: str) -> str:
-    """Return a text with what cannot be printed escaped, as Python would write it."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    text = value if isinstance(value, str) else str(value)
+    # Libraries log tables, and tracebacks have lines; a line that goes on is indented, and a field's value has one.
+    if name in _OF_LINES:
+        return _CONTINUED.join(map(printable, text.rstrip("\n").split("\n")))
+    return printable(text)

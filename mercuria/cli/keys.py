@@ -1,6 +1,5 @@
 """`mercuria keys`: the keys that sign access tokens."""
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,8 @@ from rich.table import Table
 from mercuria.adapters.token_keys import Jwk, JwkSet, KeysError, new_key, parse_keys
 from mercuria.app import settings
 from mercuria.cli.options import data_dir_option
-from mercuria.cli.showing import show_table
+from mercuria.cli.printable import printable
+from mercuria.cli.showing import show_json, show_table
 from mercuria.embedded.directory import PRIVATE
 from mercuria.embedded.files import write_atomically
 
@@ -33,13 +33,13 @@ def list_(as_json: bool) -> None:
     """List the keys; the last one signs."""
     found = _read()
     if as_json:
-        click.echo(json.dumps({"keys": [key.public() for key in found.keys]}, indent=1))
+        show_json({"keys": [key.public() for key in found.keys]})
         return
     table = Table()
     for column in ("key", "made", "state"):
         table.add_column(column, no_wrap=True)
     for key in found.keys:
-        table.add_row(key.kid, _time(key.iat), _state(key))
+        table.add_row(printable(key.kid), _time(key.iat), _state(key))
     show_table(table)
 
 

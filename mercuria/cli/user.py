@@ -1,7 +1,6 @@
 """`mercuria user`: accounts of people. This is how the first operator comes into being."""
 
 import asyncio
-import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -23,8 +22,9 @@ from mercuria.adapters.security_log import Event, Pseudonyms
 from mercuria.adapters.tokens import ROLES, Role, Tokens
 from mercuria.app import settings
 from mercuria.cli.options import data_dir_option
+from mercuria.cli.printable import printable
 from mercuria.cli.security_file import append
-from mercuria.cli.showing import show_table
+from mercuria.cli.showing import show_json, show_table
 from mercuria.config import SettingError
 
 EXIT_USAGE = 2
@@ -49,7 +49,7 @@ def create(email: str, role: str) -> None:
         lambda accounts: accounts.create(parsed, password, cast(Role, role)), as_owner=role != "user"
     )
     _record(Event.ACCOUNT_CREATED, made)
-    click.echo(f"Made the {made.role} {made.email} with the id {made.id}.")
+    click.echo(f"Made the {made.role} {printable(made.email)} with the id {made.id}.")
 
 
 @user.command("list")
@@ -60,7 +60,7 @@ def list_(limit: int, as_json: bool) -> None:
     """List accounts, the oldest first."""
     total, users = _done(lambda accounts: accounts.first(limit))
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(users), indent=1, ensure_ascii=False))
+        show_json(msgspec.to_builtins(users))
         return
     if not users:
         click.echo("There are no accounts.")
@@ -79,9 +79,9 @@ def set_role(email: str, role: str) -> None:
     parsed = _email(email)
     changed = _done(lambda accounts: accounts.set_role(parsed, cast(Role, role)), as_owner=True)
     if changed is None:
-        _fail(f"there is no account {parsed.shown}")
+        _fail(f"there is no account {printable(parsed.shown)}")
     _record(Event.ROLE_CHANGED, changed)
-    click.echo(f"{changed.email} is {changed.role} now.")
+    click.echo(f"{printable(changed.email)} is {changed.role} now.")
 
 
 @user.command("set-password")
@@ -92,9 +92,9 @@ def set_password(email: str) -> None:
     parsed, password = _email(email), _password()
     changed = _done(lambda accounts: accounts.set_password(parsed, password))
     if changed is None:
-        _fail(f"there is no account {parsed.shown}")
+        _fail(f"there is no account {printable(parsed.shown)}")
     _record(Event.PASSWORD_CHANGED, changed)
-    click.echo(f"{changed.email} has a new password, and has to log in again.")
+    click.echo(f"{printable(changed.email)} has a new password, and has to log in again.")
 
 
 def _done(work: Callable[[Accounts], Awaitable[T | Problem]], *, as_owner: bool = False) -> T:
@@ -195,5 +195,7 @@ def _table(users: list[User]) -> Table:
     table.add_column("role", no_wrap=True)
     table.add_column("since", no_wrap=True)
     for each in users:
-        table.add_row(str(each.id), each.email, each.role, each.created_at.strftime("%Y-%m-%d %H:%M:%SZ"))
+        table.add_row(
+            str(each.id), printable(each.email), each.role, each.created_at.strftime("%Y-%m-%d %H:%M:%SZ")
+        )
     return table

@@ -5,6 +5,7 @@ import re
 # What Python calls printable but no eye sees: fillers of scripts, a joiner, and Braille's empty cell.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _NAMED = {"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
+_LINE_ENDS = re.compile(r"\n(?=  )").split
 _VISIBLE_ASCII = re.compile(r"[ -\[\]-~]*").fullmatch
 
 
@@ -24,8 +25,12 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return a text of several lines with each of them as `printable` shows it; only `\\n` ends a line."""
-    return "\n".join(map(printable, text.split("\n")))
+    """Return a text of several lines, each as `printable` shows it.
+
+    All but the first are indented by two spaces or more: a line's end before anything else is escaped, so that no text
+    from outside begins a line of its own.
+    """
+    return "\n".join(map(printable, _LINE_ENDS(text)))
 
 
 def _escaped(char: str) -> str:

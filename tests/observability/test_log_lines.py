@@ -65,20 +65,33 @@ def test_for_people_a_line_has_no_json() -> None:
     )
 
 
-FORGED = "2026-01-01T00:00:00.000Z [info     ] A login succeeded."
+FORGED = "x\n2023-11-14T22:13:20.012Z [info     ] All is well.\x1b[2J\u202e\x9b"
 
 
-def test_what_a_client_has_sent_forges_no_line_and_moves_no_cursor() -> None:
-    agent = f"x\n{FORGED}\r\x1b[2K\u2028\x85\u202e"
-    for form in ("json", "console"):
-        text = line(form, "Request failed: %s", f"/a\n{FORGED}\x1b]0;owned\x07", user_agent=agent)
-        assert not [each for each in text.splitlines()[1:] if each.startswith("2026")]
-        assert not any(each in text for each in "\r\x1b\x07\x85\u2028")
-    assert "\n" not in line("console", "Failed.", user_agent=agent)
+def test_for_people_no_text_begins_a_line_of_its_own_or_reaches_the_terminal() -> None:
+    text = line("console", "GET %s", FORGED, reference=FORGED)
+    first, second = text.split("\n")
+    assert first == "2023-11-14T22:13:20.012Z [warning  ] GET x"
+    assert second.startswith(
+        r"    2023-11-14T22:13:20.012Z [info     ] All is well.\x1b[2J\u202e\x9b [mercuria.x]"
+    )
+    assert second.endswith(
+        r"reference='x\\n2023-11-14T22:13:20.012Z [info     ] All is well.\\x1b[2J\\u202e\\x9b'"
+    )
+
+
+def test_for_people_the_lines_of_an_exception_are_indented() -> None:
     try:
-        raise ValueError(f"no\n{FORGED}")
+        raise ValueError(FORGED)
     except ValueError:
-        record = logging.LogRecord("x", logging.ERROR, __file__, 1, "Failed.", (), sys.exc_info())
-    settings = Settings.from_env({"MERCURIA_LOG_FORMAT": "console", "MERCURIA_DATA_DIR": "nowhere"})
-    lines = Lines(settings).format(record).splitlines()
-    assert not [each for each in lines[1:] if each and not each.startswith(("    ", "Traceback"))], lines
+        text = line("console", "Failed.", exc_info=sys.exc_info())
+    _, *others = text.split("\n")
+    assert others[0].strip() == "Traceback (most recent call last):"
+    assert all(other.startswith("    ") for other in others[1:]) and "\x1b" not in text
+
+
+def test_json_lines_hold_nothing_that_a_terminal_obeys() -> None:
+    text = line("json", "GET %s", FORGED, reference="漢字")
+    assert json.loads(text)["event"] == f"GET {FORGED}"
+    assert not any(char in text for char in "\n\x1b\u202e\x9b")
+    assert "漢字" in line("json", "GET", reference="漢字")
