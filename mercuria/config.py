@@ -23,6 +23,7 @@ EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound
 LOOPBACK_NETWORKS = "127.0.0.0/8,::1/128"
 WINDOWS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]").search
 _POSTGRESQL = ("postgresql", "postgres")
 
 Network = IPv4Network | IPv6Network
@@ -34,6 +35,16 @@ class SettingError(Exception):
     def __init__(self, name: str, value: str, may_be: str) -> None:
         super().__init__(f"{name}={value!r} cannot be used: it must be {may_be}.")
         self.name = name
+
+
+class StackEnvError(SettingError):
+    """The `stack.env` of a data directory cannot be read; the message says why, and what to do."""
+
+    def __init__(self, file: Path, why: str) -> None:
+        Exception.__init__(
+            self, f"{file} cannot be read: {why}; it must be as `mercuria up` wrote it, or not be there."
+        )
+        self.name = str(file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +141,10 @@ class Settings:
         """
         # An empty variable is no variable, as in a compose file that passes on what is not set.
         env = {name: value for name, value in (os.environ if environ is None else environ).items() if value}
+        _require_text(env)
         data_dir = Path(env.get("MERCURIA_DATA_DIR") or DEFAULT_DATA_DIR).absolute()
         env = _with_stack_env(read_stack_env(data_dir), env)
+        _require_text(env)
         http_port = _port(env, "MERCURIA_HTTP_PORT", 6066)
         database = _url(env, "MERCURIA_DATABASE", "postgresql://127.0.0.1:5432/mercuria", _POSTGRESQL)
         return cls(
@@ -200,11 +213,20 @@ class Settings:
 
 
 def read_stack_env(data_dir: Path) -> dict[str, str]:
-    """Return the `NAME=value` lines of a data directory's `stack.env`; none where there is no such file."""
+    """Return the `NAME=value` lines of a data directory's `stack.env`; none where there is no such file.
+
+    Raises:
+        StackEnvError: it cannot be read.
+    """
+    file = data_dir / STACK_ENV
     try:
-        lines = (data_dir / STACK_ENV).read_text("utf-8").splitlines()
+        lines = file.read_text("utf-8").split("\n")
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    except UnicodeDecodeError:
+        raise StackEnvError(file, "it is not text in UTF-8") from None
+    except OSError as error:
+        raise StackEnvError(file, error.strerror or str(error)) from error
     pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
     return {name: _unquoted(value) for name, _, value in pairs}
 
@@ -226,6 +248,14 @@ def _unquoted(value: str) -> str:
         return value
 
 
+def _require_text(env: Mapping[str, str]) -> None:
+    """Refuse values that would break lines and terminals apart, as a password file with its line's end does."""
+    for name, value in env.items():
+        if name.startswith("MERCURIA_") and _CONTROL(value):
+            # It may hold a password.
+            raise SettingError(name, "…", "text in UTF-8 without control characters, such as a line's end")
+
+
 def _reachable(http_host: str | None) -> str:
     """Return the host of who binds `http_host`: itself, unless it stands for every address of this machine."""
     return gethostname() if http_host in EVERY_ADDRESS else http_host or "127.0.0.1"
@@ -244,6 +274,8 @@ def _port(env: Mapping[str, str], name: str, default: int) -> int:
 
 def _name(env: Mapping[str, str], name: str, default: str) -> str:
     text = env.get(name) or default
+    if len(text) > 100:
+        raise SettingError(name, f"{text[:20]}…", "100 characters long at most")
     if not text.replace("-", "").replace("_", "").isalnum():
         raise SettingError(name, text, "letters, digits, hyphens and underscores")
     return text

@@ -2,6 +2,7 @@
 
 import shlex
 import stat
+from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from socket import gethostname
@@ -257,3 +258,37 @@ def test_where_there_is_no_stack_env_there_are_no_variables(tmp_path: Path) -> N
     file = tmp_path / "file"
     file.touch(mode=stat.S_IRUSR)
     assert read_stack_env(file) == {}
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\x00", "\x1b", "\x85", "\u2028", "\udcff"])
+def test_a_value_with_a_control_character_is_refused_and_not_shown(tmp_path: Path, end: str) -> None:
+    # As an environment file with Windows' lines has it.
+    for name in ("MERCURIA_DATABASE", "MERCURIA_REDIS", "MERCURIA_TOKEN_ISSUER", "MERCURIA_DATA_DIR"):
+        with pytest.raises(
+            SettingError, match=f"^{name}='…' cannot be used: it must be text in UTF-8 without control"
+        ):
+            Settings.from_env({"MERCURIA_DATA_DIR": str(tmp_path), name: f"postgresql://a:secret@b{end}"})
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda file: file.mkdir(), "Is a directory"),
+        (lambda file: file.write_bytes(b"\xff\xfe"), "it is not text in UTF-8"),
+        (lambda file: file.symlink_to(file), "Too many levels of symbolic links"),
+    ],
+)
+def test_a_stack_env_that_cannot_be_read_is_named(
+    tmp_path: Path, make: Callable[[Path], object], why: str
+) -> None:
+    make(tmp_path / "stack.env")
+    with pytest.raises(SettingError) as raised:
+        settings(tmp_path)
+    assert str(raised.value).startswith(f"{tmp_path / 'stack.env'} cannot be read: {why}; it must be as ")
+
+
+def test_a_worker_has_a_name_that_a_directory_can_have() -> None:
+    with pytest.raises(
+        SettingError, match=r"^MERCURIA_WORKER='x{20}…' cannot be used: it must be 100 characters"
+    ):
+        Settings.from_env({"MERCURIA_WORKER": 101 * "x"})

@@ -5,6 +5,7 @@ imported.
 """
 
 import gc
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -12,45 +13,64 @@ from contextlib import suppress
 from functools import partial
 
 from mercuria import __version__
-from mercuria.config import SettingError, shed_foreign_variables
+from mercuria.cli import failures, standard_streams
+from mercuria.config import shed_foreign_variables
 
 FAUST_LEVELS = {"debug": "debug", "info": "info", "warning": "warn", "error": "error"}
+
+Command = Callable[[], None]
+
+
+class ArgumentError(Exception):
+    """The command line cannot be used; the message says why."""
 
 
 def main() -> None:
     """Run the `mercuria` command with the process's arguments."""
+    standard_streams.settle()
+    # Faust's own commands, such as a worker, end as Faust has them end.
+    faust: list[Command] = []
+    code = failures.run(partial(_main, faust.append))
+    for run in faust:
+        with suppress(KeyboardInterrupt):
+            run()
+    sys.exit(code)
+
+
+def _main(hand_over: Callable[[Command], None]) -> object:
+    """Run a command of Mercuria's, or hand over one of Faust's."""
     sys.argv[1:] = _take_data_dir(sys.argv[1:])
     if sys.argv[1:] == ["--version"]:
         # Faust's own option tells Faust's.
         print(f"mercuria {__version__}")
-        return
+        return 0
     # What is imported stays: to look for garbage in it meanwhile takes a fifth of the start.
     gc.disable()
-    try:
-        from faust.cli.faust import cli
+    from faust.cli.faust import cli
 
-        from mercuria.app import app, settings
-        from mercuria.cli import commands
+    from mercuria.app import app, settings
+    from mercuria.cli import commands
 
-        command = commands.command_of(sys.argv[1:])
-        if command in commands.MODULES or command is None:
-            commands.register(command)
-    except SettingError as error:
-        sys.exit(f"mercuria: {error}")
+    command = commands.command_of(sys.argv[1:])
+    if command in commands.MODULES or command is None:
+        commands.register(command)
     shed_foreign_variables(settings)
-    run: Callable[[], None] = app.main
-    if command in commands.MODULES:
+    if command in commands.MODULES or command is None:
         gc.enable()
+        if settings.log_level != "debug":
+            # What clients log of a server that is away, a command says itself.
+            for name in ("aiokafka", "asyncio"):
+                logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         # They need neither agents nor views, which take as long to load as all else.
-        run = partial(cli, app=app)
-    elif command == "worker":
+        return cli(app=app, standalone_mode=False)
+    if command == "worker":
         # Faust's own default would hide what the setting asks for.
         sys.argv[1:1] = ["--loglevel", FAUST_LEVELS[settings.log_level]]
         if settings.writes_json_logs:
             # Faust's banner would stand between the lines.
             sys.argv[1:1] = ["--quiet"]
-    with suppress(KeyboardInterrupt):
-        run()
+    hand_over(app.main)
+    return 0
 
 
 def _take_data_dir(arguments: list[str]) -> list[str]:
@@ -64,6 +84,6 @@ def _take_data_dir(arguments: list[str]) -> list[str]:
             continue
         directory = value if equals else next(words, "")
         if not directory:
-            sys.exit("mercuria: --data-dir needs a directory")
+            raise ArgumentError("--data-dir needs a directory")
         os.environ["MERCURIA_DATA_DIR"] = directory
     return rest

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mercuria.adapters.rebuild import TABLES, Places, RebuildError, Tables
 from mercuria.app import app, settings
+from mercuria.cli.failures import EXIT_NO, say
 from mercuria.cli.load.words import count
 from mercuria.cli.options import data_dir_option
 from mercuria.streams.client import event_reader
@@ -71,7 +72,8 @@ def rebuild(yes: bool, patience_s: float) -> None:
         tables.empty()
         sys.exit(asyncio.run(_watch(tables, extents, began_s, patience_s)))
     except RebuildError as error:
-        sys.exit(f"mercuria: {error}.")
+        say(str(error))
+        sys.exit(EXIT_NO)
     except KeyboardInterrupt:
         click.echo(
             "\nStopped watching. Workers go on filling the tables when they have been emptied.", err=True

@@ -6,7 +6,6 @@ analytics' counters are compared when they stand where PostgreSQL's do.
 """
 
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -16,20 +15,21 @@ from uuid import UUID
 
 import click
 import msgspec
-from aiokafka.errors import KafkaError
 from faust.cli.base import cli
 from msgspec import Struct, field
-from redis.exceptions import RedisError
 
 from mercuria.adapters.authenticity import Authenticity
-from mercuria.adapters.books import Books, BooksUnavailable, books
+from mercuria.adapters.books import Books, books
 from mercuria.adapters.cache import Cache
 from mercuria.adapters.positions import Positions
-from mercuria.adapters.postgres import Database, DatabaseUnavailable
+from mercuria.adapters.postgres import Database
 from mercuria.adapters.redis import connect
 from mercuria.app import settings
 from mercuria.cli.counted import LOOK_EVERY_S, compare_copies, wrong_counters
+from mercuria.cli.failures import EXIT_NO
 from mercuria.cli.options import data_dir_option
+from mercuria.cli.printable import printable
+from mercuria.cli.showing import show_json
 from mercuria.domain.wallet import Wallet
 from mercuria.streams.client import event_reader, read_log
 from mercuria.streams.routing import Homes
@@ -39,7 +39,6 @@ from mercuria.topics import BALANCES_CHANGELOG, STAGES
 SHOWN = 20
 CHUNK = 500
 WITHIN_S = 60.0
-EXIT_DIFFERENT, EXIT_UNKNOWN = 1, 2
 
 
 class State(NamedTuple):
@@ -94,16 +93,9 @@ def reconcile(as_json: bool) -> None:
 
     Workers may run and have work. The exit code is 1 where anything differs, and 2 where it cannot be compared.
     """
-    try:
-        report = asyncio.run(_reconcile())
-    except TooSlow:
-        click.echo(f"mercuria: PostgreSQL is not where the log is after {WITHIN_S:.0f} s.", err=True)
-        sys.exit(EXIT_UNKNOWN)
-    except (BooksUnavailable, DatabaseUnavailable, KafkaError, RedisError, TimeoutError, OSError) as error:
-        click.echo(f"mercuria: it cannot be compared: {error or 'there is no answer in time'}.", err=True)
-        sys.exit(EXIT_UNKNOWN)
+    report = asyncio.run(_reconcile())
     _show(report, as_json)
-    sys.exit(EXIT_DIFFERENT if report.differences else 0)
+    sys.exit(EXIT_NO if report.differences else 0)
 
 
 async def _reconcile() -> Report:
@@ -186,7 +178,7 @@ async def _catch_up() -> None:
                 found = await reader.end_offsets(reader.assignment())
             ends = {tp.partition: end for tp, end in found.items()}
             if not await Positions(database, stage).caught_up(ends, deadline_s - time.monotonic()):
-                raise TooSlow
+                raise TooSlow(f"PostgreSQL is not where the log is after {WITHIN_S:.0f} s")
     finally:
         await database.close()
 
@@ -256,14 +248,15 @@ def _text(state: State) -> str:
 
 def _show(report: Report, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(report), indent=1))
+        show_json(msgspec.to_builtins(report))
         return
     for currency, money in report.money.items():
         click.echo(
-            f"{currency}: {money.wallets} in wallets, {money.ledger} by the ledger, {money.in_flight} in flight."
+            f"{printable(currency)}: {money.wallets} in wallets, {money.ledger} by the ledger,"
+            f" {money.in_flight} in flight."
         )
     for sentence in report.sentences:
-        click.echo(sentence)
+        click.echo(printable(sentence))
     if report.differences > len(report.sentences):
         click.echo(f"… and {report.differences - len(report.sentences):,} more.")
     where = f"{report.cached:,} of them in Redis, {report.moved_meanwhile:,} moved meanwhile"

@@ -3,12 +3,11 @@
 They are plain click commands on Faust's group: none of them runs a Faust app in its own process.
 """
 
-import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -21,9 +20,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from mercuria.adapters.migrate import MigrationError
+from mercuria.cli import standard_streams
+from mercuria.cli.failures import EXIT_NO, say
 from mercuria.cli.options import data_dir_option
 from mercuria.cli.preparing import prepare
-from mercuria.config import DEFAULT_DATA_DIR, SettingError
+from mercuria.cli.printable import printable, printable_lines
+from mercuria.cli.showing import show_json, show_table
+from mercuria.config import DEFAULT_DATA_DIR
 from mercuria.embedded.directory import DataDirectory
 from mercuria.embedded.errors import StackError, StackStopped
 from mercuria.embedded.stack import WORKER_COMMAND, Stack
@@ -58,14 +61,13 @@ def up(http_port: int | None, workers: int) -> None:
 def status(as_json: bool) -> None:
     """Show what runs. The exit code is 0 when all is up, 1 when a part is not, 3 when the stack is stopped."""
     directory = DataDirectory(chosen_directory())
-    with failures_as_sentences():
-        parts = look(directory)
+    parts = look(directory)
     if as_json:
-        click.echo(json.dumps([asdict(part) for part in parts], indent=1))
+        show_json([asdict(part) for part in parts])
     elif _is_stopped(parts):
         click.echo(f"Mercuria is stopped in {directory.path}.")
     else:
-        Console().print(_table(parts))
+        show_table(_table(parts))
     sys.exit(EXIT_STOPPED if _is_stopped(parts) else _exit_code(parts))
 
 
@@ -119,9 +121,9 @@ def failures_as_sentences() -> Iterator[None]:
     """Show what cannot be done as one sentence, and end with exit code 1."""
     try:
         yield
-    except (StackError, SettingError, TopicError, MigrationError) as error:
-        click.echo(f"mercuria: {error}", err=True)
-        sys.exit(1)
+    except (StackError, TopicError, MigrationError) as error:
+        say(str(error))
+        sys.exit(EXIT_NO)
 
 
 @contextmanager
@@ -146,7 +148,7 @@ class _Screen:
     """What `mercuria up` shows: sentences, and a bar while the jars download."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False, markup=False, soft_wrap=True)
+        self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
         self._progress = Progress(*columns, console=self._console, transient=True)
         self._download: TaskID | None = None
@@ -160,9 +162,11 @@ class _Screen:
             self._progress.stop()
 
     def say(self, sentence: str) -> None:
-        """Print a sentence, above the bar while there is one; go on where nobody reads it any more."""
-        with suppress(OSError, SystemExit):  # Rich exits the program when a pipe is closed.
-            self._console.print(sentence)
+        """Print a sentence, above the bar while there is one; go on where it cannot be written."""
+        try:
+            self._console.print(printable_lines(sentence))
+        except (OSError, SystemExit):  # Rich exits the program when a pipe is closed.
+            standard_streams.forget()
 
     def show_download(self, done: int, total: int) -> None:
         """Move the bar."""
@@ -193,7 +197,7 @@ def _table(parts: list[PartStatus]) -> Table:
     table = Table("part", "state", "pid", "address", "uptime", "memory")
     for part in parts:
         table.add_row(
-            part.name,
+            printable(part.name),
             part.state,
             str(part.pid or ""),
             part.address or "",

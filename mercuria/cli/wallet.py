@@ -5,7 +5,6 @@ directories. A partition that has moved between workers has left copies behind; 
 """
 
 import heapq
-import json
 import re
 import sys
 import time
@@ -19,11 +18,13 @@ from uuid import UUID
 import click
 import rocksdict
 from faust.cli.base import cli
-from rich.console import Console
 from rich.table import Table
 
 from mercuria.app import settings
+from mercuria.cli.failures import EXIT_NO, say
 from mercuria.cli.options import data_dir_option
+from mercuria.cli.printable import printable
+from mercuria.cli.showing import show_facts, show_json, show_table
 from mercuria.domain.money import format_amount
 from mercuria.domain.wallet import Wallet
 from mercuria.streams.batch_table import BatchStore
@@ -33,7 +34,6 @@ from mercuria.tables.balances import POSITION_KEY, AppliedPosition, read_rows
 
 OPEN_ATTEMPTS = 5
 OPEN_PAUSE_S = 0.2
-PIPE_CHARACTERS = 200
 
 _NUMBER = re.compile("[0-9]+")
 
@@ -53,18 +53,14 @@ def wallet() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(wallet_id: UUID, as_json: bool) -> None:
     """Show the wallet ID."""
-    with _failures_as_sentences():
-        found = find(settings.data_dir, wallet_id, settings.partitions)
+    found = find(settings.data_dir, wallet_id, settings.partitions)
     if found is None:
-        click.echo(f"mercuria: there is no wallet {wallet_id}.", err=True)
-        sys.exit(1)
+        say(f"there is no wallet {wallet_id}")
+        sys.exit(EXIT_NO)
     if as_json:
-        click.echo(json.dumps(as_dict(found), indent=1, ensure_ascii=False))
+        show_json(as_dict(found))
         return
-    words = list(_in_words(found))
-    width = max(len(name) for name, _ in words)
-    for name, text in words:
-        click.echo(f"{name:{width}}  {text}")
+    show_facts(list(_in_words(found)))
 
 
 @wallet.command("list")
@@ -76,16 +72,14 @@ def show(wallet_id: UUID, as_json: bool) -> None:
 def list_(owner_id: UUID | None, currency: str | None, limit: int, as_json: bool) -> None:
     """List wallets, the oldest first."""
     wanted = Selection(owner_id, currency.upper() if currency else None)
-    with _failures_as_sentences():
-        total, wallets = first(filter(wanted.has, read(settings.data_dir)), limit)
+    total, wallets = first(filter(wanted.has, read(settings.data_dir)), limit)
     if as_json:
-        click.echo(json.dumps([as_dict(each) for each in wallets], indent=1, ensure_ascii=False))
+        show_json([as_dict(each) for each in wallets])
         return
     if not wallets:
         click.echo("There are no wallets." if wanted == Selection() else "There are no such wallets.")
         return
-    # In a pipe, every line stays whole.
-    Console(width=None if sys.stdout.isatty() else PIPE_CHARACTERS).print(_table(wallets))
+    show_table(_table(wallets))
     if total > len(wallets):
         click.echo(f"{len(wallets):,} of {total:,} wallets; --limit shows more.")
 
@@ -224,7 +218,7 @@ def as_dict(each: Wallet) -> dict[str, Any]:
 def _in_words(each: Wallet) -> Iterator[tuple[str, str]]:
     yield "Wallet", str(each.id)
     yield "Owner", str(each.owner_id)
-    yield "Status", each.status
+    yield "Status", printable(each.status)
     yield "Balance", _amount(each.balance, each)
     yield "Overdraft limit", _amount(each.overdraft_limit, each)
     yield "Sent in transfers", _amount(each.sent, each)
@@ -232,11 +226,11 @@ def _in_words(each: Wallet) -> Iterator[tuple[str, str]]:
     yield "Opened", rfc3339(each.created_at_ms)
     yield "Last changed", rfc3339(each.updated_at_ms)
     for name, text in each.metadata.items():
-        yield f"Metadata: {name}", text
+        yield f"Metadata: {printable(name)}", printable(str(text))
 
 
 def _amount(minor: int, each: Wallet) -> str:
-    return f"{format_amount(minor, each.currency)} {each.currency}"
+    return f"{format_amount(minor, each.currency)} {printable(each.currency)}"
 
 
 def _table(wallets: list[Wallet]) -> Table:
@@ -246,14 +240,5 @@ def _table(wallets: list[Wallet]) -> Table:
     table.add_column("status", no_wrap=True)
     table.add_column("owner", overflow="fold")
     for each in wallets:
-        table.add_row(str(each.id), _amount(each.balance, each), each.status, str(each.owner_id))
+        table.add_row(str(each.id), _amount(each.balance, each), printable(each.status), str(each.owner_id))
     return table
-
-
-@contextmanager
-def _failures_as_sentences() -> Iterator[None]:
-    try:
-        yield
-    except TablesError as error:
-        click.echo(f"mercuria: {error}", err=True)
-        sys.exit(1)

@@ -1,10 +1,13 @@
 """`mercuria wallet`: wallets as the tables have them, whoever runs or does not run."""
 
+import asyncio
 import json
 import shutil
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+from mercuria.domain.commands import OpenWallet
 from mercuria.embedded.stack import Stack
+from mercuria.streams.client import command_producer, event_reader
 
 from .conftest import CommandLine, lines
 
@@ -33,6 +36,42 @@ def test_every_field_of_a_wallet_is_shown(mercuria: CommandLine) -> None:
         "Metadata: account": "ann",
     }
     assert json.loads(mercuria("wallet", "show", wallet["id"], "--json").out) == wallet
+
+
+def test_no_metadata_forges_a_line_or_reaches_the_terminal(mercuria: CommandLine, stack: Stack) -> None:
+    metadata = {
+        "label": "x\nBalance            999999.00 EUR",
+        "t\x1b[2K": "\x1b]0;owned\x07[red]\u202e\x9b",
+        "名前": "Zoë",
+    }
+    wallet_id = asyncio.run(opened(stack, metadata))
+    said = mercuria("wallet", "show", str(wallet_id))
+    assert (said.code, said.err) == (0, "")
+    shown = dict(line.split("  ", 1) for line in said.out.splitlines())
+    assert {name: text.strip() for name, text in shown.items() if name.startswith("Metadata")} == {
+        "Metadata: label": r"x\nBalance            999999.00 EUR",
+        r"Metadata: t\x1b[2K": r"\x1b]0;owned\x07[red]\u202e\x9b",
+        "Metadata: 名前": "Zoë",
+    }
+    assert len(shown) == 9 + 3 and shown["Balance"].strip() == "0.00 SEK"
+    as_json = mercuria("wallet", "show", str(wallet_id), "--json").out
+    assert json.loads(as_json)["metadata"] == metadata
+    assert not any(char in as_json for char in "\x1b\x07\u202e\x9b") and "名前" in as_json
+
+
+async def opened(stack: Stack, metadata: dict[str, str]) -> UUID:
+    """Open a wallet with some metadata, as any producer may, and return its id when its event is there."""
+    command = OpenWallet(id=uuid4(), wallet_id=uuid4(), owner_id=uuid4(), currency="SEK", metadata=metadata)
+    servers = stack.env["MERCURIA_KAFKA"]
+    async with (
+        event_reader(servers) as events,
+        command_producer(servers, int(stack.env["MERCURIA_PARTITIONS"])) as producer,
+    ):
+        await producer.send([command])
+        async for record in events:
+            if str(command.wallet_id).encode() in record.value:
+                break
+    return command.wallet_id
 
 
 def test_a_wallet_that_is_not_there_is_said_to_be_missing(mercuria: CommandLine) -> None:
@@ -126,7 +165,7 @@ def test_where_there_are_no_tables_that_is_said(elsewhere: CommandLine) -> None:
     for words in (("list",), ("show", str(uuid4()))):
         said = elsewhere("wallet", *words)
         assert (said.code, said.err) == (
-            1,
+            2,
             f"mercuria: there are no tables in {elsewhere.data_dir}: either no worker has run there yet,"
             " or the workers keep them on other machines.\n",
         )

@@ -6,44 +6,36 @@ afterwards nor in the outbox is none of Mercuria's entries.
 """
 
 import asyncio
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import click
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.admin import AIOKafkaAdminClient
 from msgspec import Struct
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mercuria.adapters.books import Books, BooksUnavailable, books
+from mercuria.adapters.books import Books, books
 from mercuria.app import settings
+from mercuria.cli.failures import EXIT_NO, say, sentence_of
 from mercuria.cli.ledger import ledger
 from mercuria.cli.ledger.chain import SHOWN, Chain, Findings, Row
+from mercuria.cli.ledger.heads import Head, Heads, read_heads, write_heads
 from mercuria.cli.options import data_dir_option
-from mercuria.domain.ledger import NO_HASH, Entry
-from mercuria.embedded.files import write_atomically
+from mercuria.cli.printable import printable
+from mercuria.cli.showing import show_json
+from mercuria.domain.ledger import Entry
 from mercuria.streams.client import event_reader
 from mercuria.streams.cloudevents import read_numbered
 from mercuria.topics import LEDGER_EVENTS
 
 HEADS_FILE = "ledger-verified.json"
 KAFKA_WITHIN_S = 30.0
-EXIT_WRONG, EXIT_UNKNOWN = 1, 2
-
-
-class Head(Struct, frozen=True):
-    """Up to where a chain was right: an entry, its hash in hexadecimal digits, and the next record of the topic."""
-
-    sequence: int = 0
-    hash: str = NO_HASH.hex()
-    offset: int = 0
 
 
 class Report(Struct):
@@ -70,26 +62,30 @@ def verify(resume: bool, as_json: bool) -> None:
     change that. The exit code is 1 where anything is wrong, and 2 where it cannot be checked.
     """
     heads_file = settings.data_dir / HEADS_FILE
-    try:
-        heads = _read_heads(heads_file) if resume else {}
-        report, verified = asyncio.run(_verify(heads))
-    except (BooksUnavailable, KafkaError, TimeoutError, OSError) as error:
-        click.echo(f"mercuria: {error or 'Kafka does not answer in time'}.", err=True)
-        sys.exit(EXIT_UNKNOWN)
-    if not report.findings:
-        heads_file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(heads_file, json.dumps(msgspec.to_builtins(verified, str_keys=True)))
+    cluster = asyncio.run(_cluster())
+    heads = read_heads(heads_file, cluster) if resume else {}
+    report, verified = asyncio.run(_verify(heads))
     _show(report, as_json)
-    sys.exit(EXIT_WRONG if report.findings else 0)
+    if report.findings:
+        sys.exit(EXIT_NO)
+    try:
+        write_heads(heads_file, cluster, verified)
+    except OSError as error:
+        say(f"the next --resume cannot go on from here: {sentence_of(error)}")
 
 
-def _read_heads(path: Path) -> dict[int, Head]:
-    with suppress(FileNotFoundError):
-        return msgspec.json.decode(path.read_bytes(), type=dict[int, Head], strict=False)
-    return {}
+async def _cluster() -> str:
+    """Return the id of the Kafka cluster."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
+    try:
+        async with asyncio.timeout(KAFKA_WITHIN_S):
+            await admin.start()
+            return str((await admin.describe_cluster()).get("cluster_id"))
+    finally:
+        await admin.close()
 
 
-async def _verify(heads: dict[int, Head]) -> tuple[Report, dict[int, Head]]:
+async def _verify(heads: Heads) -> tuple[Report, Heads]:
     findings = Findings()
     async with asyncio.timeout(KAFKA_WITHIN_S):
         reader = event_reader(settings.kafka, LEDGER_EVENTS)
@@ -174,7 +170,7 @@ class _Walk:
         consumer: AIOKafkaConsumer,
         found: Books,
         findings: Findings,
-        heads: dict[int, Head],
+        heads: Heads,
         before: dict[int, int],
     ) -> None:
         self._consumer = consumer
@@ -184,13 +180,13 @@ class _Walk:
         self._before = before
         self._waiting = 0
 
-    async def run(self) -> tuple[Report, dict[int, Head]]:
+    async def run(self) -> tuple[Report, Heads]:
         """Walk all chains, and then look whether they belong to transactions."""
         told = self._numbers("chains")
         outbox = self._numbers("outbox")
         last = self._numbers("last_entries")
         debits, credits = defaultdict[str, int](int), defaultdict[str, int](int)
-        verified: dict[int, Head] = {}
+        verified: Heads = {}
         entries = 0
         with _progress(sum(last.values())) as advance:
             for partition in sorted(self._before.keys() | last.keys() | told.keys()):
@@ -307,10 +303,10 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
 
 def _show(report: Report, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(report), indent=1))
+        show_json(msgspec.to_builtins(report))
         return
     for sentence in report.sentences:
-        click.echo(sentence)
+        click.echo(printable(sentence))
     if report.findings > len(report.sentences):
         click.echo(f"… and {report.findings - len(report.sentences):,} more.")
     what = f"{report.entries:,} entries in {report.chains} chains"
