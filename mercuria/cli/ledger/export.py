@@ -1,26 +1,20 @@
 """`mercuria ledger export`: writes the books, for beancount or a spreadsheet."""
 
 import csv
-import os
-import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
-from mercuria.adapters.books import Books, BooksUnavailable, books
+from mercuria.adapters.books import Books, books
 from mercuria.app import settings
 from mercuria.cli.ledger import ledger
 from mercuria.cli.options import data_dir_option
+from mercuria.cli.output import output_file, output_option
 from mercuria.domain.ledger import EXTERNAL_DEPOSITS, EXTERNAL_WITHDRAWALS
 from mercuria.domain.money import MINOR_DIGITS
-
-EXIT_UNKNOWN = 2
 
 COLUMNS = (
     "partition",
@@ -48,7 +42,7 @@ _ACCOUNTS = {
 @click.option(
     "--format", "form", type=click.Choice(["beancount", "csv"]), default="beancount", show_default=True
 )
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file. Default: print it.")
+@output_option
 @click.option(
     "--from",
     "since",
@@ -61,39 +55,19 @@ _ACCOUNTS = {
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
     help="The moment behind the last, in UTC.",
 )
-def export(form: str, output: Path | None, since: datetime | None, before: datetime | None) -> None:
+def export(form: str, output: str, since: datetime | None, before: datetime | None) -> None:
     """Write the ledger's entries as they are at this moment.
 
     For beancount, wallets are liabilities, and each account's balance is asserted at the end. Amounts are decimal
     there, and minor units in CSV.
     """
     period = {"since": _utc(since), "before": _utc(before)}
-    try:
-        with books(settings.database) as found, _target(output) as file:
-            (_write_beancount if form == "beancount" else _write_csv)(found, file, period)
-    except BooksUnavailable as error:
-        click.echo(f"mercuria: {error}.", err=True)
-        sys.exit(EXIT_UNKNOWN)
+    with output_file(output) as file, books(settings.database) as found:
+        (_write_beancount if form == "beancount" else _write_csv)(found, file, period)
 
 
 def _utc(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.replace(tzinfo=UTC)
-
-
-@contextmanager
-def _target(output: Path | None) -> Iterator[TextIO]:
-    """Yield the file to write, which stands in its place when it is whole."""
-    if output is None:
-        yield sys.stdout
-        return
-    descriptor, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            yield file
-        os.replace(name, output)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _write_csv(found: Books, file: TextIO, period: dict[str, Any]) -> None:
