@@ -22,11 +22,13 @@ from tests.embedded.conftest import clean_environ
 TRIGGERS = ("ledger_entries_are_final", "ledger_entries_balance")
 
 
-def run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(stack: Stack, *arguments: str, stdout: Any = subprocess.PIPE, text: bool = True) -> Any:
     """Run a command of `mercuria ledger`."""
     command = [sys.executable, "-m", "mercuria", "ledger", *arguments]
     environ = clean_environ() | stack.env
-    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(
+        command, env=environ, stdout=stdout, stderr=subprocess.PIPE, text=text, check=False, timeout=120
+    )
 
 
 def bean_check(file: Path) -> subprocess.CompletedProcess[str]:
@@ -184,6 +186,61 @@ async def test_whatever_was_changed_is_found_and_the_first_entry_is_named(quiet:
     report = json.loads(done.stdout)
     assert done.returncode == 1
     assert report["sentences"][0].startswith(f"Entry {partition}-{first}"), report["sentences"]
+
+
+def test_what_cannot_be_checked_is_never_said_to_be_wrong(quiet: Stack) -> None:
+    kept = Path(quiet.env["MERCURIA_DATA_DIR"]) / "ledger-verified.json"
+    kept.write_text("{")
+    done = run(quiet, "verify", "--resume")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(
+        f"mercuria: {kept} cannot be used: it does not hold what a verification writes;"
+    )
+    with open("/dev/full", "w") as full:
+        done = run(quiet, "verify", stdout=full)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "mercuria: standard output cannot be written: No space left on device.\n",
+    )
+    # What cannot be kept for the next time takes nothing from what was found.
+    kept.unlink(missing_ok=True)
+    kept.mkdir()
+    try:
+        done = run(quiet, "verify")
+        assert done.returncode == 0 and done.stdout.endswith(" are right.\n")
+        assert done.stderr.startswith("mercuria: the next --resume cannot go on from here: ")
+    finally:
+        kept.rmdir()
+
+
+def test_no_finding_holds_what_a_terminal_obeys(quiet: Stack) -> None:
+    with tampered(quiet) as cursor:
+        partition, _ = longest_chain(cursor)
+        cursor.execute(
+            "ALTER TABLE ledger_entries DROP CONSTRAINT IF EXISTS ledger_entries_external_check;"
+            "UPDATE ledger_entries SET currency = E'\\033[J' WHERE partition = %s AND sequence = 5",
+            [partition],
+        )
+        done = run(quiet, "verify")
+        as_json = run(quiet, "verify", "--json")
+    assert (done.returncode, as_json.returncode) == (1, 1)
+    assert "\x1b" not in done.stdout + as_json.stdout and r"\x1b[J" in done.stdout
+
+
+def test_a_link_and_a_device_stay_what_they_are_when_the_books_are_written(
+    quiet: Stack, tmp_path: Path
+) -> None:
+    link, target = tmp_path / "link", tmp_path / "books.csv"
+    target.write_text("before")
+    target.chmod(0o604)
+    link.symlink_to(target)
+    (tmp_path / "null").symlink_to("/dev/null")
+    for name in ("link", "null"):
+        done = run(quiet, "export", "--format", "csv", "--output", str(tmp_path / name))
+        assert (done.returncode, done.stderr) == (0, "")
+    assert link.is_symlink() and (tmp_path / "null").is_symlink() and Path("/dev/null").is_char_device()
+    assert (target.stat().st_mode & 0o777, target.read_text()[:10]) == (0o604, "partition,")
+    assert target.read_bytes() == run(quiet, "export", "--format", "csv", "--output", "-", text=False).stdout
 
 
 async def test_beancount_accepts_what_is_exported(quiet: Stack, tmp_path: Path) -> None:
