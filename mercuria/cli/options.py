@@ -1,6 +1,23 @@
 """Options that several commands have."""
 
+import math
+from typing import Any
+
 import click
+
+MOST = 2**31 - 1
+"""How many of anything a command is asked for at most: what every server can count."""
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers without infinity, and without `nan`, which no comparison refuses."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
 
 data_dir_option = click.option(
     "--data-dir",

@@ -21,7 +21,7 @@ from mercuria.adapters.rebuild import TABLES, Places, RebuildError, Tables
 from mercuria.app import app, settings
 from mercuria.cli.failures import EXIT_NO, say
 from mercuria.cli.load.words import count
-from mercuria.cli.options import data_dir_option
+from mercuria.cli.options import FiniteRange, data_dir_option
 from mercuria.streams.client import event_reader
 from mercuria.topics import STAGES
 
@@ -49,7 +49,7 @@ Extents = dict[str, dict[int, Extent]]
 @click.option(
     "--timeout",
     "patience_s",
-    type=click.FloatRange(1),
+    type=FiniteRange(1),
     default=60,
     show_default=True,
     help="Stop watching when the workers have brought in nothing for so many seconds.",

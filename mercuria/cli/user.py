@@ -21,7 +21,7 @@ from mercuria.adapters.problems import MEANINGS, Problem
 from mercuria.adapters.security_log import Event, Pseudonyms
 from mercuria.adapters.tokens import ROLES, Role, Tokens
 from mercuria.app import settings
-from mercuria.cli.options import data_dir_option
+from mercuria.cli.options import MOST, data_dir_option
 from mercuria.cli.printable import printable
 from mercuria.cli.security_file import append
 from mercuria.cli.showing import show_json, show_table
@@ -54,7 +54,9 @@ def create(email: str, role: str) -> None:
 
 @user.command("list")
 @data_dir_option
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at most.")
+@click.option(
+    "--limit", type=click.IntRange(1, MOST), default=50, show_default=True, help="How many at most."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(limit: int, as_json: bool) -> None:
     """List accounts, the oldest first."""

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from mercuria.app import settings
 from mercuria.cli.failures import EXIT_NO, say
-from mercuria.cli.options import data_dir_option
+from mercuria.cli.options import MOST, data_dir_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_facts, show_json, show_table
 from mercuria.domain.money import format_amount
@@ -67,7 +67,9 @@ def show(wallet_id: UUID, as_json: bool) -> None:
 @data_dir_option
 @click.option("--owner", "owner_id", metavar="ID", type=click.UUID, help="Only this owner's.")
 @click.option("--currency", help="Only those in this currency, such as CZK.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at most.")
+@click.option(
+    "--limit", type=click.IntRange(1, MOST), default=50, show_default=True, help="How many at most."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(owner_id: UUID | None, currency: str | None, limit: int, as_json: bool) -> None:
     """List wallets, the oldest first."""

@@ -32,7 +32,9 @@ from mercuria.embedded.orphans import stop_orphans
 from mercuria.embedded.part import POLL_S, Part
 from mercuria.embedded.ports import LOOPBACK, Ports, hold, holder, is_free
 from mercuria.embedded.postgres import Postgres
+from mercuria.embedded.reaper import Reaper
 from mercuria.embedded.redis import Redis
+from mercuria.embedded.signals import signals_ignored
 from mercuria.embedded.together import all_at_once
 from mercuria.embedded.worker import Worker, in_url, reachable_host
 
@@ -59,6 +61,7 @@ class Stack:
         supervise: whether a part that dies is started again; one part's `supervised` can be changed later.
         prepare: called with the environment and `env` when the servers are up and before the workers start.
         worker_command: what a worker runs.
+        throwaway: whether the parts end with this process also where it is killed, and nobody can run `mercuria down`.
         on_progress: hears of what happens, a sentence at a time.
         on_download: hears of the download of Kafka's jars: bytes so far, bytes in all.
         environ: the environment; the process's own by default.
@@ -74,6 +77,7 @@ class Stack:
         supervise: bool = True,
         prepare: Callable[[Mapping[str, str]], None] | None = None,
         worker_command: Sequence[str] = WORKER_COMMAND,
+        throwaway: bool = False,
         on_progress: Callable[[str], None] = lambda _: None,
         on_download: OnBytes = lambda _done, _total: None,
         environ: Mapping[str, str] | None = None,
@@ -98,6 +102,8 @@ class Stack:
         self._failure: StackError | None = None
         self._watchers: list[threading.Thread] = []
         self._held: socket.socket | None = None
+        self._is_throwaway = throwaway
+        self._reaper: Reaper | None = None
 
     @property
     def kafka(self) -> Kafka:
@@ -152,6 +158,8 @@ class Stack:
         self.directory.open()
         try:
             with disk_errors_as_sentences(self.directory.path):
+                if self._is_throwaway:
+                    self._reaper = Reaper(self.directory.path)
                 self._start()
         except BaseException:
             self.stop()
@@ -173,12 +181,21 @@ class Stack:
             raise self._failure
 
     def stop(self) -> None:
-        """Stop everything: the workers first, then the servers they need. It can be started again."""
+        """Stop everything: the workers first, then the servers they need. It can be started again.
+
+        A signal that comes meanwhile is ignored: nothing is left running because Ctrl-C is pressed twice.
+        """
+        with signals_ignored():
+            self._stop()
+
+    def _stop(self) -> None:
         self._interrupted.set()
         for watcher in self._watchers:
             watcher.join()
         # The last callback comes first, and each is called although one before it failed.
         with ExitStack() as steps:
+            if self._reaper is not None:
+                steps.callback(self._reaper.dismiss)
             steps.callback(self.directory.close)
             if self._held is not None:
                 steps.callback(self._held.close)
@@ -186,6 +203,7 @@ class Stack:
             steps.callback(self._stop_joined)
             steps.callback(all_at_once, [worker.stop for worker in self.workers])
         self.workers, self._watchers, self._failure, self._held = [], [], None, None
+        self._reaper = None
         self._interrupted.clear()
 
     def add_worker(self, *, supervise: bool | None = None) -> Worker:
@@ -287,7 +305,9 @@ class Stack:
 
     def _start_servers(self) -> None:
         try:
-            all_at_once(partial(self._start_server, server) for server in self.servers)
+            all_at_once(
+                (partial(self._start_server, server) for server in self.servers), self._interrupted.set
+            )
         except StackStopped:
             # One failed first, and the others gave up for it.
             raise self._failure or StackStopped from None

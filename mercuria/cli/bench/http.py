@@ -33,6 +33,7 @@ from mercuria.cli.bench.workload import CURRENCY, FUNDS
 from mercuria.cli.chaos import own_environ
 from mercuria.config import Settings
 from mercuria.domain.commands import ClientCommand, Deposit, OpenWallet
+from mercuria.embedded import processes
 from mercuria.embedded.errors import StackError
 from mercuria.embedded.ports import LOOPBACK
 from mercuria.embedded.stack import Stack
@@ -358,6 +359,7 @@ class _Bench:
         loaded = subprocess.run(
             [sys.executable, "-P", http_load.__file__],
             input=json.dumps(asdict(plan)),
+            env=os.environ | processes.mark(self._stack.directory.path, "load"),
             capture_output=True,
             text=True,
             check=False,

@@ -46,6 +46,7 @@ def bench_stack(
         http_port=free_port(),
         prepare=prepare,
         supervise=False,
+        throwaway=True,
         worker_command=profiled_worker if profile_file else WORKER_COMMAND,
         environ=own_environ() | dict(environ),
     )

@@ -35,6 +35,7 @@ from mercuria.cli.bench.measuring import (
 from mercuria.cli.bench.workload import CURRENCY, Workload
 from mercuria.cli.preparing import prepare
 from mercuria.domain.commands import ClientCommand, Deposit
+from mercuria.embedded import processes
 from mercuria.embedded.ports import free_port
 from mercuria.embedded.stack import Stack
 from mercuria.streams.client import CommandProducer, command_producer, event_reader
@@ -98,10 +99,23 @@ class Report:
 
 
 @bench.command("wallets")
-@click.option("--wallets", "wallet_count", default=10_000, show_default=True)
-@click.option("--commands", "command_count", default=600_000, show_default=True, help="In each run.")
-@click.option("--runs", default=3, show_default=True)
-@click.option("--latency-s", default=15, show_default=True, help="How long the latency is measured.")
+@click.option("--wallets", "wallet_count", type=click.IntRange(2), default=10_000, show_default=True)
+@click.option(
+    "--commands",
+    "command_count",
+    type=click.IntRange(3),
+    default=600_000,
+    show_default=True,
+    help="In each run.",
+)
+@click.option("--runs", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--latency-s",
+    type=click.IntRange(1),
+    default=15,
+    show_default=True,
+    help="How long the latency is measured.",
+)
 @click.option("--seed", default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def wallets(
@@ -120,7 +134,12 @@ def wallets(
         # A port of its own: the default one may be wanted by a stack that serves people.
         port = free_port()
         with Stack(
-            Path(directory) / "data", partitions=PARTITIONS, http_port=port, prepare=prepare, supervise=False
+            Path(directory) / "data",
+            partitions=PARTITIONS,
+            http_port=port,
+            prepare=prepare,
+            supervise=False,
+            throwaway=True,
         ) as stack:
             measured = _Bench(stack, Workload(wallet_count, seed), console.print)
             report = asyncio.run(measured.report(command_count, runs, latency_s, seed))
@@ -263,6 +282,7 @@ class _Bench:
             await producer.send(PLAIN_COMMANDS, value, wallet_id.encode())
         await producer.stop()
         environ = dict(os.environ) | self._stack.env
+        environ |= processes.mark(self._stack.directory.path, "plain")
         environ["MERCURIA_BENCH_DIR"] = str(self._stack.directory.path / "plain")
         command = [sys.executable, "-m", "faust", "-A", PLAIN_AGENT, "worker", "--without-web"]
         with subprocess.Popen(  # noqa: ASYNC220  it only starts it

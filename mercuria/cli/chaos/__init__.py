@@ -1,7 +1,6 @@
 """`mercuria chaos`: breaks a stack of its own under load, and checks that nothing is lost or doubled."""
 
 import asyncio
-import json
 import logging
 import os
 import secrets
@@ -22,7 +21,11 @@ from rich.table import Table
 
 from mercuria.cli.chaos.stages import StagesAudit, audit_stages, kill_all_kinds
 from mercuria.cli.chaos.trial import Faults, Outcome, Trial, TrialError, kill_workers, stop_kafka
+from mercuria.cli.failures import EXIT_NO, say
+from mercuria.cli.options import FiniteRange
 from mercuria.cli.preparing import prepare
+from mercuria.cli.printable import printable
+from mercuria.cli.showing import show_json
 from mercuria.embedded.errors import StackError
 from mercuria.embedded.ports import free_port
 from mercuria.embedded.stack import Stack
@@ -88,9 +91,7 @@ def kill_workers_command(kills: int, **common: Any) -> None:
 
 
 @chaos.command("kafka")
-@click.option(
-    "--stop-s", type=click.FloatRange(0.1), default=30, show_default=True, help="How long, in seconds."
-)
+@click.option("--stop-s", type=FiniteRange(0.1), default=30, show_default=True, help="How long, in seconds.")
 @options
 def kafka_command(stop_s: float, **common: Any) -> None:
     """Freeze Kafka with SIGSTOP for a while, then kill it with SIGKILL and start it again."""
@@ -121,8 +122,8 @@ def _conduct(
             trial = Trial(stack, seed=seed, commands=commands, rate_per_s=rate, tell=tell)
             outcome, stages = asyncio.run(_run(trial, faults, console))
     except (StackError, TrialError) as error:
-        click.echo(f"mercuria: {error}", err=True)
-        sys.exit(1)
+        say(str(error))
+        sys.exit(EXIT_NO)
     _show(outcome, stages, as_json)
     sys.exit(0 if outcome.is_clean and not stages.violation_count else 1)
 
@@ -131,7 +132,7 @@ def progress_console(as_json: bool) -> Console:
     """Return where it is told what happens: beside what is printed in the end, where that is JSON."""
     # What its clients say of a Kafka that was killed on purpose.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    return Console(stderr=as_json, highlight=False, markup=False, soft_wrap=True)
+    return Console(stderr=as_json, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def teller(console: Console) -> Tell:
@@ -139,7 +140,7 @@ def teller(console: Console) -> Tell:
 
     def tell(sentence: str) -> None:
         # What follows in other lines is the log of a part that was killed on purpose.
-        console.print(sentence.splitlines()[0].partition("; the last lines of")[0])
+        console.print(printable(sentence.split("\n")[0].partition("; the last lines of")[0]))
 
     return tell
 
@@ -174,6 +175,7 @@ def fresh_stack(
         http_port=free_port(),
         partitions=PARTITIONS,
         prepare=prepare,
+        throwaway=True,
         on_progress=tell,
         environ=own_environ() | dict(settings),
         **more,
@@ -229,7 +231,7 @@ def _show(outcome: Outcome, stages: StagesAudit, as_json: bool) -> None:
     }
     if as_json:
         found = {**msgspec.to_builtins(outcome), "stages": msgspec.to_builtins(stages)}
-        click.echo(json.dumps(found, indent=1))
+        show_json(found)
         return
     show_figures(figures, outcome.audit.violations + stages.violations)
 
@@ -239,10 +241,10 @@ def show_figures(figures: Mapping[str, object], sentences: Sequence[str]) -> Non
     table = Table.grid(padding=(0, 2))
     for name, value in figures.items():
         table.add_row(name, str(value))
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(table)
     for sentence in sentences:
-        console.print(sentence)
+        console.print(printable(sentence))
 
 
 from mercuria.cli.chaos import http  # noqa: E402  registers itself with the group above

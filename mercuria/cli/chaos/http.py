@@ -1,7 +1,6 @@
 """`mercuria chaos http`: people use a stack of its own over HTTP while its parts are stopped or killed."""
 
 import asyncio
-import json
 import sys
 from typing import Any
 
@@ -25,6 +24,9 @@ from mercuria.cli.chaos.copies import Outcome as CopiesOutcome
 from mercuria.cli.chaos.outages import OUTAGES, besiege, shown
 from mercuria.cli.chaos.siege import PHASES, Outcome, Siege
 from mercuria.cli.chaos.trial import TrialError
+from mercuria.cli.failures import EXIT_NO, say
+from mercuria.cli.options import FiniteRange
+from mercuria.cli.showing import show_json
 from mercuria.embedded.errors import StackError
 from mercuria.embedded.stack import Stack
 
@@ -42,7 +44,7 @@ PARTS = click.Choice(["redis", "postgres", "worker"])
 @click.option("--kill", type=PARTS, help="Kill it with SIGKILL. Redis is emptied as well.")
 @click.option(
     "--stop-s",
-    type=click.FloatRange(1),
+    type=FiniteRange(1),
     default=60,
     show_default=True,
     help="For how long a server, or a frozen worker, is away, in seconds.",
@@ -84,8 +86,8 @@ def http_command(
                 running = _besiege(stack, stop, kill, stop_s, rate, seed, tell)
             outcome = asyncio.run(running)
     except (StackError, TrialError) as error:
-        click.echo(f"mercuria: {error}", err=True)
-        sys.exit(1)
+        say(str(error))
+        sys.exit(EXIT_NO)
     _show(outcome, as_json)
     sys.exit(0 if outcome.is_clean else 1)
 
@@ -99,7 +101,7 @@ async def _besiege(
 
 def _show(outcome: Outcome | CopiesOutcome, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(outcome), indent=1))
+        show_json(msgspec.to_builtins(outcome))
         return
     if isinstance(outcome, Outcome):
         _show_answers(outcome)
@@ -107,7 +109,7 @@ def _show(outcome: Outcome | CopiesOutcome, as_json: bool) -> None:
 
 
 def _show_answers(outcome: Outcome) -> None:
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     for phase in PHASES:
         console.print(f"{phase} the outage")
         for what, asked in sorted(outcome.asked[phase].items()):

@@ -1,7 +1,6 @@
 """`mercuria soak`: load for a long time, with faults and under continuous verification, on a stack of its own."""
 
 import asyncio
-import json
 import signal
 import sys
 from collections.abc import Iterable
@@ -22,10 +21,12 @@ from mercuria.cli.chaos import (
     trial_options,
 )
 from mercuria.cli.chaos.http import MANY_LOGINS
+from mercuria.cli.failures import EXIT_NO, say
+from mercuria.cli.options import FiniteRange
+from mercuria.cli.showing import show_json
 from mercuria.cli.soak.run import Grown, Latency, Outcome, Soak, shown_ms
 from mercuria.embedded.errors import StackError
 
-EXIT_WRONG, EXIT_INTERRUPTED = 1, 130
 LONGEST_MINUTES = 23 * 60
 """Access tokens are valid for a day."""
 
@@ -33,20 +34,18 @@ LONGEST_MINUTES = 23 * 60
 @cli.command()
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, LONGEST_MINUTES, min_open=True),
+    type=FiniteRange(0, LONGEST_MINUTES, min_open=True),
     default=60,
     show_default=True,
     help="How long.",
 )
 @click.option(
-    "--rate", type=click.FloatRange(1), default=200, show_default=True, help="Commands a second, by Kafka."
+    "--rate", type=FiniteRange(1), default=200, show_default=True, help="Commands a second, by Kafka."
 )
-@click.option(
-    "--http-rate", type=click.FloatRange(1), default=20, show_default=True, help="Requests a second."
-)
+@click.option("--http-rate", type=FiniteRange(1), default=20, show_default=True, help="Requests a second.")
 @click.option(
     "--every-s",
-    type=click.FloatRange(1),
+    type=FiniteRange(1),
     default=90,
     show_default=True,
     help="How long everything works between two faults, give or take a fifth.",
@@ -56,7 +55,7 @@ LONGEST_MINUTES = 23 * 60
 )
 @click.option(
     "--check-every-s",
-    type=click.FloatRange(1),
+    type=FiniteRange(1),
     default=60,
     show_default=True,
     help="From one run of `ledger verify` and `reconcile` to the next.",
@@ -93,41 +92,45 @@ def soak(
                 check_every_s=check_every_s,
                 tell=tell,
             )
-            outcome, is_whole = asyncio.run(_conduct(soaked, tell))
+            outcome, ended_by = asyncio.run(_conduct(soaked, tell))
     except StackError as error:
-        click.echo(f"mercuria: {error}", err=True)
-        sys.exit(EXIT_WRONG)
+        say(str(error))
+        sys.exit(EXIT_NO)
     _show(outcome, as_json)
     if not outcome.is_clean:
-        sys.exit(EXIT_WRONG)
-    sys.exit(0 if is_whole else EXIT_INTERRUPTED)
+        sys.exit(EXIT_NO)
+    sys.exit(0 if ended_by is None else 128 + ended_by)
 
 
-async def _conduct(soak: Soak, tell: Tell) -> tuple[Outcome, bool]:
-    """Run a soak; return its figures, and whether it came to its end."""
+async def _conduct(soak: Soak, tell: Tell) -> tuple[Outcome, int | None]:
+    """Run a soak; return its figures, and the signal that ended it before its audit was made."""
     running = asyncio.create_task(soak.run())
     interrupts = 0
+    ended_by: int | None = None
 
-    def interrupt() -> None:
-        nonlocal interrupts
+    def interrupt(number: int) -> None:
+        nonlocal interrupts, ended_by
         interrupts += 1
         if interrupts == 1:
             tell("The load ends early, and what was done is audited; Ctrl-C once more ends that, too.")
             soak.end()
         else:
+            ended_by = number
             running.cancel()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # `nohup` starts a program so that it does not hear of the terminal's end.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, interrupt, number)
     with suppress(asyncio.CancelledError):
-        return await running, True
-    return soak.outcome(), False
+        return await running, None
+    return soak.outcome(), ended_by
 
 
 def _show(outcome: Outcome, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(outcome), indent=1))
+        show_json(msgspec.to_builtins(outcome))
         return
     show_figures(_figures(outcome), outcome.violations + outcome.errors)
 

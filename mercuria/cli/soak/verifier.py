@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from mercuria.cli.chaos import own_environ
 from mercuria.cli.chaos.trial import auditor_of, take
+from mercuria.embedded import processes
 from mercuria.embedded.stack import Stack
 from mercuria.streams.audit import Violations
 from mercuria.streams.client import event_reader
@@ -106,7 +107,7 @@ class Verifier:
     async def _run(self, command: str, *options: str) -> Said:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "mercuria", *command.split(), *options, "--json"),
-            env=own_environ() | self._stack.env,
+            env=own_environ() | self._stack.env | processes.mark(self._stack.directory.path, "verifier"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
