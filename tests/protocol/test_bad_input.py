@@ -51,6 +51,11 @@ def deposit(**fields: Any) -> Callable[[Situation], bytes]:
     return make
 
 
+def with_more(members: str) -> Callable[[Situation], bytes]:
+    """Return a deposit that has more members, which may be there already."""
+    return lambda situation: deposit()(situation)[:-1] + f",{members}}}".encode()
+
+
 def transfer(to: str, **fields: Any) -> Callable[[Situation], bytes]:
     """Return a transfer to one of the situation's wallets."""
 
@@ -128,6 +133,10 @@ UNREADABLE = {
     "2^63": (deposit(amount=2**63), "amount_too_large"),
     "-2^63 - 1": (deposit(amount=-(2**63) - 1), "amount_too_large"),
     "a very long number": (deposit(amount=10**4000), "amount_too_large"),
+    "two amounts": (with_more('"amount":1000000'), "malformed_command"),
+    "two amounts, one with an escape": (with_more('"amo\\u0075nt":1000000'), "malformed_command"),
+    "two wallets": (with_more(f'"wallet_id":"{uuid4()}"'), "malformed_command"),
+    "a name twice in metadata": (with_more('"metadata":{"a":"1","a":"2"}'), "malformed_command"),
     "a malformed currency": (deposit(currency="euro\x00"), "unknown_currency"),
     "a currency that is no text": (deposit(currency=978), "invalid_field"),
     "a credit without a mac": (leg(None), "leg_not_authentic"),

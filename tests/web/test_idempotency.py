@@ -141,6 +141,19 @@ async def test_the_same_request_may_be_written_in_another_way(town: Town) -> Non
     assert (first.status, again.status, again.body) == (201, 201, first.body)
 
 
+async def test_names_in_another_order_are_the_same_request(town: Town) -> None:
+    key_, path = key(), f"/wallets/{town.full}/deposit"
+    metadata = '"metadata":{"invoice":"17","shop":"a"}'
+    other = '"metadata":{"shop":"a","invoice":"17"}'
+    first = await town.zoe.post(path, f'{{"amount":5,{metadata}}}'.encode(), key=key_)
+    again = await town.zoe.post(path, f'{{{other},"amount":5}}'.encode(), key=key_)
+    assert (first.status, again.status, again.headers["Idempotent-Replayed"]) == (201, 201, "true")
+    assert again.body == first.body
+    assert await town.zoe.balance(town.full) == 105
+    changed = await town.zoe.post(path, b'{"amount":5,"metadata":{"invoice":"a","shop":"17"}}', key=key_)
+    assert (changed.status, changed.document["code"]) == (422, "command_id_reused")
+
+
 async def test_who_did_not_wait_gets_the_answer_by_asking_again(town: Town) -> None:
     who, path, body, status = CALLS["transfer"](town)
     used = key()
