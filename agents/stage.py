@@ -113,7 +113,7 @@ class Stage:
         pace_s: transactions begin no sooner one after the other, unless there is enough for one.
         enough: so many events.
         on_written: is called when rows have been written.
-        skips: tells by offset the records of a partition that are passed over.
+        skips: returns by offset the records of a partition that are passed over.
         on_skipped: is called for each such record, and may come again for the same.
     """
 

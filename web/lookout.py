@@ -37,8 +37,8 @@ class Lookout:
         self.lag_records: Mapping[str, int] = {}
         """By stage, how many records of this worker's partitions it has not worked through, as of the last look."""
         self.held_up: list[int] = []
-        """The partitions of this worker that waited for the end of a Kafka transaction at the last two looks."""
-        self._open: list[int] = []
+        """The partitions of this worker that waited for the end of the same Kafka transaction at the last two looks."""
+        self._open: dict[int, int] = {}
         self._answered_s = 0.0
         self._has_missed = False
 
@@ -62,7 +62,7 @@ class Lookout:
                     self._open,
                     await app.log_ends.held_up(WALLET_COMMANDS, app.own_partitions()),
                 )
-                self.held_up = [each for each in self._open if each in before]
+                self.held_up = [each for each, offset in self._open.items() if before.get(each) == offset]
         except (KafkaError, TimeoutError):
             self.note(False, time.monotonic())
         else:
@@ -89,7 +89,7 @@ async def _lags() -> dict[str, int]:
     await app.log_ends.ends(WALLET_COMMANDS, [0])
     lags = dict.fromkeys(app.worked_through, 0)
     async for each in unread():
-        lags[each.stage] += await app.log_ends.left(each.topic, each.partition, each.done, each.end)
+        lags[each.stage] += max(each.end - each.done, 0)
     return lags
 
 

@@ -54,7 +54,7 @@ class Refused(Exception):
 @click.argument("topic", type=click.Choice(SKIPPABLE), required=False)
 @click.argument("partition", type=click.IntRange(0), required=False)
 @click.argument("offset", type=click.IntRange(0), required=False)
-@click.option("--reason", help="Why, for whoever reads the dead letter or the list.")
+@click.option("--reason", help="Why, for readers of the dead letter and of the list.")
 @click.option("--by", help="Who says so. Default: the user and the machine.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--list", "is_list", is_flag=True, help="List what is skipped.")
@@ -183,7 +183,7 @@ async def _require_undecided(wanted: Skip) -> None:
 
 
 async def _require_unwritten(wanted: Skip) -> None:
-    """Raise `Refused` where PostgreSQL has the event; where PostgreSQL is away, nobody knows."""
+    """Raise `Refused` where PostgreSQL has the event; where PostgreSQL is away, that is not checked."""
     stage = next(name for name, topic in STAGES.items() if topic == wanted.topic)
     try:
         places = await Positions(Database(settings.database), stage).places()

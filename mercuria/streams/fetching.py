@@ -54,7 +54,7 @@ class ParsedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka
         return self._tp.topic in self.batched_topics
 
     def take(self) -> list[Any]:
-        """Return the next records, as many as are to be in memory at a time; `is_used_up` tells whether that is all."""
+        """Return the next records, as many as are to be in memory at a time; `is_used_up` says whether that is all."""
         taken, size = list[Any](), 0
         for piece, piece_bytes in self._pieces:
             taken += piece

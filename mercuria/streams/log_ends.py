@@ -14,11 +14,11 @@ from mode import Service
 from mercuria.streams.fetching import READ_COMMITTED
 
 BLANK_AT_MOST = 10_000
-"""Where more is left than that, nobody reads it to see whether it is only what Kafka transactions leave behind."""
+"""Where more is left than that, it is not read to see whether it is only what Kafka transactions leave behind."""
 
 
 class _Rest(NamedTuple):
-    """What was left of a partition, from where to where, and whether no record is in it; None: nobody has looked."""
+    """What was left of a partition, from where to where, and whether no record is in it; None: not known."""
 
     done: int
     end: int
@@ -62,16 +62,16 @@ class LogEnds(Service):
         consumer, _ = await self._connected()
         return await _ends(consumer, topic, partitions)
 
-    async def held_up(self, topic: str, partitions: Iterable[int]) -> list[int]:
-        """Return the partitions that end in a Kafka transaction that is open, behind which nothing is read."""
+    async def held_up(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """Return which partitions have a Kafka transaction that is open, and from which offset on nothing is read."""
         names = list(partitions)
         if not names:
-            return []
+            return {}
         consumer, reader = await self._connected()
         # In this order: what is written meanwhile is no open transaction.
         ends = await _ends(consumer, topic, names)
         stable = await _ends(reader, topic, names)
-        return [each for each in names if stable[each] < ends[each]]
+        return {each: stable[each] for each in names if stable[each] < ends[each]}
 
     async def check(self, topic: str, offsets: Mapping[int, int]) -> None:
         """Check that partitions can be read on at offsets.

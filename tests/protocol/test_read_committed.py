@@ -75,14 +75,14 @@ async def test_a_deposit_counts_when_its_transaction_is_committed(desk: Desk, li
         # Others wait behind it, in its partition alone.
         behind = await desk.send(Deposit(id=uuid4(), wallet_id=wallet_id, amount=1, currency="EUR"))
         async with LogEnds(live_stack.env["MERCURIA_KAFKA"]) as log_ends:
-            assert await log_ends.held_up(WALLET_COMMANDS, range(8)) == [PARTITION]
+            assert await log_ends.held_up(WALLET_COMMANDS, range(8)) == {PARTITION: open_.offset}
             assert not await log_ends.is_blank(WALLET_COMMANDS, PARTITION, open_.offset, behind.offset + 1)
             assert (await desk.deposit(elsewhere, 1)).balance == 1
             assert not desk.events[open_] and not desk.events[behind]
             await client.producer.commit_transaction()
             assert (await desk.answer(open_)).balance == 1
             assert (await desk.answer(behind)).balance == 2
-            assert await log_ends.held_up(WALLET_COMMANDS, range(8)) == []
+            assert await log_ends.held_up(WALLET_COMMANDS, range(8)) == {}
 
 
 async def test_a_deposit_whose_transaction_is_aborted_never_counts(desk: Desk, live_stack: Stack) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import cramjam
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mercuria.streams import record_batches
 from mercuria.streams.record_batches import RecordBatches, UnreadableRecord
@@ -138,6 +140,25 @@ def test_a_bomb_of_many_records_is_read_up_to_the_limit(limit_bytes: int) -> Non
     found = read(batch([record(0, b"a"), *large], codec=ZSTD))
     assert [each.offset for each in found] == list(range(20))
     assert [isinstance(each, UnreadableRecord) for each in found] == 10 * [False] + 10 * [True]
+
+
+@given(
+    codec=st.sampled_from(CODECS),
+    changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6),
+    packed_changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=3),
+)
+def test_whatever_stands_in_a_batch_each_offset_comes_once(
+    codec: int, changes: list[tuple[int, int]], packed_changes: list[tuple[int, int]]
+) -> None:
+    headers = [(b"reply-to", b"a:1"), (b"request-id", None)]
+    body = bytearray(b"".join(record(number, b"v" * number, b"k", headers) for number in range(9)))
+    for at, byte in changes:
+        body[at % len(body)] = byte
+    packed = bytearray(PACK[codec](bytes(body)))
+    for at, byte in packed_changes:
+        packed[at % len(packed)] = byte
+    found = read(batch([], packed=bytes(packed), count=9, codec=codec, base_offset=30))
+    assert [each.offset for each in found] == list(range(30, 39))
 
 
 def test_compacted_batches_have_gaps() -> None:

@@ -6,10 +6,12 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from uuid import uuid4
 
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from mercuria.embedded.stack import Stack
+from mercuria.streams import fetching
 from mercuria.streams.transport import MAX_BATCH_RECORDS, Fetched, _cut
 
 
@@ -40,9 +42,16 @@ async def write_transactions(servers: str, topic: str, count: int) -> None:
 
 
 @asynccontextmanager
-async def reader_of(servers: str, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
+async def reader_of(
+    servers: str, topic: str, isolation_level: str = "read_uncommitted"
+) -> AsyncIterator[AIOKafkaConsumer]:
     """Connect a consumer of the topic's only partition, from its beginning."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, fetch_max_wait_ms=50)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=servers,
+        enable_auto_commit=False,
+        fetch_max_wait_ms=50,
+        isolation_level=isolation_level,
+    )
     await consumer.start()
     try:
         partition = TopicPartition(topic, 0)
@@ -72,6 +81,31 @@ async def test_fetches_follow_each_other_across_the_markers_of_transactions(live
     ends = [0] + [records[-1].offset + 1 for records in fetched]
     assert [records.start for records in fetched] == ends[:-1]
     assert ends[-1] > 40, "the markers have offsets, too"
+
+
+@pytest.mark.parametrize(("isolation_level", "visible"), [("read_uncommitted", 80), ("read_committed", 40)])
+async def test_batches_follow_each_other_however_little_is_taken_at_a_time(
+    live_stack: Stack, monkeypatch: pytest.MonkeyPatch, isolation_level: str, visible: int
+) -> None:
+    servers = live_stack.env["MERCURIA_KAFKA"]
+    topic = await new_topic(servers)
+    monkeypatch.setattr(fetching, "TAKEN_RECORDS", 3)
+    monkeypatch.setattr(fetching.ParsedRecords, "batched_topics", {topic})
+    fetched: list[Fetched] = []
+    async with reader_of(servers, topic, isolation_level) as consumer:
+        writing = asyncio.create_task(write_transactions(servers, topic, 20))
+        await fetch(consumer, fetched, visible // 2 - 4)
+        await writing
+        await write_transactions(servers, topic, 20)
+        # From the middle of what was fetched, as after a rebalance.
+        middle = fetched.pop()
+        consumer.seek(TopicPartition(topic, 0), middle.start)
+        await fetch(consumer, fetched, visible)
+    assert all(len(records) <= 4 for records in fetched)
+    ends = [0] + [records[-1].offset + 1 for records in fetched]
+    assert [records.start for records in fetched] == ends[:-1]
+    offsets = [record.offset for records in fetched for record in records]
+    assert offsets == sorted(set(offsets)) and len(offsets) == visible
 
 
 async def test_a_marker_behind_the_last_record_of_a_fetch_is_no_gap(live_stack: Stack) -> None:
