@@ -1,8 +1,10 @@
 """`mercuria load` against a running stack: what it does, and what it says when it cannot."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -10,7 +12,7 @@ import pytest
 
 from mercuria.embedded.stack import Stack
 
-from .conftest import BERKA, CommandLine, lines
+from .conftest import BERKA, HEADER, CommandLine, lines
 
 
 def eventually(condition: Callable[[], object], timeout_s: float = 30) -> None:
@@ -147,6 +149,7 @@ def test_of_a_file_with_bad_rows_nothing_is_sent(mercuria: CommandLine) -> None:
         (["--currency", "XAU"], "--currency XAU: there is no such currency"),
         (["--currency", "CZK", "--overdraft-limit", "much"], "--overdraft-limit: 'much' is not an amount"),
         (["--currency", "JPY", "--overdraft-limit", "1.5"], "has more than the 0 decimal digits of JPY"),
+        (["--currency", "CZK", "--timeout", "nan"], "--timeout nan: it must be a number of seconds."),
         (["--currency", "CZK", "--overdraft-limit=-1"], "--overdraft-limit -1: it must not be negative"),
     ],
 )
@@ -167,7 +170,36 @@ def test_without_a_stack_it_says_how_to_start_one(elsewhere: CommandLine) -> Non
     )
 
 
-def test_a_pipe_is_no_statement(elsewhere: CommandLine) -> None:
-    said = elsewhere("load", Path("/dev/stdin"), "--currency", "CZK")
-    assert said.code != 0
-    assert "Traceback" not in said.err
+def test_a_pipe_is_read_as_a_file_is(mercuria: CommandLine, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    file = mercuria.file("1,,ann,deposit,5,5,", ",,,,,,", "2,, ann,withdraw,0,5,")
+    with ThreadPoolExecutor(1) as writer:
+        writer.submit(lambda: pipe.write_bytes(file.read_bytes()))
+        said = mercuria("load", pipe, "--currency", "INR", "--verify")
+    assert said.code == 0, said
+    assert lines(said.out)[2:] == [
+        "Skipped: 1 blank row, 1 row of amount 0.",
+        "White space around cells was left out in 1 row.",
+        "Every balance is as the file has it.",
+    ]
+
+
+def test_what_is_no_statement_is_refused_in_a_sentence(elsewhere: CommandLine, tmp_path: Path) -> None:
+    utf_16 = tmp_path / "utf-16.csv"
+    utf_16.write_bytes(f"{HEADER}\n1,,ann,deposit,1,,\n".encode("utf-16"))
+    quoted = tmp_path / "quoted.csv"
+    quoted.write_text('"' + HEADER.replace(",", '";"') + '"\n', "utf-8")
+    for file, sentence in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "missing.csv", "does not exist"),
+        (Path("/dev/zero"), "/dev/zero is neither a file nor a pipe."),
+        (Path("/dev/stdin"), "/dev/stdin is neither a file nor a pipe."),
+        (utf_16, "line 1: this is not a text file in UTF-8, but one in UTF-16; save it as CSV in UTF-8"),
+        (quoted, "line 1: the cells must be separated by commas"),
+        (elsewhere.file("1,,a\x1b[2K,deposit,1,,"), "line 2: account 'a\\x1b[2K' has a character in it"),
+    ):
+        said = elsewhere("load", file, "--currency", "CZK")
+        assert (said.code, said.out) == (2, ""), said
+        assert sentence in said.err
+        assert "Traceback" not in said.err

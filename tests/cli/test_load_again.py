@@ -5,7 +5,7 @@ import json
 import time
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import uuid4, uuid5
 
 import pytest
 
@@ -177,6 +177,24 @@ def test_rows_of_a_version_without_effective_dates_are_recognised(
         None: None,
         "3": "2021-03-05T23:00:00.000Z",
     }
+
+
+def test_rows_of_a_version_that_kept_white_space_do_not_count_twice(
+    mercuria: CommandLine, client: Client
+) -> None:
+    terms = Terms("PHP", None)
+    wallet_id = terms.wallet_id("ann")
+    deposit = Deposit(id=uuid5(wallet_id, "TX-77 "), wallet_id=wallet_id, amount=5)
+    client.send(terms.opening("ann"), deposit, terms.opening("DE0212 "))
+    for row in ("TX-77 ,,ann,deposit,5,,", "TX-79,,DE0212 ,deposit,5,,"):
+        said = mercuria("load", mercuria.file("TX-76 ,,ann,deposit,1,,", row), "--currency", "PHP")
+        assert said.code == 2
+        assert (
+            "no operation was sent: an earlier version has loaded 1 row, such as line 3, with the" in said.err
+        )
+    said = mercuria("load", mercuria.file("TX-76 ,,\u00a0ann,deposit,1,,"), "--currency", "PHP")
+    assert said.code == 0, said
+    assert mercuria.wallet_of("ann", "PHP")["balance"] == 6
 
 
 def test_two_loads_at_the_same_moment_count_once(mercuria: CommandLine, client: Client) -> None:

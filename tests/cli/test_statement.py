@@ -188,6 +188,7 @@ def test_an_empty_balance_is_a_fault_where_balances_are_verified() -> None:
         ("|".join(COLUMNS) + "\n", 1, "the cells must be separated by commas"),
         ("sep=;\n" + ";".join(COLUMNS) + "\n", 1, "the cells must be separated by commas"),
         (f'{HEADER}\n"1";"2024-01-01";"a";"deposit";"1";"";""\n', 2, "the cells must be separated by commas"),
+        (f"{HEADER}\n1;2\n", 2, "the cells must be separated by commas"),
         (f"{HEADER}\n1;;a;deposit;1,00;;\n", 2, "the cells must be separated by commas"),
         (f'{HEADER}\n"1"x,,a,deposit,1,,\n', 2, "a quoted cell is followed by something else than a comma"),
         (f"{HEADER}\n1,,a,deposit,1,,{'x' * 200_000}\n", 2, "a cell has more than 131,072 characters"),

@@ -7,6 +7,7 @@ tried again by every load (`attempts`).
 
 import asyncio
 import logging
+import math
 import os
 import shutil
 import stat
@@ -81,6 +82,8 @@ def load(
     # What the Kafka client has to say about a broker that is away is said here in one sentence.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
     try:
+        if math.isnan(patience_s):
+            raise LoadError("--timeout nan: it must be a number of seconds.")
         terms = Terms(currency, _limit(overdraft_limit, currency))
         with _opened(file) as opened:
             statement = Statement(opened, with_balances=verify, with_openings=opening_balances)

@@ -79,8 +79,11 @@ def undecoded(cell: str) -> str | None:
 
 def wrong_separator(cells: Sequence[str], expected: int) -> bool:
     """Tell whether cells look as if something else than a comma separated the `expected` ones."""
+    if len(cells) == expected:
+        return False
     text = ",".join(cells)
-    return len(cells) != expected and any(text.count(mark) >= expected - 1 for mark in _OTHER_SEPARATORS)
+    least = 1 if len(cells) == 1 else expected - 1
+    return any(text.count(mark) >= least for mark in _OTHER_SEPARATORS)
 
 
 class _Lines:

@@ -311,7 +311,7 @@ def _fault_of_header(header: Row) -> Fault | None:
     what = _fault_of_texts(names)
     if what:
         return Fault(line, what)
-    if wrong_separator(names, len(COLUMNS)) or (len(names) == 1 and any(mark in names[0] for mark in ";\t|")):
+    if wrong_separator(names, len(COLUMNS)):
         return Fault(line, NOT_COMMAS)
     missing = [name for name in COLUMNS if name not in names]
     unknown = [shown(name) for name in names if name not in COLUMNS]
