@@ -15,7 +15,7 @@ from mercuria.embedded.stack import Stack
 from mercuria.web.operations import MAX_STEPS, TOPICS_OF_STAGES
 from tests.web.people import Person, refusal, until
 
-CALLS = ("/operations/lag", "/operations/flow", "/operations/in-flight")
+CALLS = ("/operations/lag", "/operations/flow", "/operations/in-flight", "/operations/readiness")
 
 PENDING = """\
 INSERT INTO transactions

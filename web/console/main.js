@@ -4,7 +4,7 @@
 
 import { get, login, logout, NOT_AN_OPERATOR, onOver, Problem, resume } from "./session.js";
 import { learn } from "./money.js";
-import { h, say, trouble } from "./page.js";
+import { h, pause, say, trouble, written } from "./page.js";
 import { overview } from "./overview.js";
 import { walletPage } from "./wallet.js";
 import { transactionPage } from "./transaction.js";
@@ -30,8 +30,8 @@ async function route() {
     show(loginForm());
     return;
   }
-  const [, view, id] = location.hash.split("/").map(decodeURIComponent);
   try {
+    const [, view, id] = location.hash.split("/").map(decodeURIComponent);
     const content = await views(view, id, signal);
     if (!signal.aborted) {
       show(content);
@@ -40,20 +40,18 @@ async function route() {
     if (signal.aborted) {
       return;
     }
-    if (!(problem instanceof Problem)) {
-      throw problem;
-    }
-    show([h("h1", {}, "Not shown"), trouble(problem)]);
+    const again = h("button", { type: "button", onclick: () => void route() }, "Try again");
+    show([h("h1", {}, "Not shown"), trouble(problem), h("p", {}, again)]);
   }
 }
 
 async function views(view, id, signal) {
-  document.title = view ? `${id?.slice(0, 8)} – Mercuria` : "Mercuria: console";
+  document.title = UUID.test(id ?? "") ? `${id.slice(0, 8)} – Mercuria` : "Mercuria: console";
   if (!view) {
     return overview(signal);
   }
   if (!UUID.test(id ?? "")) {
-    return [h("h1", {}, "Nothing found"), h("p", {}, "Wallets and transactions are found by their whole id, a UUID. "), h("p", { class: "id" }, id)];
+    return [h("h1", {}, "Nothing found"), h("p", {}, "Wallets and transactions are found by their whole id, a UUID. "), h("p", { class: "id" }, written(id ?? ""))];
   }
   if (view === "wallets") {
     return walletPage(await get(`/wallets/${id}`, {}, signal), signal);
@@ -76,7 +74,7 @@ async function find(id, signal) {
     history.replaceState(null, "", `#/transactions/${transaction.id}`);
     return transactionPage(transaction, signal);
   }
-  return [h("h1", {}, "Nothing found"), h("p", {}, "There is no wallet and no transaction with this id: "), h("p", { class: "id" }, id)];
+  return [h("h1", {}, "Nothing found"), h("p", {}, "There is no wallet and no transaction with this id: "), h("p", { class: "id" }, written(id ?? ""))];
 }
 
 function unlessMissing(problem) {
@@ -180,4 +178,23 @@ document.getElementById("theme").addEventListener("click", () => {
   localStorage.setItem(THEME, root.dataset.theme);
 });
 
-begin(await resume().catch(() => null));
+// Whatever fails without being caught elsewhere is said, and does not leave a page that only seems to live.
+window.addEventListener("unhandledrejection", ({ reason }) => reason?.name === "AbortError" || say(`Something failed: ${reason?.message ?? reason}`));
+window.addEventListener("error", ({ message }) => say(`Something failed: ${message}`));
+
+// While Mercuria does not answer, a session is neither over nor there.
+async function start() {
+  for (;;) {
+    try {
+      return await begin(await resume());
+    } catch (problem) {
+      if (!(problem instanceof Problem && problem.passes)) {
+        return show(loginForm(problem));
+      }
+      main.replaceChildren(h("h1", {}, "Not shown"), trouble(problem), h("p", { class: "faint" }, "It is tried again every few seconds."));
+      await pause(1000 * Math.max(2, problem.retryAfter));
+    }
+  }
+}
+
+await start();

@@ -1,6 +1,6 @@
 // What goes on: money in motion, what is refused, how far behind stages are.
 
-import { get, readiness } from "./session.js";
+import { get } from "./session.js";
 import { inUnits, money } from "./money.js";
 import { amount, facts, h, panel, repeatedly, short, status, table, transactionLink, walletLink, when } from "./page.js";
 import { bars, ranking } from "./plots.js";
@@ -38,7 +38,7 @@ export function overview(signal) {
       get("/transactions", { limit: SHOWN }, signal),
       get("/operations/in-flight", {}, signal),
       get("/operations/lag", {}, signal),
-      readiness(),
+      get("/operations/readiness", {}, signal),
     ]);
     showLive(live, transactions.data);
     showInFlight(inFlight, flight.data);

@@ -77,41 +77,106 @@ export function panel(title, ...content) {
   return h("section", { class: "panel", "aria-labelledby": id }, h("h2", { id }, title), content);
 }
 
-/** Show a problem to people. */
+/** Show a problem to people. What the server says may quote what users wrote. */
 export function trouble(problem) {
-  return h("p", { class: "trouble", role: "alert" }, problem.message);
+  return h("p", { class: "trouble", role: "alert" }, written(problem.message));
+}
+
+// What users wrote. It never stands among Mercuria's own facts without a mark, and cannot look like one of them.
+
+const UNSEEN = /[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu;
+const NAMES = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+const SHOWN_CHARACTERS = 200;
+
+/** Return a text that a user wrote: on its own in its direction, what is not to be seen made visible, cut where long. */
+export function written(text) {
+  const characters = Array.from(String(text));
+  const box = h("bdi", { class: "written" });
+  const cut = characters.slice(0, SHOWN_CHARACTERS).join("");
+  box.append(...visible(cut));
+  if (characters.length > SHOWN_CHARACTERS) {
+    const all = h(
+      "button",
+      { type: "button", onclick: () => box.replaceChildren(...visible(characters.join(""))) },
+      `… show all ${characters.length} characters`,
+    );
+    box.append(" ", all);
+  }
+  return box;
+}
+
+function visible(text) {
+  const parts = [];
+  let end = 0;
+  for (const { 0: sign, index } of text.matchAll(UNSEEN)) {
+    const code = sign.codePointAt(0).toString(16).padStart(4, "0");
+    parts.push(text.slice(end, index), h("span", { class: "sign", title: `U+${code.toUpperCase()}` }, NAMES[sign] ?? `\\u{${code}}`));
+    end = index + sign.length;
+  }
+  return [...parts, text.slice(end)];
+}
+
+/** Return a block of what users wrote, apart from Mercuria's own facts; nothing where there is none. */
+export function writtenBlock(pairs) {
+  const given = pairs.filter(([, text]) => text !== null && text !== undefined);
+  return (
+    given.length > 0 &&
+    h(
+      "section",
+      { class: "said", "aria-label": "Written by users" },
+      h("h3", {}, "Written by users. Mercuria has not checked it."),
+      h("dl", {}, given.map(([name, text]) => h("div", {}, h("dt", {}, written(name)), h("dd", {}, written(text))))),
+    )
+  );
 }
 
 const notice = document.getElementById("notice");
+const said = new Map();
 
-/** Say something, also to those who do not see the page. */
-export function say(text = "") {
-  if (notice.textContent !== text) {
-    notice.textContent = text;
+/** Say something, also to those who do not see the page. Each source says one thing at a time; "" is nothing. */
+export function say(text = "", source = "page") {
+  said.set(source, text);
+  const all = [...new Set(said.values())].filter(Boolean).join(" ");
+  if (notice.textContent !== all) {
+    notice.textContent = all;
   }
 }
 
+/** Mark the page while a source cannot be asked: what is shown is as old as `since` says. */
+function mark(source, problem, since) {
+  const age = since ? `What is shown is of ${since.toLocaleTimeString("en-GB")}.` : "Nothing is shown yet.";
+  say(problem ? `Not up to date: ${problem.message} ${age} It is tried again.` : "", source);
+  problem ? stale.add(source) : stale.delete(source);
+  document.body.classList.toggle("stale", stale.size > 0);
+}
+
+const stale = new Set();
+let sources = 0;
+
 /**
  * Do something now, and again some seconds after it was done, until the signal says stop. While the page is not to be
- * seen, nothing is asked; what fails is said, and tried again.
+ * seen, nothing is asked. Whatever fails is said, what is shown is marked as old, and it is tried again.
  */
 export async function repeatedly(seconds, signal, act) {
+  const source = `source ${(sources += 1)}`;
+  let since = null;
+  signal.addEventListener("abort", () => mark(source, null), { once: true });
   while (!signal.aborted) {
+    let wait = seconds;
     if (!document.hidden) {
       try {
         await act();
-        say();
+        since = new Date();
+        mark(source, null);
       } catch (problem) {
-        if (signal.aborted || problem.name === "AbortError") {
+        if (signal.aborted) {
           return;
         }
-        if (problem.status === undefined) {
-          throw problem;
-        }
-        say(`Not up to date: ${problem.message}`);
+        mark(source, problem, since);
+        wait = Math.max(seconds, problem.retryAfter ?? 0);
       }
     }
-    await pause(seconds * 1000, signal);
+    await pause(wait * 1000, signal);
   }
 }
 

@@ -6,12 +6,20 @@
 const API = "/api/v1";
 const KEPT = "mercuria.refresh_token";
 
-/** An answer that is a problem (RFC 9457), or no answer at all. */
+const ANSWERS_WITHIN_MS = 40_000;
+
+/** An answer that is a problem (RFC 9457), or no answer at all: then `status` is 0. `retryAfter` is in seconds. */
 export class Problem extends Error {
-  constructor(status, document) {
-    super(document.detail ?? `The answer was ${status}.`);
+  constructor(status, document, retryAfter = 0) {
+    super(document?.detail ?? `The answer was ${status}.`);
     this.status = status;
-    this.code = document.code ?? "unknown";
+    this.code = document?.code ?? "unknown";
+    this.retryAfter = retryAfter;
+  }
+
+  /** Whether it may be over in a moment, with nothing done about it. */
+  get passes() {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
   }
 }
 
@@ -56,12 +64,6 @@ export function get(path, query = {}, signal = undefined) {
 /** Ask for something to be done, once, however often it is sent with this key. */
 export function post(path, body, key) {
   return ask("POST", path, { body, headers: { "Idempotency-Key": key } });
-}
-
-/** Return whether the worker that answers is ready, and its parts. It is asked without a session. */
-export async function readiness() {
-  const answer = await fetch("/health/ready", { cache: "no-store", credentials: "omit" });
-  return answer.json();
 }
 
 /** Return a key that nobody else has. */
@@ -124,7 +126,8 @@ function forget() {
 }
 
 async function send(method, path, { body, headers = {}, token: bearer, signal } = {}) {
-  const options = { method, headers: { ...headers }, cache: "no-store", credentials: "omit", signal };
+  signal?.throwIfAborted();
+  const options = { method, headers: { ...headers }, cache: "no-store", credentials: "omit" };
   if (bearer) {
     options.headers.Authorization = `Bearer ${bearer}`;
   }
@@ -132,19 +135,30 @@ async function send(method, path, { body, headers = {}, token: bearer, signal } 
     options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(body);
   }
+  // An answer that never comes, or breaks off, is none.
+  const giveUp = new AbortController();
+  const timer = setTimeout(() => giveUp.abort(), ANSWERS_WITHIN_MS);
+  const leave = () => giveUp.abort();
+  signal?.addEventListener("abort", leave);
   let answer;
+  let text;
   try {
-    answer = await fetch(API + path, options);
-  } catch (error) {
-    if (error.name === "AbortError") {
-      throw error;
-    }
+    answer = await fetch(API + path, { ...options, signal: giveUp.signal });
+    text = await answer.text();
+  } catch {
+    signal?.throwIfAborted();
     throw new Problem(0, { code: "no_answer", detail: "Mercuria does not answer." });
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", leave);
   }
-  const text = await answer.text();
   const content = text ? parse(text) : null;
   if (!answer.ok) {
-    throw new Problem(answer.status, content ?? {});
+    throw new Problem(answer.status, content, Number(answer.headers.get("Retry-After")) || 0);
+  }
+  if (text && content === null) {
+    // Whatever stands between here and Mercuria has answered in its place.
+    throw new Problem(0, { code: "not_json", detail: "What answers is not Mercuria." });
   }
   return content;
 }
@@ -158,6 +172,6 @@ function parse(text) {
         : value,
     );
   } catch {
-    return {};
+    return null;
   }
 }

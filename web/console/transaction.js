@@ -1,7 +1,7 @@
 // A transaction: what it is, what became of it, and its two entries in the ledger.
 
 import { get } from "./session.js";
-import { amount, facts, h, panel, pause, status, trouble, walletLink, when } from "./page.js";
+import { amount, facts, h, panel, pause, status, trouble, walletLink, when, writtenBlock } from "./page.js";
 import { entriesTable } from "./wallet.js";
 
 const LOOKS = 20;
@@ -21,10 +21,9 @@ export function transactionPage(transaction, signal) {
         ["Began", when(current.created_at)],
         ["Completed", current.status === "failed" ? "never" : when(current.completed_at)],
         ...(current.effective_at ? [["Effective", when(current.effective_at)]] : []),
-        ["Reference", current.reference ?? h("span", { class: "faint" }, "none")],
         ...(current.failure ? [["Reason", `${current.failure.detail} (${current.failure.code})`]] : []),
-        ...Object.entries(current.metadata),
       ]),
+      ...[writtenBlock([["reference", current.reference], ...Object.entries(current.metadata)])].filter(Boolean),
     );
   show(transaction);
   follow(transaction, show, entries, signal).catch((problem) => problem.name === "AbortError" || entries.replaceChildren(trouble(problem)));

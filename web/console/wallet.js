@@ -1,7 +1,7 @@
 // A wallet: what it is, what happened to it, its transactions and its entries in the ledger; freezing it.
 
 import { get, newKey, post } from "./session.js";
-import { amount, facts, h, pages, panel, pause, say, short, status, table, transactionLink, trouble, walletLink, when } from "./page.js";
+import { amount, facts, h, pages, panel, pause, say, short, status, table, transactionLink, trouble, walletLink, when, written, writtenBlock } from "./page.js";
 import { transactionsTable } from "./overview.js";
 
 const LOOKS = 20;
@@ -25,8 +25,8 @@ export function walletPage(wallet, signal) {
         ["Owner", h("span", { class: "id" }, current.owner_id)],
         ["Opened", when(current.created_at)],
         ["Last changed", when(current.updated_at)],
-        ...Object.entries(current.metadata),
       ]),
+      ...[writtenBlock(Object.entries(current.metadata))].filter(Boolean),
       ...(change
         ? [h("button", { type: "button", class: change.isGrave && "grave", onclick: () => confirm(current, change, changed) }, `${change.title}…`)]
         : []),
@@ -81,7 +81,7 @@ function eventsTable(events, currency) {
       ["Status", (each) => status(each.status)],
       ["With", (each) => each.counterparty_id && walletLink(each.counterparty_id, short(each.counterparty_id))],
       ["#Limit", (each) => each.overdraft_limit !== null && amount(each.overdraft_limit, currency)],
-      ["Reason", (each) => each.reason ?? ""],
+      ["Reason, as written", (each) => each.reason && written(each.reason)],
     ],
     events,
     { caption: "What happened to the wallet, the newest first" },
@@ -129,7 +129,8 @@ function confirm(wallet, { action, title, says, isGrave }, done) {
             await done(current);
           } catch (problem) {
             if (!dialog.open) {
-              throw problem;
+              say(`The list of what happened is not up to date: ${problem.message}`);
+              return;
             }
             fault.replaceChildren(trouble(problem));
             act.disabled = false;

@@ -1,0 +1,29 @@
+"""Readiness of the worker that answers, for operators: what probes are told at its own port, behind any proxy."""
+
+from msgspec import Struct
+
+from mercuria.streams.cloudevents import rfc3339
+from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
+from mercuria.web.health import own_parts, postgresql, unready_reasons
+from mercuria.web.moments import now_ms
+from mercuria.web.representations import Time
+
+
+class ReadinessBody(Struct, frozen=True):
+    """Whether the worker decides commands, else the reasons; and its parts: each is `ready`, or what is wrong."""
+
+    at: Time
+    ready: bool
+    reasons: list[str]
+    parts: dict[str, str]
+
+
+@endpoint("GET", "/api/v1/operations/readiness", access=OPERATOR, answers={200: ReadinessBody})
+async def get_readiness(_call: Call) -> Answer:
+    """Tell whether the worker that answers is ready, and how its parts are. It is 200 also where it is not ready."""
+    reasons = unready_reasons()
+    return Answer(
+        ReadinessBody(
+            rfc3339(now_ms()), not reasons, reasons, own_parts() | {"postgresql": await postgresql()}
+        )
+    )
