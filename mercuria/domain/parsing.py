@@ -128,7 +128,7 @@ def _diagnose(value: bytes | None) -> Unreadable:
         _fault(content, value) if len(value) <= MAX_COMMAND_BYTES else (Code.RECORD_TOO_LARGE, too_large)
     )
     for name in repeated_names(value):
-        # Which of the two is meant, nobody can say.
+        # Which of the two is meant cannot be known.
         content.pop(name, None)
     kind = content.get("type")
     return Unreadable(

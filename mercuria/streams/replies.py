@@ -7,7 +7,7 @@ node is itself the one that decides, nothing leaves the process. A reply may be 
     reply-to    <node, 32 hexadecimal digits>:<number of the request>:<signature, 32 hexadecimal digits>
 
 The signature binds the address to the very value of the record, by the installation's key. So a producer cannot have
-the outcome of its own command go to a request of somebody else: a header without the right signature counts as absent,
+the outcome of its own command go to a request of another client: a header without the right signature counts as absent,
 and so does one that comes twice. A copy of a whole record is the same command, which is decided once.
 """
 
@@ -125,7 +125,7 @@ class Replies(Service):
         self._waiting.pop(waiting.address.number, None)
 
     def resolve(self, replies: Sequence[Reply]) -> None:
-        """Hand replies to the requests that wait for them; nobody may wait any more.
+        """Hand replies to the requests that wait for them, if they still do.
 
         A reply to another command than the request has sent is dropped, whatever its number is.
         """

@@ -252,7 +252,7 @@ def test_what_is_no_command(value: bytes, code: Code, hint: str) -> None:
     assert fault.command_type == (kind[:64] if isinstance(kind, str) else None)
 
 
-# A name that stands twice has two meanings. Id, type and wallet are told where they stand once.
+# A name that stands twice has two meanings. Id, type and wallet are reported where they stand once.
 
 METADATA = but(DEPOSIT, metadata={"a": "1", "b": "2"})
 TWICE: list[tuple[str, bytes, str, str | None]] = [

@@ -31,7 +31,7 @@ def audit(commands: list[LogRecord], events: list[Record], *, events_first: bool
 
 
 def violations(audit: Audit) -> list[str]:
-    # The other half of a transfer is in another partition, which nobody has read here.
+    # The other half of a transfer is in another partition, which is not read here.
     return [each for each in audit.violations if "ransfer" not in each]
 
 

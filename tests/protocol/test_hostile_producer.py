@@ -109,7 +109,7 @@ async def test_a_request_gets_its_own_answer_while_a_producer_names_its_number(
 
 
 async def address_of_a_request(stack: Stack, person: Person, wallet_id: str) -> tuple[str, int, bytes]:
-    """Return what the header of a request's command says, as anyone sees who reads the topic: node and number."""
+    """Return what the header of a request's command says, as every reader of the topic sees it: node and number."""
     async with event_reader(stack.env["MERCURIA_KAFKA"], WALLET_COMMANDS) as commands:
         assert (await person.deposit(wallet_id, 1)).status == 201
         async for record in commands:
