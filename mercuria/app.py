@@ -6,6 +6,7 @@
 import asyncio
 import gc
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
@@ -27,6 +28,7 @@ from mercuria.adapters.postgres import LONG_READS, Database
 from mercuria.adapters.redis import connect
 from mercuria.adapters.tracing import tracing
 from mercuria.config import Settings
+from mercuria.embedded.files import PRIVATE_UMASK
 from mercuria.embedded.worker import in_url
 from mercuria.streams.announcer import Announcer
 from mercuria.streams.crash import crash_on_bug
@@ -58,6 +60,8 @@ class Worker(faust.Worker):
     """Faust's worker, which says where it answers also where it says nothing else."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Its tables hold all wallets of its partitions.
+        os.umask(PRIVATE_UMASK)
         super().__init__(*args, **kwargs)
         # It moves the cursor of a terminal, in what is a log.
         self.spinner = None

@@ -2,6 +2,7 @@
 # Runs once, when the database is made. The owner is POSTGRES_USER; this is the role of workers, which owns nothing:
 # the migrations grant it what it may do.
 set -eu
+umask 077
 password=$(cat "$MERCURIA_APPLICATION_PASSWORD_FILE")
 case $password in
     '' | *[!0-9A-Za-z]*) echo "$MERCURIA_APPLICATION_PASSWORD_FILE must hold letters and digits only." >&2; exit 1 ;;

@@ -42,8 +42,12 @@ def server_account() -> Account | None:
     return _find(NAME) or _make(NAME)
 
 
-def let_pass(account: Account, directory: Path) -> None:
+def let_pass(account: Account, directory: Path, *, may_open: bool = False) -> None:
     """Let `account` pass through `directory` and all its parents.
+
+    Args:
+        may_open: whether all accounts may pass through `directory` itself where its file system has no access control
+            lists, as all that is in it is closed.
 
     Raises:
         StackError: one of them is closed and its file system has no access control lists.
@@ -55,6 +59,9 @@ def let_pass(account: Account, directory: Path) -> None:
         try:
             _grant(closed, account.uid)
         except (OSError, AttributeError) as error:
+            if may_open and closed == directory:
+                closed.chmod(stat.S_IMODE(status.st_mode) | stat.S_IXOTH)
+                continue
             raise StackError(
                 f"PostgreSQL refuses to run as root, and its own account {account.name!r} may not enter {closed}:"
                 f" allow it with `chmod o+x {closed}`, choose another --data-dir, or start as another user."

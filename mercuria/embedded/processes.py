@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from mercuria.embedded.files import open_privately
+
 MARK = "MERCURIA_PART"
 
 
@@ -23,7 +25,8 @@ def mark(data_dir: Path, name: str) -> dict[str, str]:
 def write_pid(file: Path, pid: int) -> None:
     """Say who runs. Not synced: after a power failure, no pid is worth knowing."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(f"{pid}\n", "ascii")
+    with open(temporary, "w", encoding="ascii", opener=open_privately) as written:
+        written.write(f"{pid}\n")
     temporary.replace(file)
 
 

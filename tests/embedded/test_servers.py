@@ -133,6 +133,18 @@ def test_what_the_servers_keep_is_closed_to_other_accounts(stack: Stack, name: s
     assert mode(stack.directory.path / name) == 0o700
 
 
+def test_another_account_finds_nothing_in_the_data_directory(stack: Stack) -> None:
+    data_dir = stack.directory.path
+    open_to_others = [
+        path
+        for path in (data_dir, *data_dir.rglob("*"))
+        # Of a name in an access control list, the mask stands where the group's bits are.
+        if path.lstat().st_mode & (0o067 if path == data_dir else 0o077) and not path.is_symlink()
+    ]
+    # PostgreSQL keeps the modes of its own data, in a directory that is closed.
+    assert [path for path in open_to_others if not path.is_relative_to(data_dir / "postgres")] == []
+
+
 def test_pid_files_name_the_processes(stack: Stack) -> None:
     data_dir = stack.directory.path
     assert {part.name: processes.read_pid(data_dir / f"{part.name}.pid") for part in stack.parts} == {

@@ -10,9 +10,15 @@ from pathlib import Path
 import pytest
 
 from mercuria.embedded.account import with_entry
-from mercuria.embedded.directory import env_lines
+from mercuria.embedded.directory import DataDirectory, env_lines
 from mercuria.embedded.errors import StackError
-from mercuria.embedded.files import disk_errors_as_sentences, require_space, space_problem, write_atomically
+from mercuria.embedded.files import (
+    close_to_others,
+    disk_errors_as_sentences,
+    require_space,
+    space_problem,
+    write_atomically,
+)
 from mercuria.embedded.kafka import cluster_id
 from mercuria.embedded.logs import LogFile
 from mercuria.embedded.ports import FIRST, LAST, Ports, accepts, free_port, holder, is_free, read_ports
@@ -55,6 +61,68 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         write_atomically(file, "new \ud800")
     assert (file.read_text(), list(tmp_path.iterdir())) == ("old", [file])
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_directory_of_before_is_closed_to_others_and_a_shared_one_is_left_as_it_is(tmp_path: Path) -> None:
+    old, shared = tmp_path / "old", tmp_path / "shared"
+    for directory in (old, shared):
+        (directory / "worker-1").mkdir(parents=True)
+        (directory / "logs").mkdir()
+        for name in ("ports.json", "logs/worker-1.log", "notes.txt"):
+            (directory / name).write_text("{}")
+            (directory / name).chmod(0o664)
+        for each in (directory, directory / "worker-1"):
+            each.chmod(0o755)
+        (directory / "leg.key").symlink_to(tmp_path / "outside")
+    (tmp_path / "outside").write_text("")
+    (tmp_path / "outside").chmod(0o644)
+    (old / "up.lock").touch()
+    shared.chmod(0o1777)
+    for directory in (old, shared, shared):
+        opened = DataDirectory(directory)
+        opened.open()
+        opened.say_ready()
+        assert {mode(directory / name) for name in ("up.pid", "up.ready", "up.lock")} <= {0o600}
+        opened.close()
+    assert {mode(path) for path in (old, old / "worker-1", old / "logs")} == {0o700}
+    for directory in (old, shared):
+        assert {mode(directory / name) for name in ("ports.json", "logs/worker-1.log")} == {0o600}
+        assert (mode(directory / "worker-1"), mode(directory / "notes.txt")) == (0o700, 0o664)
+    assert mode(shared) == 0o1777
+    assert mode(tmp_path / "outside") == 0o644
+
+
+def test_a_new_directory_and_its_logs_are_closed_whatever_the_umask_is(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        directory = DataDirectory(tmp_path / "data")
+        directory.open()
+        log = directory.log("worker-1")
+        with log.open() as file:
+            file.write(b"x" * 20_000_000)
+        log.rotate()
+        write_atomically(directory.path / "ports.json", "{}")
+        directory.close()
+    finally:
+        os.umask(before)
+    modes = {path.name: mode(path) for path in directory.path.rglob("*")}
+    assert modes == {
+        "logs": 0o700,
+        **dict.fromkeys(("up.lock", "ports.json", "worker-1.log", "worker-1.log.1"), 0o600),
+    }
+    assert mode(directory.path) == 0o700
+
+
+def test_names_in_an_access_control_list_keep_what_they_may(tmp_path: Path) -> None:
+    tmp_path.chmod(0o705)
+    os.setxattr(tmp_path, "system.posix_acl_access", with_entry(b"", 0o705, 12345))
+    close_to_others(tmp_path)
+    assert mode(tmp_path) == 0o710, "the group's bits are the list's mask"
+
+
+def mode(path: Path) -> int:
+    """Return the permissions of a file."""
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def test_too_little_room_is_said_in_mebibytes() -> None:
