@@ -156,7 +156,7 @@ async def get_user(call: Call) -> Answer | Problem:
 
 
 async def _by_effective_date(query: DailyQuery) -> Answer | Problem:
-    """Answer from PostgreSQL alone: nobody keeps a copy of these figures."""
+    """Answer from PostgreSQL alone: these figures have no copies."""
     period = read_period(query.from_, query.to, first_ms=FIRST_EFFECTIVE_DAY * DAY_MS)
     if isinstance(period, Problem):
         return period

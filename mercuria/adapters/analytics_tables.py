@@ -1,7 +1,7 @@
 """Counts the ledger's entries in PostgreSQL: `daily_totals`, `daily_active_wallets` and `user_totals`.
 
-What has an effective date is counted once more by it, in `effective_totals` and `effective_active_wallets`. Nobody
-copies these.
+What has an effective date is counted once more by it, in `effective_totals` and `effective_active_wallets`. These
+have no copies.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -61,7 +61,7 @@ class Texts(NamedTuple):
     changes: dict[str, str]
     changed: int
     limit_changes: str = ""
-    limits: dict[str, str] = {}  # noqa: RUF012  # a default of a NamedTuple, which nobody changes
+    limits: dict[str, str] = {}  # noqa: RUF012  # a default of a NamedTuple, which is never changed
 
 
 class Rows(PlacedRows):

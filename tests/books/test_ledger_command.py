@@ -14,6 +14,7 @@ from typing import Any
 import psycopg2
 import pytest
 
+from mercuria.cli.chaos.load import EFFECTIVE_AT
 from mercuria.cli.chaos.stages import audit_stages
 from mercuria.domain.ledger import NO_HASH, hash_after
 from mercuria.embedded.stack import Stack
@@ -109,7 +110,8 @@ def change_and_hash_again(cursor: Any, partition: int, _count: int) -> int:
     cursor.execute(
         "SELECT sequence, transaction_id::text, kind::text, COALESCE(wallet_id::text, external), direction::text,"
         " amount, currency, balance_after, wallet_version,"
-        " round(extract(epoch FROM occurred_at) * 1000)::bigint"
+        " round(extract(epoch FROM occurred_at) * 1000)::bigint,"
+        """ to_char(effective_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
         " FROM ledger_entries WHERE partition = %s ORDER BY sequence",
         [partition],
     )
@@ -250,12 +252,14 @@ async def test_beancount_accepts_what_is_exported(quiet: Stack, tmp_path: Path) 
     checked = bean_check(file)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
     assert file.read_text("utf-8").count(" * ") == (await audit_stages(quiet)).completed
+    assert f'\n  effective: "{EFFECTIVE_AT}"\n' in file.read_text("utf-8")
 
 
 async def test_the_spreadsheet_has_every_entry_and_balances(quiet: Stack) -> None:
     done = run(quiet, "export", "--format", "csv")
     rows = list(csv.DictReader(StringIO(done.stdout)))
     assert len(rows) == (await audit_stages(quiet)).entries
+    assert {row["effective_at"] for row in rows} == {"", EFFECTIVE_AT}
     sums: Counter[tuple[str, str]] = Counter()
     for row in rows:
         sums[row["currency"], row["direction"]] += int(row["amount"])

@@ -134,8 +134,8 @@ def test_a_refused_transaction_carries_it() -> None:
     assert isinstance(event, CommandRejected)
     transaction = refused_transaction(event, NOW)
     assert transaction is not None and transaction.effective_at == DAY
-    told = refused(transaction, 1)
-    assert isinstance(told, TransactionFailed) and told.effective_at == DAY
+    end = refused(transaction, 1)
+    assert isinstance(end, TransactionFailed) and end.effective_at == DAY
 
 
 def completed(**fields: object) -> TransactionCompleted:

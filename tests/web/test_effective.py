@@ -50,7 +50,7 @@ async def test_an_effective_date_is_carried_to_all_that_is_shown(zoe: Person, ma
     assert [each["effective_at"] for each in both] == [moments[2]] * 2
     lines = (await zoe.get(f"/wallets/{wallet_id}/statement")).document["lines"]
     assert [each["effective_at"] for each in lines] == moments
-    # When it was decided is not told otherwise.
+    # The time of the decision stays what it is.
     assert {each["occurred_at"][:4] for each in lines} == {str(datetime.now(UTC).year)}
 
 
