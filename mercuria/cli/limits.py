@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 from mercuria.adapters.history import History
 from mercuria.adapters.postgres import Database, DatabaseUnavailable
 from mercuria.app import settings
+from mercuria.cli.failures import EXIT_NO, EXIT_UNKNOWN
 from mercuria.cli.load.errors import LoadError
 from mercuria.cli.load.feed import require_topics
 from mercuria.cli.options import data_dir_option
@@ -23,8 +24,6 @@ from mercuria.domain.parsing import Unreadable, read_command
 from mercuria.domain.wallet import Wallet
 from mercuria.streams.client import command_producer, event_reader
 from mercuria.streams.cloudevents import read_event
-
-EXIT_REFUSED, EXIT_UNKNOWN, EXIT_INTERRUPTED = 1, 2, 130
 
 
 class LimitError(Exception):
@@ -61,13 +60,13 @@ def set_limit(wallet_id: UUID, amount: str, reason: str | None, patience_s: floa
         found, changed = asyncio.run(_set_limit(wallet_id, amount, reason, patience_s))
     except (LimitError, LoadError, TablesError) as error:
         click.echo(f"mercuria: {error}", err=True)
-        sys.exit(EXIT_REFUSED)
+        sys.exit(EXIT_NO)
     except UnknownError as error:
         click.echo(f"mercuria: {error}", err=True)
         sys.exit(EXIT_UNKNOWN)
     except KeyboardInterrupt:
         click.echo("\nStopped. Where the command was sent, the wallet decides it all the same.", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        raise
     click.echo(f"The wallet may go to {_amount(-changed.overdraft_limit, found)} now.")
     if changed.balance < -changed.overdraft_limit:
         click.echo(

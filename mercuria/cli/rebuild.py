@@ -29,7 +29,6 @@ assert STAGES.keys() == TABLES.keys(), "each stage that can be rebuilt reads a t
 
 CONNECT_TIMEOUT_S = 15
 LOOK_EVERY_S = 0.2
-EXIT_INTERRUPTED = 130
 
 
 class Extent(NamedTuple):
@@ -78,7 +77,7 @@ def rebuild(yes: bool, patience_s: float) -> None:
         click.echo(
             "\nStopped watching. Workers go on filling the tables when they have been emptied.", err=True
         )
-        sys.exit(EXIT_INTERRUPTED)
+        raise
 
 
 def _question() -> str:

@@ -26,7 +26,9 @@ from mercuria.adapters.log_lines import rfc3339
 from mercuria.adapters.positions import Positions
 from mercuria.adapters.postgres import Database, DatabaseUnavailable
 from mercuria.app import settings
+from mercuria.cli.failures import EXIT_NO, EXIT_UNKNOWN, say
 from mercuria.cli.options import data_dir_option
+from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_table
 from mercuria.streams.client import event_reader
 from mercuria.streams.cloudevents import read_event
@@ -37,7 +39,6 @@ from mercuria.tables.balances import AppliedPosition, read_rows
 from mercuria.topics import BALANCES_CHANGELOG, SKIPS, STAGES, WALLET_COMMANDS, WALLET_EVENTS
 
 ANSWERS_WITHIN_S = 15.0
-EXIT_AWAY, EXIT_REFUSED = 1, 2
 LOOKED_AT = 10_000
 """How many of the last events of a partition are looked at. What a worker publishes before it dies is no more."""
 SHOWN_LETTERS = 200
@@ -72,8 +73,8 @@ def skip(
     """Pass over a record that ends every worker which comes to it.
 
     The log line of the crash names its TOPIC, PARTITION and OFFSET. It becomes a dead letter when it is reached, on
-    every worker and for ever: there is no way back. Use it for nothing else. The exit code is 2 where the record cannot
-    be skipped.
+    every worker and for ever: there is no way back. Use it for nothing else. The exit code is 1 where the record cannot
+    be skipped, and 2 where Kafka does not answer.
     """
     if is_list:
         _show(_ask(_all), as_json)
@@ -99,8 +100,8 @@ def skip(
             click.confirm("Skip this record, on all workers and for ever?", abort=True)
         _ask(lambda: _append(wanted))
     except (Refused, TopicError) as refused:
-        click.echo(f"mercuria: {refused}", err=True)
-        sys.exit(EXIT_REFUSED)
+        say(str(refused))
+        sys.exit(EXIT_NO)
     click.echo(f"Skipped: {_line(wanted)}")
 
 
@@ -109,7 +110,8 @@ def _place(skip: Skip) -> tuple[str, int, int]:
 
 
 def _line(skip: Skip) -> str:
-    return f"{skip.topic}, partition {skip.partition}, offset {skip.offset}, by {skip.by} at {skip.at}: {skip.reason}"
+    place = f"{skip.topic}, partition {skip.partition}, offset {skip.offset}"
+    return printable(f"{place}, by {skip.by} at {skip.at}: {skip.reason}")
 
 
 def _ask(do: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -122,12 +124,11 @@ def _ask(do: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         return asyncio.run(within())
     except (TimeoutError, KafkaError, OSError):
-        click.echo(
-            f"mercuria: no Kafka answers at {settings.kafka}. Where `mercuria up` has given up, `mercuria up --workers"
-            f" 0 --data-dir {settings.data_dir}` starts it without workers; else point MERCURIA_KAFKA at it.",
-            err=True,
+        say(
+            f"no Kafka answers at {settings.kafka}. Where `mercuria up` has given up, `mercuria up --workers"
+            f" 0 --data-dir {settings.data_dir}` starts it without workers; else point MERCURIA_KAFKA at it."
         )
-        sys.exit(EXIT_AWAY)
+        sys.exit(EXIT_UNKNOWN)
 
 
 async def _all() -> list[Skip]:

@@ -32,7 +32,6 @@ from mercuria.domain.printable import printable
 
 EXIT_NOT_LOADED = 2
 """The file or the options cannot be used, or Mercuria does not answer."""
-EXIT_INTERRUPTED = 130
 
 
 @cli.command()
@@ -139,7 +138,7 @@ def _run(statement: Statement, terms: Terms, verify: bool, has_openings: bool, p
         asyncio.run(Loading(statement, terms, report, has_openings).run(patience_s))
     except KeyboardInterrupt:
         click.echo(f"\nStopped. {report.interruption()}", err=True)
-        return EXIT_INTERRUPTED
+        raise
     return report.show(terms, has_openings)
 
 
