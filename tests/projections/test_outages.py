@@ -15,6 +15,7 @@ from mercuria.adapters.projections import Projections
 from mercuria.agents.stage import MAX_WAITING, GapError, Stage
 from mercuria.embedded.postgres import Postgres
 from mercuria.streams.cloudevents import read_told
+from mercuria.streams.crash import RecordError
 from mercuria.topics import WALLET_EVENTS
 from tests.projections.conftest import as_owner
 from tests.projections.logs import Log, bring_in, fetched, model_of, random_log
@@ -230,7 +231,7 @@ async def test_no_partition_waits_until_the_others_are_done(url: str, log: Log, 
     assert read_tables(url) == model_of(log).comparable()
 
 
-async def test_a_bug_is_raised_and_not_tried_again(
+async def test_a_bug_is_raised_with_the_record_at_which_it_shows(
     url: str, writers: list[Projections], log: Log, random: Random
 ) -> None:
     bring_in(log, writers[0])
@@ -240,7 +241,8 @@ async def test_a_bug_is_raised_and_not_tried_again(
     connection.close()
     worker = Worker(log, url, random)
     async with running(worker, log) as writing:
-        with pytest.raises(psycopg2.errors.UniqueViolation):
+        with pytest.raises(RecordError, match="offset 0 ends this worker") as raised:
             async with asyncio.timeout(WITHIN_S):
                 await asyncio.shield(writing)
+    assert isinstance(raised.value.__cause__, psycopg2.errors.UniqueViolation)
     assert set(places(url).values()) == {(-1, -1)}
