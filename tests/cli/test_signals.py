@@ -37,7 +37,12 @@ def start(line: CommandLine, tmp_path: Path, *words: str) -> Command:
 
 def parts(tmp_path: Path) -> set[str]:
     """Return the names of the parts that have started."""
-    return {file.stem for file in tmp_path.rglob("*.pid")}
+    # Not by `rglob`: directories come and go below the data directory while PostgreSQL makes its own.
+    return {
+        file.stem
+        for pattern in ("mercuria-*/*.pid", "mercuria-*/data/*.pid")
+        for file in tmp_path.glob(pattern)
+    }
 
 
 def running(tmp_path: Path) -> list[str]:
