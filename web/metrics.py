@@ -107,7 +107,7 @@ database_state: Reading[str] = Reading(postgresql)
 async def scrape(_self: View, request: Any) -> Any:
     """Tell the metrics of this worker, as text that Prometheus reads, or as OpenMetrics where that is asked for.
 
-    The port that workers share tells nothing, since a client there does not choose the worker. Where a worker has one
+    The port that workers share shows nothing, since a client there does not choose the worker. Where a worker has one
     port for all, its metrics are for the networks of `MERCURIA_METRICS_NETWORKS`.
     """
     if not _is_on_own_port(request) or not may_see_inside(request):

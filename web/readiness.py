@@ -1,4 +1,4 @@
-"""Readiness of the worker that answers, for operators: what probes are told at its own port, behind any proxy."""
+"""Readiness of the worker that answers, for operators: what probes see at its own port, behind any proxy."""
 
 from msgspec import Struct
 

@@ -75,7 +75,7 @@ class AnalyticsCache:
     async def positions(self) -> dict[int, int]:
         """Return by partition the offset of the last ledger event that is counted.
 
-        One that is not authentic is removed: a position that nobody reaches would keep counters out.
+        One that is not authentic is removed: a position that is never reached would keep counters out.
         """
         with self._rest.unless_away():
             found = await cast(Any, self._redis.hgetall(POSITIONS_KEY))

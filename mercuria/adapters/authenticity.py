@@ -1,8 +1,8 @@
 """Authenticity: what a worker reads in Redis counts only where a worker of the same installation has written it there.
 
-Redis has one password, or none, and whoever has it can write. So each value carries a keyed hash (MAC) over the key
-that it stands under and over its content. A value that was changed, was copied from another key, or comes from another
-installation counts as one that is missing.
+Redis has one password, or none, and each client that has it can write. So each value carries a keyed hash (MAC) over
+the key that it stands under and over its content. A value that was changed, was copied from another key, or
+comes from another installation counts as one that is missing.
 
 The MAC does not stop someone who writes to Redis from bringing back, or taking away, what a worker once wrote under the
 same key: a value says when it was written, and is not believed for longer than it would have lived. Until then, an

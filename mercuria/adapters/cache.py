@@ -215,7 +215,7 @@ class Cache:
         return written[:-_TIME_BYTES] if time.time() - written_s < LIFE_S + CLOCKS_DIFFER_S else None
 
     async def _remove(self, keys: Iterable[bytes]) -> None:
-        """Remove what is not authentic: a version that nobody reaches would keep true ones out."""
+        """Remove what is not authentic: a version that is never reached would keep true ones out."""
         for key in keys:
             self._authenticity.distrust(key.decode(errors="backslashreplace"))
             with self._rest.unless_away():

@@ -60,7 +60,7 @@ async def compare_copies(
 
     Args:
         database, kafka, redis: where they are.
-        authenticity: tells what workers have written to Redis.
+        authenticity: knows what workers have written to Redis.
 
     Raises:
         BooksUnavailable, KafkaError, redis.RedisError: one of them is away.

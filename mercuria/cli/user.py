@@ -103,7 +103,7 @@ def _done(work: Callable[[Accounts], Awaitable[T | Problem]], *, as_owner: bool 
     """Return what comes of `work`; a refusal or a failure is a sentence and exit code 1.
 
     Args:
-        as_owner: whether it is done as the role that owns the tables: the workers' role gives nobody another role.
+        as_owner: whether it is done as the role that owns the tables: the workers' role may change no role.
     """
     try:
         outcome = asyncio.run(

@@ -176,7 +176,7 @@ class DataDirectory:
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from error
 
     def _is_own(self) -> bool:
-        """Return whether the directory is for nothing else: not one that accounts share, or somebody's home."""
+        """Return whether the directory is for nothing else: not one that accounts share, or a home directory."""
         if self.path.stat().st_mode & stat.S_ISVTX or self.path in (Path.home().resolve(), Path("/")):
             return False
         return (self.path / LOCK_FILE).exists() or not any(self.path.iterdir())

@@ -61,7 +61,7 @@ class Stack:
         supervise: whether a part that dies is started again; one part's `supervised` can be changed later.
         prepare: called with the environment and `env` when the servers are up and before the workers start.
         worker_command: what a worker runs.
-        throwaway: whether the parts end with this process also where it is killed, and nobody can run `mercuria down`.
+        throwaway: whether the parts end with this process also where it is killed, without `mercuria down`.
         on_progress: hears of what happens, a sentence at a time.
         on_download: hears of the download of Kafka's jars: bytes so far, bytes in all.
         environ: the environment; the process's own by default.
