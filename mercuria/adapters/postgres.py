@@ -283,6 +283,9 @@ def _driver_errors(connection: aiopg.Connection | None = None) -> Iterator[None]
         raise
     except TimeoutError as error:
         raise DatabaseUnavailable("PostgreSQL does not answer in time.") from error
+    except OSError as error:
+        # aiopg watches the descriptor of the address that libpq tried first, which is closed when it tries another one.
+        raise DatabaseUnavailable(f"PostgreSQL is away: {error}") from error
     except asyncio.CancelledError as error:
         # When the server gives a statement up, aiopg cancels the task that waits for it. Nobody asked for that.
         if isinstance(error.__context__, QueryCanceled):
