@@ -142,10 +142,13 @@ def _own(partition: int, wallet_id: UUID) -> Wallet | None:
 
 
 async def _decided(partition: int) -> int:
-    """Return when everything is decided that is in a partition of the command topic now, and up to which offset."""
+    """Return when everything is decided that is in a partition of the command topic now, and up to which offset.
+
+    Where the partition goes to another worker meanwhile, it returns at once: there is no table to look at.
+    """
     end = (await app.log_ends.ends(WALLET_COMMANDS, [partition]))[partition]
     looks, before = 0, -1
-    while (offset := balances.position(partition).offset) < end - 1:
+    while is_mine(partition) and (offset := balances.position(partition).offset) < end - 1:
         looks = looks + 1 if offset == before else 0
         before = offset
         if looks == LOOKS_BEFORE_READING:
