@@ -106,9 +106,9 @@ async def test_failures_of_requests_are_told_and_health_is_not_at_every_look(tal
 
 
 def test_each_line_is_one_json_object(talkative: Talkative) -> None:
-    assert all(line.startswith("{") for line in talkative.log.splitlines())
-    lines = talkative.lines(worker="worker-1")
-    assert len(lines) == len(talkative.lines())
+    # Read once, as the worker goes on writing; what is no JSON object ends it.
+    lines = talkative.lines()
+    assert {line["worker"] for line in lines} == {"worker-1"}
     for name in ("time", "level", "logger", "event"):
         assert all(isinstance(line[name], str) for line in lines), name
     assert any(line["logger"].startswith(("faust", "mode")) and "service" in line for line in lines)
