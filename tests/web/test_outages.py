@@ -44,7 +44,8 @@ from mercuria.streams.routing import Homes
 from mercuria.topics import WALLET_COMMANDS, WALLET_EVENTS
 from tests.web.people import People, Person, until
 
-RATE_PER_S = 120
+RATE_PER_S = 60
+"""Requests come again until they are answered: on a slow machine, more would hold each other up without a fault."""
 CALM_S = 2.0
 SESSION_S = 10.0
 """After so long without a word, Kafka gives a worker's partitions to others."""
