@@ -10,7 +10,7 @@ PROGRAMS := prometheus promtool prometheus-node-exporter
 FETCH := apt-get --quiet --option APT::Sandbox::User=root download prometheus prometheus-node-exporter
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test lint types layers prometheus fuzz queries schema bench clean
+.PHONY: help install up test lint types layers prometheus fuzz queries schema bench chaos soak clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,7 +38,7 @@ lint: install ## Check style and format
 	$(BIN)/ruff format --check .
 
 types: install $(TYPES) ## Check types
-	cd $(TYPES) && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/setup.cfg --strict -p mercuria
+	cd $(TYPES) && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/setup.cfg --strict -p mercuria -p tests.harness
 
 layers: install $(TYPES) ## Check that imports go down only
 	cd $(TYPES) && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/setup.cfg --cache-dir $(CURDIR)/.import_linter_cache
@@ -64,10 +64,15 @@ queries: install prometheus ## Ask a Prometheus that watches a stack of its own 
 schema: install ## Write down the schema that the migrations make
 	$(BIN)/python -m tests.projections.schema
 
-bench: install ## Measure
-	$(BIN)/mercuria bench wallets
-	$(BIN)/mercuria bench http
-	$(BIN)/mercuria bench pipeline
+# ARGS says which and how: `make bench ARGS="http --seconds 10 --json"`, `make chaos ARGS="http --stop redis"`.
+bench: install ## Measure: wallets, http, pipeline or scaling, as ARGS says
+	$(BIN)/python -m tests.harness bench $(or $(ARGS),--help)
+
+chaos: install ## Break a stack of its own under load, as ARGS says, and audit it
+	$(BIN)/python -m tests.harness chaos $(or $(ARGS),--help)
+
+soak: install ## Keep a stack of its own busy for an hour, with faults, or as ARGS says
+	$(BIN)/python -m tests.harness soak $(ARGS)
 
 # The package as it is installed: the mapped top-level folders inside mercuria/, which no checker sees otherwise.
 .PHONY: $(TYPES)
@@ -75,6 +80,7 @@ $(TYPES):
 	@rm -rf $(TYPES)
 	@mkdir -p $(TYPES)/mercuria
 	@ln -s $(CURDIR)/mercuria/* $(TYPES)/mercuria/
+	@mkdir -p $(TYPES)/tests && ln -s $(CURDIR)/tests/harness $(TYPES)/tests/harness
 	@for folder in $(MAPPED); do ln -s $(CURDIR)/$$folder $(TYPES)/mercuria/$$folder; done
 
 clean: ## Remove what was built; the data directory stays

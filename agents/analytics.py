@@ -2,14 +2,14 @@
 
 from functools import partial
 
-from mercuria.adapters.analytics import counters_of
-from mercuria.adapters.analytics_cache import AnalyticsCache
-from mercuria.adapters.analytics_rows import AnalyticsRows
-from mercuria.adapters.analytics_tables import AnalyticsTables
 from mercuria.agents.mirrors import Mirrors
 from mercuria.agents.staging import Staged
 from mercuria.app import app, authenticity, redis, settings
-from mercuria.streams.cloudevents import read_numbered
+from mercuria.kafka.cloudevents import read_numbered
+from mercuria.projections.analytics.cache import AnalyticsCache
+from mercuria.projections.analytics.queries import counters_of
+from mercuria.projections.analytics.rows import AnalyticsRows
+from mercuria.projections.analytics.store import AnalyticsTables
 from mercuria.tables.counters import counters
 from mercuria.topics import LEDGER_EVENTS
 

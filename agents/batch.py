@@ -13,7 +13,6 @@ from uuid import UUID
 
 import msgspec
 
-from mercuria.adapters.stage_rows import NO_TRAIL, Trail
 from mercuria.agents.dead_letters import dead_letter_of
 from mercuria.domain.commands import (
     AnyCommand,
@@ -31,13 +30,13 @@ from mercuria.domain.parsing import Unreadable, read_command
 from mercuria.domain.rejections import DETAILS, Code
 from mercuria.domain.transfer import react
 from mercuria.domain.wallet import Outcome, Wallet, as_of, evolve, tell, weigh
-from mercuria.streams.cloudevents import envelop
-from mercuria.streams.producing import Record
-from mercuria.streams.replies import Address, Reply, address_in, is_final, reply_of
-from mercuria.streams.routing import Home, Homes
-from mercuria.streams.seal import Seal
-from mercuria.streams.skips import Skip, Skipped
-from mercuria.streams.trails import trail_from
+from mercuria.kafka.cloudevents import envelop
+from mercuria.kafka.partitioning import Home, Homes
+from mercuria.kafka.producer import Record
+from mercuria.kafka.propagation import NO_TRAIL, Trail, trail_from
+from mercuria.kafka.sealing import Seal
+from mercuria.kafka.skips import Skip, Skipped
+from mercuria.redis.replies import Address, Reply, address_in, is_final, reply_of
 from mercuria.tables.balances import AppliedPosition
 from mercuria.tables.receipts import FINGERPRINT_BYTES, Receipt, receipt_of
 

@@ -8,9 +8,9 @@ from hashlib import sha256
 from typing import Any
 
 from mercuria.domain.parsing import Unreadable
-from mercuria.streams.producing import Record
-from mercuria.streams.record_batches import UnreadableRecord
-from mercuria.streams.skips import Skipped
+from mercuria.kafka.producer import Record
+from mercuria.kafka.record_batches import UnreadableRecord
+from mercuria.kafka.skips import Skipped
 from mercuria.topics import MAX_COMMAND_RECORD_BYTES, WALLET_COMMANDS
 
 MAX_KEPT_BYTES = MAX_COMMAND_RECORD_BYTES

@@ -1,10 +1,10 @@
 """The stage that enters completed transactions into PostgreSQL's ledger, and tells of each entry."""
 
-from mercuria.adapters import metrics
-from mercuria.adapters.ledger_tables import LedgerTables
 from mercuria.agents.staging import Staged
 from mercuria.app import app, settings
-from mercuria.streams.cloudevents import read_numbered
+from mercuria.kafka.cloudevents import read_numbered
+from mercuria.observability import metrics
+from mercuria.projections.ledger.store import LedgerTables
 from mercuria.topics import LEDGER_EVENTS, TRANSACTION_EVENTS
 
 tables = LedgerTables(settings.database)

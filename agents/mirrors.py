@@ -12,12 +12,12 @@ from contextlib import suppress
 
 from mode.utils.logging import get_logger
 
-from mercuria.adapters.analytics_cache import AnalyticsCache, first_day
-from mercuria.adapters.analytics_tables import Counters
-from mercuria.adapters.books import BooksUnavailable
-from mercuria.adapters.redis import UNAVAILABLE
-from mercuria.adapters.resting import Resting
-from mercuria.streams.batch_table import StragglerError
+from mercuria.kafka.batch_table import ZombieWriterError
+from mercuria.projections.analytics.cache import AnalyticsCache, first_day
+from mercuria.projections.analytics.store import Counters
+from mercuria.projections.ledger.snapshot import BooksUnavailable
+from mercuria.redis.circuit_breaker import CircuitOpen
+from mercuria.redis.client import UNAVAILABLE
 from mercuria.tables.counters import CountersTable
 
 LOOK_EVERY_S = 2.0
@@ -70,7 +70,7 @@ class Mirrors:
             try:
                 await self._copy_all(waiting)
             except (BooksUnavailable, *UNAVAILABLE) as error:
-                if not isinstance(error, Resting):
+                if not isinstance(error, CircuitOpen):
                     log.warning("What is counted cannot be copied now: %s", type(error).__name__)
             except Exception:
                 log.exception("What is counted could not be copied; it is tried again.")
@@ -90,7 +90,7 @@ class Mirrors:
         try:
             if not await self._table.put(partition, counters):
                 await self._table.put(partition, await asyncio.to_thread(self._read, partition))
-        except StragglerError:
+        except ZombieWriterError:
             # Whoever had the partition before still wrote. What is there is newer or the same; the next look tells.
             self._table.forget(partition)
         if not await self._cache.put(partition, counters):

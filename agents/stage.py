@@ -5,7 +5,7 @@ transfer whose debit and credit are in two partitions is mostly written once, wi
 
 Each transaction locks where its partitions are, drops what is there already, and writes the rows with the new places.
 So it does not matter what Faust has acknowledged, whether a COMMIT was answered, or who else writes. What is told is
-written to the stage's outbox in the same transaction, and leaves it when the next topic has it (`streams.relay`).
+written to the stage's outbox in the same transaction, and leaves it when the next topic has it (`projections.relay`).
 """
 
 import asyncio
@@ -18,20 +18,20 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from mode.utils.logging import get_logger
 
-from mercuria.adapters import metrics
-from mercuria.adapters.positions import Place
-from mercuria.adapters.postgres import DatabaseUnavailable
-from mercuria.adapters.stage_rows import NO_TRAIL, MissingEventError, Tells, Told
-from mercuria.adapters.stage_tables import OutboxRow, StageTables
 from mercuria.agents.steps import Ids, Step, ids_of_event
-from mercuria.streams.cloudevents import envelop_numbered
-from mercuria.streams.crash import RecordError
-from mercuria.streams.producing import Record
-from mercuria.streams.record_batches import UnreadableRecord
-from mercuria.streams.relay import Letter, Relay, letter_of, pack
-from mercuria.streams.skips import NONE, Skip
-from mercuria.streams.trails import trail_from
-from mercuria.streams.transport import Fetched
+from mercuria.kafka.cloudevents import envelop_numbered
+from mercuria.kafka.crash import RecordError
+from mercuria.kafka.producer import Record
+from mercuria.kafka.propagation import NO_TRAIL, trail_from
+from mercuria.kafka.record_batches import UnreadableRecord
+from mercuria.kafka.skips import NONE, Skip
+from mercuria.kafka.transport import Fetched
+from mercuria.observability import metrics
+from mercuria.postgres.database import DatabaseUnavailable
+from mercuria.projections.checkpoints import Place
+from mercuria.projections.relay import Letter, Relay, letter_of, pack
+from mercuria.projections.rows import MissingEventError, Tells, Told
+from mercuria.projections.store import OutboxRow, StageTables
 
 PACE_S = 0.1
 """What comes meanwhile is cheaper together, and nobody waits long. What comes when all was quiet is written at once."""
@@ -71,7 +71,7 @@ class _Sought(NamedTuple):
 
 
 class StageRows(Protocol):
-    """Rows of some events, as a stage makes them (`adapters.projected_rows.Rows` is one).
+    """Rows of some events, as a stage makes them (`projections.wallets.rows.Rows` is one).
 
     `places` is how far partitions are with them, and `tells` by partition what is told to the next topic.
     """

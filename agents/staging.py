@@ -13,19 +13,19 @@ from typing import Any
 from faust.types import TP
 from mode.utils.logging import get_logger
 
-from mercuria.adapters.positions import Place, Positions
-from mercuria.adapters.postgres import DatabaseUnavailable
-from mercuria.adapters.stage_tables import StageTables
 from mercuria.agents.dead_letters import dead_letter_of
 from mercuria.agents.stage import Stage, StageRows
 from mercuria.agents.watchdog import LOOK_EVERY_S, Progress, StandstillError, Watchdog
 from mercuria.app import app, database, settings
 from mercuria.domain.rejections import DETAILS, Code
-from mercuria.streams.crash import crash_on_bug
-from mercuria.streams.producing import Record
-from mercuria.streams.relay import Relay
-from mercuria.streams.schema import BatchSchema
-from mercuria.streams.skips import Skip, Skipped
+from mercuria.kafka.crash import crash_on_bug
+from mercuria.kafka.producer import Record
+from mercuria.kafka.schema import BatchSchema
+from mercuria.kafka.skips import Skip, Skipped
+from mercuria.postgres.database import DatabaseUnavailable
+from mercuria.projections.checkpoints import Place, Positions
+from mercuria.projections.relay import Relay
+from mercuria.projections.store import StageTables
 from mercuria.topics import WALLET_DEAD_LETTERS
 
 RESUME_WITHIN_S = 1.5

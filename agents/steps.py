@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from mercuria.adapters.tracing import tracing
 from mercuria.domain.commands import Forwarded
 from mercuria.domain.parsing import read_command
-from mercuria.streams.trails import (
+from mercuria.kafka.propagation import (
     REQUEST_ID,
     TRACEPARENT,
     is_sampled,
@@ -19,6 +18,7 @@ from mercuria.streams.trails import (
     span_id,
     well_formed,
 )
+from mercuria.observability.tracing import tracing
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 from collections import Counter
 from functools import cache
 
-from mercuria.adapters import metrics
 from mercuria.agents.batch import DEAD_LETTER, REFUSED, Batch
+from mercuria.observability import metrics
 
 _CODES_OF = {REFUSED: metrics.refusals, DEAD_LETTER: metrics.dead_letters}
 

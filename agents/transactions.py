@@ -1,10 +1,10 @@
 """The stage that keeps PostgreSQL's wallets, their events and transactions, and tells how transactions ended."""
 
-from mercuria.adapters.projected_rows import Rows
-from mercuria.adapters.projections import Projections
 from mercuria.agents.staging import Staged
 from mercuria.app import settings
-from mercuria.streams.cloudevents import read_told
+from mercuria.kafka.cloudevents import read_told
+from mercuria.projections.wallets.rows import Rows
+from mercuria.projections.wallets.store import Projections
 from mercuria.topics import TRANSACTION_EVENTS, WALLET_EVENTS
 
 transactions = Staged(

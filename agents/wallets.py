@@ -12,7 +12,6 @@ from typing import Any
 
 from mode.utils.logging import get_logger
 
-from mercuria.adapters import metrics
 from mercuria.agents import tally
 from mercuria.agents.batch import Batch, Installation, command_ids, wallet_ids
 from mercuria.agents.pace import Pace
@@ -21,14 +20,15 @@ from mercuria.app import app, settings, wallet_commands
 from mercuria.domain.commands import AnyCommand
 from mercuria.domain.parsing import Unreadable, read_command
 from mercuria.domain.rejections import DETAILS, Code
-from mercuria.streams.announcer import Announcement
-from mercuria.streams.batch_table import Row
-from mercuria.streams.crash import RecordError, crash_on_bug
-from mercuria.streams.record_batches import UnreadableRecord
-from mercuria.streams.routing import Homes
-from mercuria.streams.seal import Seal
-from mercuria.streams.skips import NONE, Skip, Skipped
-from mercuria.streams.transport import MAX_BATCH_RECORDS, Fetched
+from mercuria.kafka.batch_table import Row
+from mercuria.kafka.crash import RecordError, crash_on_bug
+from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.record_batches import UnreadableRecord
+from mercuria.kafka.sealing import Seal
+from mercuria.kafka.skips import NONE, Skip, Skipped
+from mercuria.kafka.transport import MAX_BATCH_RECORDS, Fetched
+from mercuria.observability import metrics
+from mercuria.redis.announcer import Announcement
 from mercuria.tables.balances import balances
 from mercuria.tables.receipts import receipts, segment_row
 from mercuria.topics import WALLET_COMMANDS, WALLET_DEAD_LETTERS, WALLET_EVENTS

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from faust.types import TP
 
 from mercuria.app import app, settings
-from mercuria.streams.crash import crash_on_bug
+from mercuria.kafka.crash import crash_on_bug
 from mercuria.tables.balances import balances
 from mercuria.topics import WALLET_COMMANDS
 

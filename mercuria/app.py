@@ -18,27 +18,27 @@ from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 from mode import ServiceT
 
-from mercuria.adapters import metrics
-from mercuria.adapters.authenticity import Authenticity
-from mercuria.adapters.cache import Cache
-from mercuria.adapters.http import Limits, Web
-from mercuria.adapters.log_lines import log_always, logging_config, set_up
-from mercuria.adapters.migrate import DatabaseAway, NotTheOwner, migrate
-from mercuria.adapters.postgres import LONG_READS, Database
-from mercuria.adapters.redis import connect
-from mercuria.adapters.tracing import tracing
 from mercuria.config import Settings
 from mercuria.embedded.files import PRIVATE_UMASK
 from mercuria.embedded.worker import in_url
-from mercuria.streams.announcer import Announcer
-from mercuria.streams.crash import crash_on_bug
-from mercuria.streams.declare import declare_topics
-from mercuria.streams.locks import PartitionLocks
-from mercuria.streams.log_ends import LogEnds
-from mercuria.streams.producing import Producer
-from mercuria.streams.replies import Replies
-from mercuria.streams.schema import BatchSchema
-from mercuria.streams.skips import Skips
+from mercuria.http import Limits, Web
+from mercuria.kafka.crash import crash_on_bug
+from mercuria.kafka.log_ends import LogEnds
+from mercuria.kafka.producer import Producer
+from mercuria.kafka.schema import BatchSchema
+from mercuria.kafka.skips import Skips
+from mercuria.kafka.topic_setup import declare_topics
+from mercuria.observability import metrics
+from mercuria.observability.log_lines import log_always, logging_config, set_up
+from mercuria.observability.tracing import tracing
+from mercuria.postgres.database import LONG_READS, Database
+from mercuria.postgres.migrate import DatabaseAway, NotTheOwner, migrate
+from mercuria.redis.announcer import Announcer
+from mercuria.redis.authenticity import Authenticity
+from mercuria.redis.cache import Cache
+from mercuria.redis.client import connect
+from mercuria.redis.leases import PartitionLocks
+from mercuria.redis.replies import Replies
 from mercuria.topics import MAX_RECORD_BYTES, WALLET_COMMANDS
 
 CHECK_WITHIN_S = 2.0

@@ -25,7 +25,7 @@ WALLET_DEAD_LETTERS = "mercuria.wallet.dead-letters"
 where it came from."""
 
 SKIPS = "mercuria.skips"
-"""Records that an operator has had passed over (`streams.skips`), each in the partition of the same number."""
+"""Records that an operator has had passed over (`kafka.skips`), each in the partition of the same number."""
 
 BALANCES_CHANGELOG = "mercuria.balances.changelog"
 RECEIPTS_CHANGELOG = "mercuria.receipts.changelog"
@@ -47,7 +47,7 @@ MAX_RECORD_BYTES = 4 * 1024 * 1024
 _FOREVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 _COMPACTED = {
     "cleanup.policy": "compact",
-    # While a straggler may still write, no row that it overwrites must vanish (`streams.batch_table`).
+    # While a straggler may still write, no row that it overwrites must vanish (`kafka.batch_table`).
     "min.compaction.lag.ms": str(60 * 60 * 1000),
     "segment.bytes": str(64 * 1024 * 1024),
     "max.message.bytes": str(MAX_RECORD_BYTES),

@@ -1,6 +1,6 @@
 -- What the role of workers may change is what workers change, column by column, and no more.
 
--- A worker sets passwords, and gives accounts of earlier versions the key of today (adapters/accounts.sql). Roles are
+-- A worker sets passwords, and gives accounts of earlier versions the key of today (auth/accounts.sql). Roles are
 -- given by `mercuria user`, which connects as the owner: who has a worker's password cannot make operators.
 REVOKE UPDATE ON users FROM mercuria_app;
 GRANT UPDATE (email_key, password_hash, password_changed_at) ON users TO mercuria_app;

@@ -13,11 +13,11 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from mercuria.adapters import metrics
 from mercuria.app import app, settings
 from mercuria.domain.wallet import Wallet
-from mercuria.streams.batch_table import BatchStore, BatchTable, Row, StragglerError
-from mercuria.streams.crash import crash_on_bug
+from mercuria.kafka.batch_table import BatchStore, BatchTable, Row, ZombieWriterError
+from mercuria.kafka.crash import crash_on_bug
+from mercuria.observability import metrics
 from mercuria.topics import WALLET_COMMANDS
 
 POSITION_KEY = b"position"
@@ -115,7 +115,7 @@ class BalancesTable(BatchTable):
             rows = rows_of(keeping.wallets.values(), position)
             try:
                 offset = await self.append(partition, rows)
-            except StragglerError:
+            except ZombieWriterError:
                 if self._keeping.get(partition) is keeping:
                     raise
                 return

@@ -1,7 +1,7 @@
 """What analytics has counted: each partition's counters, with the position up to which entries are part of them.
 
-PostgreSQL counts (`adapters.analytics_tables`); these are its counters as a worker has them at hand, so that Redis can
-be filled again without asking it. They are absolute, so it does not matter how often they are written.
+PostgreSQL counts (`projections.analytics.store`); these are its counters as a worker has them at hand, so that Redis
+can be filled again without asking it. They are absolute, so it does not matter how often they are written.
 """
 
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from typing import cast
 
 import rocksdict
 
-from mercuria.adapters.analytics_tables import ActiveWallet, Counters, DayCounter, UserCounter
-from mercuria.adapters.counters import NOWHERE, POSITION_KEY, Row, counter_of, is_newer, rows_of
 from mercuria.app import app, settings
-from mercuria.streams.batch_table import BatchTable
+from mercuria.kafka.batch_table import BatchTable
+from mercuria.projections.analytics.counters import NOWHERE, POSITION_KEY, Row, counter_of, is_newer, rows_of
+from mercuria.projections.analytics.store import ActiveWallet, Counters, DayCounter, UserCounter
 
 ROWS_AT_ONCE = 10_000
 
@@ -39,7 +39,7 @@ class CountersTable(BatchTable):
             False where some that have changed before are missing; nothing is written then.
 
         Raises:
-            StragglerError: somebody else has written.
+            ZombieWriterError: somebody else has written.
         """
         async with self.lock(partition):
             position = self.position(partition)

@@ -17,7 +17,7 @@ from mercuria.app import app, settings
 from mercuria.domain.events import Status
 from mercuria.domain.rejections import CODES, NUMBERS
 from mercuria.domain.wallet import Outcome
-from mercuria.streams.batch_table import BatchTable, Row
+from mercuria.kafka.batch_table import BatchTable, Row
 
 MS_PER_DAY = 24 * 60 * 60 * 1000
 FINGERPRINT_BYTES = 8

@@ -12,15 +12,15 @@ import msgspec
 import pytest
 from faust.cli.faust import cli
 
-from mercuria.adapters.accounts import Session, User
-from mercuria.adapters.problems import MEANINGS, Problem
 from mercuria.app import app
+from mercuria.auth.accounts import Session, User
 from mercuria.cli import commands
 from mercuria.config import Settings
 from mercuria.domain.commands import AnyCommand, ClientCommand, Leg, WalletSide
 from mercuria.domain.events import TYPES, Failure
 from mercuria.domain.rejections import DETAILS, Code
-from mercuria.streams.cloudevents import NUMBERED
+from mercuria.http.problems import MEANINGS, Problem
+from mercuria.kafka.cloudevents import NUMBERED
 from mercuria.topics import (
     LEDGER_EVENTS,
     TOPICS,

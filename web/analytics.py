@@ -5,16 +5,16 @@ from uuid import UUID
 
 from msgspec import Meta, Struct, field
 
-from mercuria.adapters.analytics import Analytics, DailyMetrics, Sum, UserCurrency
-from mercuria.adapters.analytics_cache import AnalyticsCache
-from mercuria.adapters.counters import date_of
-from mercuria.adapters.postgres import DatabaseUnavailable
-from mercuria.adapters.problems import Problem
-from mercuria.adapters.redis import UNAVAILABLE
 from mercuria.app import authenticity, long_reads, redis, settings
 from mercuria.domain.analytics import DAY_MS, day_of
 from mercuria.domain.commands import CurrencyCode
-from mercuria.streams.cloudevents import rfc3339
+from mercuria.http.problems import Problem
+from mercuria.kafka.cloudevents import rfc3339
+from mercuria.postgres.database import DatabaseUnavailable
+from mercuria.projections.analytics.cache import AnalyticsCache
+from mercuria.projections.analytics.counters import date_of
+from mercuria.projections.analytics.queries import Analytics, DailyMetrics, Sum, UserCurrency
+from mercuria.redis.client import UNAVAILABLE
 from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
 from mercuria.web.moments import Moment, now_ms, read_period
 from mercuria.web.reading import soon

@@ -19,8 +19,8 @@ from mercuria.domain.commands import AnyCommand, ClientCommand
 from mercuria.domain.events import TYPES, CommandRejected
 from mercuria.domain.ledger import Entry
 from mercuria.domain.transaction import TransactionCompleted, TransactionFailed
-from mercuria.streams.cloudevents import NUMBERED, SOURCE, CloudEvent
-from mercuria.streams.skips import SKIPPABLE
+from mercuria.kafka.cloudevents import NUMBERED, SOURCE, CloudEvent
+from mercuria.kafka.skips import SKIPPABLE
 from mercuria.topics import (
     LEDGER_EVENTS,
     TOPICS,

@@ -9,17 +9,17 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from mercuria.adapters.accounts import Accounts, ReusedToken, Session, User
-from mercuria.adapters.emails import parse_email
-from mercuria.adapters.http import USER_ID
-from mercuria.adapters.passwords import Passwords
-from mercuria.adapters.postgres import DatabaseUnavailable
-from mercuria.adapters.problems import Problem
-from mercuria.adapters.rate_limits import Action, RateLimits
-from mercuria.adapters.security_log import Event
-from mercuria.adapters.tokens import TokenFault
 from mercuria.app import app, database, settings
-from mercuria.streams.crash import crash_on_bug
+from mercuria.auth.accounts import Accounts, ReusedToken, Session, User
+from mercuria.auth.emails import parse_email
+from mercuria.auth.passwords import Passwords
+from mercuria.auth.rate_limits import Action, RateLimits
+from mercuria.auth.security_log import Event
+from mercuria.auth.tokens import TokenFault
+from mercuria.http import USER_ID
+from mercuria.http.problems import Problem
+from mercuria.kafka.crash import crash_on_bug
+from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.web.callers import tokens
 from mercuria.web.endpoint import ANYONE, Answer, Call, endpoint
 from mercuria.web.security import address_of, report

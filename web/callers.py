@@ -2,9 +2,9 @@
 
 from aiohttp.web import Request
 
-from mercuria.adapters.problems import Problem
-from mercuria.adapters.tokens import Caller, Tokens
 from mercuria.app import settings
+from mercuria.auth.tokens import Caller, Tokens
+from mercuria.http.problems import Problem
 
 tokens = Tokens(settings)
 

@@ -18,20 +18,20 @@ from aiohttp.web import Request
 from msgspec import Struct
 from msgspec.structs import replace
 
-from mercuria.adapters.http import REQUEST_ID, SPAN
-from mercuria.adapters.idempotency import MAX_KEY_CHARACTERS, command_id_of, key_prefix, wallet_id_of
-from mercuria.adapters.problems import FieldError, Problem
-from mercuria.adapters.redis import UNAVAILABLE
-from mercuria.adapters.tracing import tracing
 from mercuria.app import app, cache, settings
 from mercuria.domain.commands import ClientCommand, Movement, Position
 from mercuria.domain.parsing import MAX_COMMAND_BYTES
 from mercuria.domain.rejections import Code
 from mercuria.domain.transaction import Transaction, asked_transaction
-from mercuria.streams.producing import Record
-from mercuria.streams.replies import Reply, Waiting
-from mercuria.streams.seal import Seal
-from mercuria.streams.trails import request_id_header
+from mercuria.http import REQUEST_ID, SPAN
+from mercuria.http.problems import FieldError, Problem
+from mercuria.kafka.producer import Record
+from mercuria.kafka.propagation import request_id_header
+from mercuria.kafka.sealing import Seal
+from mercuria.observability.tracing import tracing
+from mercuria.redis.client import UNAVAILABLE
+from mercuria.redis.idempotency import MAX_KEY_CHARACTERS, command_id_of, key_prefix, wallet_id_of
+from mercuria.redis.replies import Reply, Waiting
 from mercuria.topics import WALLET_COMMANDS
 from mercuria.web.endpoint import Answer, Call
 from mercuria.web.reading import homes, keys, settled_transaction

@@ -14,9 +14,9 @@ from aiohttp import hdrs
 from aiohttp.web import Response
 from faust.web import View
 
-from mercuria.adapters.http import respond
-from mercuria.adapters.problems import Problem
 from mercuria.app import app
+from mercuria.http import respond
+from mercuria.http.problems import Problem
 
 INDEX = "index.html"
 CONTENT_TYPES = {

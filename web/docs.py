@@ -15,9 +15,9 @@ from aiohttp.web import Response
 from faust.web import View
 from swagger_ui_bundle import swagger_ui_path
 
-from mercuria.adapters.http import respond
-from mercuria.adapters.problems import Problem
 from mercuria.app import app
+from mercuria.http import respond
+from mercuria.http.problems import Problem
 
 VERSION = version("swagger-ui-bundle-v2")
 CONTENT_TYPES = {

@@ -17,10 +17,10 @@ from aiohttp.web import Request, Response
 from faust.web import View
 from msgspec import Struct
 
-from mercuria.adapters.http import USER_ID, respond
-from mercuria.adapters.problems import Problem
-from mercuria.adapters.tokens import Caller
+from mercuria.auth.tokens import Caller
 from mercuria.domain.rejections import Code
+from mercuria.http import USER_ID, respond
+from mercuria.http.problems import Problem
 from mercuria.web.callers import caller_of
 from mercuria.web.parsing import parse_id, parse_query, read_body
 from mercuria.web.security import report_denied

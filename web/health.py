@@ -7,9 +7,9 @@ from typing import Any, cast
 from faust.tables.manager import TableManager
 from faust.web import Request, Response, View
 
-from mercuria.adapters.addresses import NOWHERE, is_inside
-from mercuria.adapters.http import Web
 from mercuria.app import app, database, settings
+from mercuria.http import Web
+from mercuria.http.client_address import NOWHERE, is_inside
 from mercuria.web.callers import is_operator
 from mercuria.web.lookout import lookout
 

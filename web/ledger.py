@@ -7,13 +7,13 @@ from uuid import UUID
 
 from msgspec import Meta, field
 
-from mercuria.adapters.ledger import Recorded
-from mercuria.adapters.pages import LAST_MS
-from mercuria.adapters.postgres import DatabaseUnavailable
-from mercuria.adapters.problems import Problem
 from mercuria.domain.commands import CurrencyCode
 from mercuria.domain.rejections import Code
 from mercuria.domain.transaction import Transaction
+from mercuria.http.problems import Problem
+from mercuria.postgres.database import DatabaseUnavailable
+from mercuria.postgres.paging import LAST_MS
+from mercuria.projections.ledger.queries import Recorded
 from mercuria.web.endpoint import Answer, Call, endpoint
 from mercuria.web.moments import Moment, read_period
 from mercuria.web.pages import PageQuery, page_of

@@ -17,12 +17,12 @@ from mode.utils.logging import get_logger
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
 
-from mercuria.adapters import metrics
-from mercuria.adapters.http import respond
-from mercuria.adapters.operations import InFlight
-from mercuria.adapters.postgres import DatabaseUnavailable
-from mercuria.adapters.problems import Problem
 from mercuria.app import app, settings
+from mercuria.http import respond
+from mercuria.http.problems import Problem
+from mercuria.observability import metrics
+from mercuria.postgres.database import DatabaseUnavailable
+from mercuria.projections.operations import InFlight
 from mercuria.web.health import READY, may_see_inside, own_parts, postgresql
 from mercuria.web.lookout import unread
 from mercuria.web.operations import operations

@@ -11,10 +11,10 @@ from typing import Annotated, NamedTuple
 
 from msgspec import Meta
 
-from mercuria.adapters.pages import LAST_MS
-from mercuria.adapters.problems import FieldError, Problem
 from mercuria.domain.effective import EffectiveError, effective_at
 from mercuria.domain.rejections import Code
+from mercuria.http.problems import FieldError, Problem
+from mercuria.postgres.paging import LAST_MS
 
 Moment = Annotated[
     str,

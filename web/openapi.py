@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from mercuria import __version__
-from mercuria.adapters.problems import CONTENT_TYPE, MEANINGS, Problem, ProblemDocument
+from mercuria.http.problems import CONTENT_TYPE, MEANINGS, Problem, ProblemDocument
 from mercuria.web.endpoint import ANYONE, ENDPOINTS, OPERATOR, Answer, Call, Endpoint, endpoint
 from mercuria.web.links import EXAMPLES, LINKS, LOWEST, STATUSES
 

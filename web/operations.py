@@ -9,13 +9,13 @@ from typing import Annotated
 from aiokafka.errors import KafkaError
 from msgspec import Meta, Struct
 
-from mercuria.adapters.coalescing import Coalescer
-from mercuria.adapters.operations import Operations, Read
-from mercuria.adapters.postgres import DatabaseUnavailable
-from mercuria.adapters.problems import Problem
 from mercuria.app import app, long_reads, settings
+from mercuria.coalescing import Coalescer
 from mercuria.domain.events import Kind, TransactionStatus
-from mercuria.streams.cloudevents import rfc3339
+from mercuria.http.problems import Problem
+from mercuria.kafka.cloudevents import rfc3339
+from mercuria.postgres.database import DatabaseUnavailable
+from mercuria.projections.operations import Operations, Read
 from mercuria.topics import STAGES, WALLET_COMMANDS
 from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
 from mercuria.web.reading import KAFKA_ANSWERS_WITHIN_S, decided_up_to

@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeVar
 
 from msgspec import Meta, Struct
 
-from mercuria.adapters.problems import Problem
+from mercuria.http.problems import Problem
 from mercuria.web.endpoint import Answer
 from mercuria.web.representations import Page
 

@@ -8,7 +8,6 @@ import msgspec
 from aiohttp.web import Request
 from msgspec import Struct
 
-from mercuria.adapters.problems import FieldError, Problem
 from mercuria.domain.money import MAX_AMOUNT
 from mercuria.domain.rejections import DETAILS, Code
 from mercuria.domain.strict_json import (
@@ -18,6 +17,7 @@ from mercuria.domain.strict_json import (
     check_names,
     is_too_deep,
 )
+from mercuria.http.problems import FieldError, Problem
 
 S = TypeVar("S", bound=Struct)
 

@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator
 from uuid import UUID
 
-from mercuria.adapters.ledger import Ledger, StatementLine, WalletState
-from mercuria.adapters.postgres import DatabaseUnavailable
-from mercuria.adapters.problems import Problem
 from mercuria.app import long_reads
 from mercuria.domain.rejections import Code
 from mercuria.domain.wallet import Wallet
+from mercuria.http.problems import Problem
+from mercuria.postgres.database import DatabaseUnavailable
+from mercuria.projections.ledger.queries import Ledger, StatementLine, WalletState
 from mercuria.web.endpoint import Call
 from mercuria.web.reading import history, is_caught_up, refused_to_show, soon
 

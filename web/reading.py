@@ -15,18 +15,18 @@ import msgspec
 from aiokafka.errors import KafkaError
 from msgspec import Struct
 
-from mercuria.adapters.cache import Cached
-from mercuria.adapters.coalescing import Coalescer
-from mercuria.adapters.history import History
-from mercuria.adapters.idempotency import Keys
-from mercuria.adapters.postgres import DatabaseUnavailable
-from mercuria.adapters.problems import Problem
-from mercuria.adapters.redis import UNAVAILABLE
 from mercuria.app import app, cache, database, long_reads, redis, settings
+from mercuria.coalescing import Coalescer
 from mercuria.domain.rejections import Code
 from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
-from mercuria.streams.routing import Homes
+from mercuria.http.problems import Problem
+from mercuria.kafka.partitioning import Homes
+from mercuria.postgres.database import DatabaseUnavailable
+from mercuria.projections.wallets.queries import History
+from mercuria.redis.cache import Cached
+from mercuria.redis.client import UNAVAILABLE
+from mercuria.redis.idempotency import Keys
 from mercuria.tables.balances import AppliedPosition, balances, read_rows
 from mercuria.topics import BALANCES_CHANGELOG, WALLET_COMMANDS, WALLET_EVENTS
 from mercuria.web.endpoint import Answer, Call

@@ -5,13 +5,13 @@ from uuid import UUID
 
 from msgspec import Meta, Struct, field
 
-from mercuria.adapters.history import WalletEvent
-from mercuria.adapters.ledger import Recorded, StatementLine
 from mercuria.domain.events import Kind, Status, TransactionStatus
 from mercuria.domain.ledger import Direction
 from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
-from mercuria.streams.cloudevents import rfc3339
+from mercuria.kafka.cloudevents import rfc3339
+from mercuria.projections.ledger.queries import Recorded, StatementLine
+from mercuria.projections.wallets.queries import WalletEvent
 
 T = TypeVar("T")
 

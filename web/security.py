@@ -1,15 +1,15 @@
-"""Security events of requests: who has tried what, from where (`adapters.security_log`)."""
+"""Security events of requests: who has tried what, from where (`auth.security_log`)."""
 
 from typing import Any
 from uuid import UUID
 
 from aiohttp.web import Request
 
-from mercuria.adapters.addresses import client_address
-from mercuria.adapters.emails import Email
-from mercuria.adapters.http import REQUEST_ID, USER_ID
-from mercuria.adapters.security_log import MAX_USER_AGENT_CHARACTERS, Event, Pseudonyms, emit
 from mercuria.app import settings
+from mercuria.auth.emails import Email
+from mercuria.auth.security_log import MAX_USER_AGENT_CHARACTERS, Event, Pseudonyms, emit
+from mercuria.http import REQUEST_ID, USER_ID
+from mercuria.http.client_address import client_address
 
 pseudonyms = Pseudonyms(settings.leg_key)
 

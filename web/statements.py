@@ -14,14 +14,14 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast
 import msgspec
 from msgspec import Raw, Struct, field
 
-from mercuria.adapters.ledger import StatementLine, WalletState
-from mercuria.adapters.postgres import DatabaseUnavailable
-from mercuria.adapters.problems import Problem
 from mercuria.domain.money import format_amount
 from mercuria.domain.rejections import Code
 from mercuria.domain.spreadsheets import BYTE_ORDER_MARK, cell
 from mercuria.domain.wallet import Wallet
-from mercuria.streams.cloudevents import rfc3339
+from mercuria.http.problems import Problem
+from mercuria.kafka.cloudevents import rfc3339
+from mercuria.postgres.database import DatabaseUnavailable
+from mercuria.projections.ledger.queries import StatementLine, WalletState
 from mercuria.web.endpoint import Answer, Call, Stream, endpoint
 from mercuria.web.moments import Moment, Period, now_ms, read_period
 from mercuria.web.past import ledger, lines_between, place_of, recorded_wallet

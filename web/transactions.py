@@ -5,11 +5,11 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
-from mercuria.adapters.postgres import DatabaseUnavailable
-from mercuria.adapters.problems import Problem
 from mercuria.domain.commands import EffectiveAt, Metadata, Text, Transfer
 from mercuria.domain.events import Kind, TransactionStatus
 from mercuria.domain.rejections import Code
+from mercuria.http.problems import Problem
+from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.web.commanding import (
     Pending,
     accepted,

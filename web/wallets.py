@@ -6,8 +6,6 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
-from mercuria.adapters.postgres import DatabaseUnavailable
-from mercuria.adapters.problems import Problem
 from mercuria.domain.commands import (
     ClientCommand,
     CloseWallet,
@@ -27,6 +25,8 @@ from mercuria.domain.events import Status
 from mercuria.domain.money import MINOR_DIGITS
 from mercuria.domain.rejections import Code
 from mercuria.domain.wallet import Wallet
+from mercuria.http.problems import Problem
+from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.web.commanding import (
     Pending,
     accepted,

@@ -6,8 +6,6 @@ from importlib import import_module
 from faust.cli.faust import cli
 
 MODULES = {
-    "bench": "bench",
-    "chaos": "chaos",
     "down": "up",
     "join": "join",
     "keys": "keys",
@@ -17,7 +15,6 @@ MODULES = {
     "rebuild": "rebuild",
     "reconcile": "reconcile",
     "skip": "skip",
-    "soak": "soak",
     "status": "up",
     "up": "up",
     "user": "user",

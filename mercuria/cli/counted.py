@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from typing import NamedTuple
 
-from mercuria.adapters.analytics import counters_of
-from mercuria.adapters.analytics_cache import DAYS, AnalyticsCache, first_day
-from mercuria.adapters.analytics_tables import Counters
-from mercuria.adapters.authenticity import Authenticity
-from mercuria.adapters.books import Books
-from mercuria.adapters.counters import NOWHERE, POSITION_KEY, date_of, is_newer, rows_of
-from mercuria.adapters.redis import connect
-from mercuria.streams.client import read_log
+from mercuria.kafka.client import read_log
+from mercuria.projections.analytics.cache import DAYS, AnalyticsCache, first_day
+from mercuria.projections.analytics.counters import NOWHERE, POSITION_KEY, date_of, is_newer, rows_of
+from mercuria.projections.analytics.queries import counters_of
+from mercuria.projections.analytics.store import Counters
+from mercuria.projections.ledger.snapshot import Books
+from mercuria.redis.authenticity import Authenticity
+from mercuria.redis.client import connect
 from mercuria.topics import COUNTERS_CHANGELOG
 
 SHOWN = 20

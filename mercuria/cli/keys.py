@@ -12,8 +12,8 @@ from filelock import FileLock
 from msgspec import UNSET
 from rich.table import Table
 
-from mercuria.adapters.token_keys import Jwk, JwkSet, KeysError, new_key, parse_keys
 from mercuria.app import settings
+from mercuria.auth.token_keys import Jwk, JwkSet, KeysError, new_key, parse_keys
 from mercuria.cli.options import data_dir_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_json, show_table

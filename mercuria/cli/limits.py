@@ -9,8 +9,6 @@ import click
 import msgspec
 from aiokafka.errors import KafkaError
 
-from mercuria.adapters.history import History
-from mercuria.adapters.postgres import Database, DatabaseUnavailable
 from mercuria.app import settings
 from mercuria.cli.failures import EXIT_NO, EXIT_UNKNOWN
 from mercuria.cli.load.errors import LoadError
@@ -22,8 +20,10 @@ from mercuria.domain.events import CommandRejected, Event, LimitsChanged
 from mercuria.domain.money import MoneyError, format_amount, parse_amount
 from mercuria.domain.parsing import Unreadable, read_command
 from mercuria.domain.wallet import Wallet
-from mercuria.streams.client import command_producer, event_reader
-from mercuria.streams.cloudevents import read_event
+from mercuria.kafka.client import command_producer, event_reader
+from mercuria.kafka.cloudevents import read_event
+from mercuria.postgres.database import Database, DatabaseUnavailable
+from mercuria.projections.wallets.queries import History
 
 
 class LimitError(Exception):

@@ -5,10 +5,10 @@ import sys
 import click
 from faust.cli.base import cli
 
-from mercuria.adapters.migrate import MigrationError
-from mercuria.adapters.migrate import migrate as apply_migrations
 from mercuria.app import settings
 from mercuria.cli.options import data_dir_option
+from mercuria.postgres.migrate import MigrationError
+from mercuria.postgres.migrate import migrate as apply_migrations
 
 
 @cli.command()

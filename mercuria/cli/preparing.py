@@ -3,12 +3,12 @@
 import time
 from collections.abc import Mapping
 
-from mercuria.adapters.migrate import migrate
-from mercuria.adapters.token_keys import JwkSet, KeyFile, new_key
+from mercuria.auth.token_keys import JwkSet, KeyFile, new_key
 from mercuria.config import Settings, shed_foreign_variables
 from mercuria.embedded.directory import PRIVATE
 from mercuria.embedded.files import write_atomically
-from mercuria.streams import declare
+from mercuria.kafka import topic_setup as declare
+from mercuria.postgres.migrate import migrate
 
 
 def prepare(env: Mapping[str, str]) -> None:

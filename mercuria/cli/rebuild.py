@@ -17,12 +17,12 @@ from faust.cli.base import cli
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mercuria.adapters.rebuild import TABLES, Places, RebuildError, Tables
 from mercuria.app import app, settings
 from mercuria.cli.failures import EXIT_NO, say
 from mercuria.cli.load.words import count
 from mercuria.cli.options import FiniteRange, data_dir_option
-from mercuria.streams.client import event_reader
+from mercuria.kafka.client import event_reader
+from mercuria.projections.rebuild import TABLES, Places, RebuildError, Tables
 from mercuria.topics import STAGES
 
 assert STAGES.keys() == TABLES.keys(), "each stage that can be rebuilt reads a topic"

@@ -18,12 +18,6 @@ import msgspec
 from faust.cli.base import cli
 from msgspec import Struct, field
 
-from mercuria.adapters.authenticity import Authenticity
-from mercuria.adapters.books import Books, books
-from mercuria.adapters.cache import Cache
-from mercuria.adapters.positions import Positions
-from mercuria.adapters.postgres import Database
-from mercuria.adapters.redis import connect
 from mercuria.app import settings
 from mercuria.cli.counted import LOOK_EVERY_S, compare_copies, wrong_counters
 from mercuria.cli.failures import EXIT_NO
@@ -31,8 +25,14 @@ from mercuria.cli.options import data_dir_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_json
 from mercuria.domain.wallet import Wallet
-from mercuria.streams.client import event_reader, read_log
-from mercuria.streams.routing import Homes
+from mercuria.kafka.client import event_reader, read_log
+from mercuria.kafka.partitioning import Homes
+from mercuria.postgres.database import Database
+from mercuria.projections.checkpoints import Positions
+from mercuria.projections.ledger.snapshot import Books, books
+from mercuria.redis.authenticity import Authenticity
+from mercuria.redis.cache import Cache
+from mercuria.redis.client import connect
 from mercuria.tables.balances import read_rows
 from mercuria.topics import BALANCES_CHANGELOG, STAGES
 

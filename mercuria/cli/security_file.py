@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from mercuria.adapters.log_lines import rfc3339
-from mercuria.adapters.security_log import SENTENCES, Event, logger
+from mercuria.auth.security_log import SENTENCES, Event, logger
+from mercuria.observability.log_lines import rfc3339
 
 FILE = "security.log"
 

@@ -22,19 +22,19 @@ from faust.cli.base import cli
 from rich.table import Table
 from rich.text import Text
 
-from mercuria.adapters.log_lines import rfc3339
-from mercuria.adapters.positions import Positions
-from mercuria.adapters.postgres import Database, DatabaseUnavailable
 from mercuria.app import settings
 from mercuria.cli.failures import EXIT_NO, EXIT_UNKNOWN, say
 from mercuria.cli.options import data_dir_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_table
-from mercuria.streams.client import event_reader
-from mercuria.streams.cloudevents import read_event
-from mercuria.streams.declare import TopicError, declare_topics
-from mercuria.streams.record_batches import UnreadableRecord
-from mercuria.streams.skips import MAX_REASON_LETTERS, SKIPPABLE, Skip, all_skips, record_of
+from mercuria.kafka.client import event_reader
+from mercuria.kafka.cloudevents import read_event
+from mercuria.kafka.record_batches import UnreadableRecord
+from mercuria.kafka.skips import MAX_REASON_LETTERS, SKIPPABLE, Skip, all_skips, record_of
+from mercuria.kafka.topic_setup import TopicError, declare_topics
+from mercuria.observability.log_lines import rfc3339
+from mercuria.postgres.database import Database, DatabaseUnavailable
+from mercuria.projections.checkpoints import Positions
 from mercuria.tables.balances import AppliedPosition, read_rows
 from mercuria.topics import BALANCES_CHANGELOG, SKIPS, STAGES, WALLET_COMMANDS, WALLET_EVENTS
 

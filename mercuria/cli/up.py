@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from mercuria.adapters.migrate import MigrationError
 from mercuria.cli import standard_streams
 from mercuria.cli.failures import EXIT_NO, say
 from mercuria.cli.options import data_dir_option
@@ -31,7 +30,8 @@ from mercuria.embedded.directory import DataDirectory
 from mercuria.embedded.errors import StackError, StackStopped
 from mercuria.embedded.stack import WORKER_COMMAND, Stack
 from mercuria.embedded.status import PartStatus, State, look, shut_down
-from mercuria.streams.declare import TopicError
+from mercuria.kafka.topic_setup import TopicError
+from mercuria.postgres.migrate import MigrationError
 
 EXIT_STOPPED = 3
 

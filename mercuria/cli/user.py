@@ -13,19 +13,19 @@ from faust.cli.base import cli
 from psycopg2.errors import InsufficientPrivilege, UndefinedTable
 from rich.table import Table
 
-from mercuria.adapters.accounts import Accounts, User
-from mercuria.adapters.emails import Email, parse_email
-from mercuria.adapters.passwords import Passwords, is_text, parse_line
-from mercuria.adapters.postgres import Database, DatabaseUnavailable
-from mercuria.adapters.problems import MEANINGS, Problem
-from mercuria.adapters.security_log import Event, Pseudonyms
-from mercuria.adapters.tokens import ROLES, Role, Tokens
 from mercuria.app import settings
+from mercuria.auth.accounts import Accounts, User
+from mercuria.auth.emails import Email, parse_email
+from mercuria.auth.passwords import Passwords, is_text, parse_line
+from mercuria.auth.security_log import Event, Pseudonyms
+from mercuria.auth.tokens import ROLES, Role, Tokens
 from mercuria.cli.options import MOST, data_dir_option
 from mercuria.cli.printable import printable
 from mercuria.cli.security_file import append
 from mercuria.cli.showing import show_json, show_table
 from mercuria.config import SettingError
+from mercuria.http.problems import MEANINGS, Problem
+from mercuria.postgres.database import Database, DatabaseUnavailable
 
 EXIT_USAGE = 2
 """The exit code where what was given cannot be read, as click's own for its options."""

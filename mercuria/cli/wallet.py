@@ -27,9 +27,9 @@ from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_facts, show_json, show_table
 from mercuria.domain.money import format_amount
 from mercuria.domain.wallet import Wallet
-from mercuria.streams.batch_table import BatchStore
-from mercuria.streams.cloudevents import rfc3339
-from mercuria.streams.routing import Homes
+from mercuria.kafka.batch_table import BatchStore
+from mercuria.kafka.cloudevents import rfc3339
+from mercuria.kafka.partitioning import Homes
 from mercuria.tables.balances import POSITION_KEY, AppliedPosition, read_rows
 
 OPEN_ATTEMPTS = 5

@@ -161,7 +161,7 @@ class WalletSide(Struct, frozen=True, gc=False):
 
 
 class Leg(Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
-    """What all legs have. `mac` proves that Mercuria wrote the leg (`streams.seal`).
+    """What all legs have. `mac` proves that Mercuria wrote the leg (`kafka.sealing`).
 
     In those that move money, `id` is the transaction's, and `initiated` is where its command was decided.
     """

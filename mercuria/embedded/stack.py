@@ -3,7 +3,7 @@
     with Stack(Path("data"), workers=1) as stack:
         ...  # stack.env tells a client where everything is
 
-`mercuria up`, the tests, `mercuria bench` and `mercuria chaos` all start it like this. A part that the environment
+`mercuria up` and the tests all start it like this. A part that the environment
 says is elsewhere (`MERCURIA_KAFKA`, `MERCURIA_DATABASE`, `MERCURIA_REDIS`) is used, and not started.
 """
 

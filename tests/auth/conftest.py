@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from mercuria.adapters.accounts import Accounts
-from mercuria.adapters.emails import Email, parse_email
-from mercuria.adapters.migrate import migrate
-from mercuria.adapters.passwords import Passwords
-from mercuria.adapters.postgres import Database
-from mercuria.adapters.token_keys import JwkSet, new_key
-from mercuria.adapters.tokens import Tokens
+from mercuria.auth.accounts import Accounts
+from mercuria.auth.emails import Email, parse_email
+from mercuria.auth.passwords import Passwords
+from mercuria.auth.token_keys import JwkSet, new_key
+from mercuria.auth.tokens import Tokens
 from mercuria.config import Settings
 from mercuria.embedded.stack import Stack
+from mercuria.postgres.database import Database
+from mercuria.postgres.migrate import migrate
 
 PASSWORD = "correct horse battery staple"
 NO_KAFKA = {"MERCURIA_KAFKA": "127.0.0.1:1"}

@@ -7,14 +7,14 @@ from uuid import uuid4
 
 import pytest
 
-from mercuria.adapters.accounts import Accounts, Session, User
-from mercuria.adapters.emails import Email, parse_email
-from mercuria.adapters.passwords import Passwords
-from mercuria.adapters.postgres import Database, DatabaseUnavailable
-from mercuria.adapters.problems import Problem
-from mercuria.adapters.tokens import Caller, Tokens
+from mercuria.auth.accounts import Accounts, Session, User
+from mercuria.auth.emails import Email, parse_email
+from mercuria.auth.passwords import Passwords
+from mercuria.auth.tokens import Caller, Tokens
 from mercuria.config import Settings
 from mercuria.embedded.stack import Stack
+from mercuria.http.problems import Problem
+from mercuria.postgres.database import Database, DatabaseUnavailable
 from tests.auth.conftest import PASSWORD, an_email
 
 OTHER = "another password of mine"

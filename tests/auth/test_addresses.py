@@ -4,9 +4,9 @@ from ipaddress import ip_network
 
 import pytest
 
-from mercuria.adapters.addresses import client_address, is_inside
-from mercuria.adapters.rate_limits import network_of
+from mercuria.auth.rate_limits import network_of
 from mercuria.config import Network
+from mercuria.http.client_address import client_address, is_inside
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 

@@ -15,16 +15,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mercuria.adapters.accounts import Accounts, Session
-from mercuria.adapters.emails import Email, parse_email
-from mercuria.adapters.passwords import Passwords
-from mercuria.adapters.postgres import Database
-from mercuria.adapters.problems import Problem
-from mercuria.adapters.security_log import Pseudonyms
-from mercuria.adapters.token_keys import JwkSet, new_key, parse_keys
-from mercuria.adapters.tokens import Tokens
+from mercuria.auth.accounts import Accounts, Session
+from mercuria.auth.emails import Email, parse_email
+from mercuria.auth.passwords import Passwords
+from mercuria.auth.security_log import Pseudonyms
+from mercuria.auth.token_keys import JwkSet, new_key, parse_keys
+from mercuria.auth.tokens import Tokens
 from mercuria.config import Settings, read_stack_env
 from mercuria.embedded.stack import Stack
+from mercuria.http.problems import Problem
+from mercuria.postgres.database import Database
 from tests.auth.conftest import NO_KAFKA, PASSWORD, settings_of
 
 TIMEOUT_S = 60

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mercuria.adapters.emails import Email, parse_email
-from mercuria.adapters.problems import Problem
+from mercuria.auth.emails import Email, parse_email
+from mercuria.http.problems import Problem
 
 
 @pytest.mark.parametrize(

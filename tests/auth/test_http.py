@@ -10,10 +10,10 @@ import aiohttp
 import jwt
 import pytest
 
-from mercuria.adapters.emails import Email, parse_email
-from mercuria.adapters.redis import connect
-from mercuria.adapters.token_keys import parse_keys
+from mercuria.auth.emails import Email, parse_email
+from mercuria.auth.token_keys import parse_keys
 from mercuria.embedded.stack import Stack
+from mercuria.redis.client import connect
 from tests.auth.conftest import PASSWORD
 from tests.auth.test_command_line import CommandLine
 

@@ -16,13 +16,13 @@ import psycopg2
 import pytest
 from psycopg2.errors import InsufficientPrivilege
 
-from mercuria.adapters.migrate import MigrationError, NotTheOwner, migrate
 from mercuria.embedded.stack import Stack
+from mercuria.postgres.migrate import MigrationError, NotTheOwner, migrate
 from tests.embedded.conftest import clean_environ
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 NAMES = sorted(file.stem for file in MIGRATIONS.glob("*.sql"))
-PROGRAM = "import sys; from mercuria.adapters.migrate import migrate; print(*migrate(sys.argv[1]))"
+PROGRAM = "import sys; from mercuria.postgres.migrate import migrate; print(*migrate(sys.argv[1]))"
 START = (
     "import asyncio, logging; logging.basicConfig(level='WARNING');"
     " from mercuria.app import migrate_soon; asyncio.run(migrate_soon())"

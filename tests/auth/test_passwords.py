@@ -5,8 +5,8 @@ import asyncio
 import bcrypt
 import pytest
 
-from mercuria.adapters.passwords import LOOKED_AT_CHARACTERS, THREADS, WAITING, Passwords, parse_line
-from mercuria.adapters.problems import Problem
+from mercuria.auth.passwords import LOOKED_AT_CHARACTERS, THREADS, WAITING, Passwords, parse_line
+from mercuria.http.problems import Problem
 from tests.auth.conftest import PASSWORD
 
 WORDS = ["zoe@example.com", "zoe", "example.com"]

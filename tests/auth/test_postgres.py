@@ -9,7 +9,8 @@ import psycopg2
 import pytest
 from psycopg2.errors import SyntaxError as SqlSyntaxError
 
-from mercuria.adapters.postgres import (
+from mercuria.embedded.stack import Stack
+from mercuria.postgres.database import (
     PING_TIMEOUT_S,
     POOL_SIZE,
     Database,
@@ -17,7 +18,6 @@ from mercuria.adapters.postgres import (
     UniqueViolation,
     queries,
 )
-from mercuria.embedded.stack import Stack
 
 APPLICATION = "mercuria"
 
@@ -267,6 +267,6 @@ async def test_a_closed_database_opens_again(database: Database) -> None:
 
 
 def test_queries_have_names() -> None:
-    named = queries("mercuria.adapters", "accounts.sql")
+    named = queries("tests.auth", "test_postgres.sql")
     assert named["user_by_id"].startswith("SELECT id, email")
     assert all(not sql.endswith(";") and "-- name" not in sql for sql in named.values())

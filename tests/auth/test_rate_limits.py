@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from mercuria.adapters.emails import Email
-from mercuria.adapters.rate_limits import PREFIX, REDIS_PAUSE_S, RateLimits
-from mercuria.adapters.redis import connect
+from mercuria.auth.emails import Email
+from mercuria.auth.rate_limits import PREFIX, REDIS_PAUSE_S, RateLimits
 from mercuria.embedded.stack import Stack
+from mercuria.redis.client import connect
 from tests.auth.conftest import an_email, settings_of
 
 HOME, WORK = "198.51.100.7", "203.0.113.9"

@@ -14,8 +14,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from mercuria.adapters.token_keys import JwkSet, KeyFile, KeysError, new_key, parse_keys, thumbprint
-from mercuria.adapters.tokens import CLOCK_SKEW_S, Caller, TokenFault, Tokens
+from mercuria.auth.token_keys import JwkSet, KeyFile, KeysError, new_key, parse_keys, thumbprint
+from mercuria.auth.tokens import CLOCK_SKEW_S, Caller, TokenFault, Tokens
 from mercuria.config import SettingError, Settings
 
 SOMEBODY = Caller(UUID("5a7d1c52-0f6b-4c5e-9d39-2f1f6e0c8a11"), "user")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mercuria.cli.chaos.stages import audit_stages
 from mercuria.embedded.stack import Stack
+from tests.harness.chaos.stages import audit_stages
 from tests.projections.test_stack import trial_of
 
 

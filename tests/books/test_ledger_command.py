@@ -14,11 +14,11 @@ from typing import Any
 import psycopg2
 import pytest
 
-from mercuria.cli.chaos.load import EFFECTIVE_AT
-from mercuria.cli.chaos.stages import audit_stages
 from mercuria.domain.ledger import NO_HASH, hash_after
 from mercuria.embedded.stack import Stack
 from tests.embedded.conftest import clean_environ
+from tests.harness.chaos.load import EFFECTIVE_AT
+from tests.harness.chaos.stages import audit_stages
 
 TRIGGERS = ("ledger_entries_are_final", "ledger_entries_balance")
 

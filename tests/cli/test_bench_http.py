@@ -1,4 +1,4 @@
-"""`mercuria bench http`: that it counts what it should. It measures; nothing here looks at how fast anything is."""
+"""`make bench`, of requests: that it counts what it should. It measures; nothing here looks at how fast anything is."""
 
 import json
 import socket
@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from mercuria.cli.bench.http_load import Load, Plan, read_answer
-
-from .conftest import MERCURIA, clean_environ
+from tests.embedded.conftest import HARNESS, clean_environ
+from tests.harness.bench.http_load import Load, Plan, read_answer
 
 SMALL = {
     "--workers": 1,
@@ -34,7 +33,7 @@ def answer(status: str) -> bytes:
 def test_the_report_has_what_was_measured_and_checked(tmp_path: Path) -> None:
     words = [str(word) for option in SMALL.items() for word in option]
     outcome = subprocess.run(
-        [*MERCURIA, "bench", "http", "--json", *words],
+        [*HARNESS, "bench", "http", "--json", *words],
         env=clean_environ(),
         cwd=tmp_path,
         capture_output=True,

@@ -10,10 +10,10 @@ from uuid import uuid4
 import click
 import pytest
 
-from mercuria.adapters.books import BooksUnavailable
 from mercuria.cli import failures
 from mercuria.config import SettingError
 from mercuria.embedded.errors import StackError
+from mercuria.projections.ledger.snapshot import BooksUnavailable
 from tests.cli.conftest import MERCURIA, TIMEOUT_S, clean_environ
 
 NOWHERE = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mercuria.cli.soak.growth import Growth
+from tests.harness.soak.growth import Growth
 
 
 def test_a_line_has_its_slope() -> None:

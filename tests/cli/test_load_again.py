@@ -14,7 +14,7 @@ from mercuria.cli.load.statement import Operation
 from mercuria.cli.load.terms import Attempt, Terms
 from mercuria.domain.commands import ClientCommand, Deposit, FreezeWallet, SetLimits, UnfreezeWallet
 from mercuria.embedded.stack import Stack
-from mercuria.streams.client import command_producer, event_reader, read_log
+from mercuria.kafka.client import command_producer, event_reader, read_log
 from mercuria.topics import WALLET_EVENTS
 
 from .conftest import CommandLine, lines

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from mercuria.embedded.processes import MARK, is_running
-from tests.embedded.conftest import MERCURIA, Command, CommandLine, clean_environ, eventually, survivors
+from tests.embedded.conftest import HARNESS, Command, CommandLine, clean_environ, eventually, survivors
 
 BENCH = ("bench", "http", "--seconds", "60", "--wallets", "10", "--connections", "2", "--scale", "1")
 CHAOS = ("chaos", "kill-workers", "--commands", "1000000", "--rate", "100", "--workers", "1")
@@ -32,7 +32,7 @@ def start(line: CommandLine, tmp_path: Path, *words: str) -> Command:
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
-    return line.start(*MERCURIA, *words, environ=clean_environ() | {"TMPDIR": str(tmp_path)})
+    return line.start(*HARNESS, *words, environ=clean_environ() | {"TMPDIR": str(tmp_path)})
 
 
 def parts(tmp_path: Path) -> set[str]:

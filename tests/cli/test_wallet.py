@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from mercuria.domain.commands import OpenWallet
 from mercuria.embedded.stack import Stack
-from mercuria.streams.client import command_producer, event_reader
+from mercuria.kafka.client import command_producer, event_reader
 
 from .conftest import CommandLine, lines
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from mercuria.adapters.operations import Operations
-from mercuria.adapters.postgres import Database, Transaction, queries
 from mercuria.domain.money import MINOR_DIGITS
 from mercuria.embedded.stack import Stack
+from mercuria.postgres.database import Database, Transaction, queries
+from mercuria.projections.operations import Operations
 from mercuria.web.operations import MAX_STEPS, TOPICS_OF_STAGES
 from tests.web.people import Person, refusal, until
 
@@ -123,7 +123,7 @@ async def test_what_is_in_flight_is_summed_up_beyond_64_bits(undone: Transaction
 async def test_the_flow_reads_what_the_window_holds_and_not_all_there_is(undone: Transaction) -> None:
     await undone.execute(PENDING, {"now": datetime.now(UTC), "status": "completed", "count": 100_000})
     await undone.execute("ANALYZE transactions")
-    sql = queries("mercuria.adapters", "operations.sql")
+    sql = queries("tests.console", "test_operations.sql")
     since = datetime.now(UTC) - timedelta(minutes=1)
     plan = await undone.rows(f"EXPLAIN {sql['flow']}", {"since": since, "step": 1})
     assert any("transactions_pkey" in row[0] for row in plan), plan

@@ -22,7 +22,6 @@ from uuid import UUID, uuid4
 import yaml
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
-from mercuria.cli.chaos import PARTITIONS, fresh_stack
 from mercuria.domain.commands import Transfer
 from mercuria.embedded.ports import LOOPBACK, free_port
 from mercuria.embedded.stack import Stack
@@ -35,6 +34,7 @@ from tests.deployment.monitoring import (
     questions_of_alerts,
     questions_of_panels,
 )
+from tests.harness.chaos import PARTITIONS, fresh_stack
 from tests.protocol.desk import Desk, open_desk
 from tests.web.people import People, settle, until
 from tests.web.wire import ask

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-from mercuria.adapters import metrics as _metrics  # noqa: F401  defines them
+from mercuria.observability import metrics as _metrics  # noqa: F401  defines them
 from tests.deployment.monitoring import (
     DASHBOARD,
     FOREIGN,

@@ -8,8 +8,8 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 from msgspec.structs import asdict
 
-from mercuria.adapters.problems import Problem
 from mercuria.domain.parsing import Unreadable, read_command
+from mercuria.http.problems import Problem
 from mercuria.web.parsing import parse_body
 from mercuria.web.wallets import Movement, Reason
 

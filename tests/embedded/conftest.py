@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 READY_WORKER = (sys.executable, str(HERE / "ready_worker.py"))
 UP_READY = (sys.executable, str(HERE / "up_ready.py"))
 MERCURIA = (sys.executable, "-m", "mercuria")
+HARNESS = ("env", f"--chdir={Path(__file__).parents[2]}", sys.executable, "-m", "tests.harness")
 
 NOWHERE = {
     "MERCURIA_KAFKA": "127.0.0.1:1",

@@ -11,9 +11,9 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from mercuria.cli.chaos import fresh_stack
 from mercuria.embedded.stack import Stack
 from tests.conftest import MANY_PEOPLE
+from tests.harness.chaos import fresh_stack
 from tests.web.wire import Reply, ask
 
 API = "/api/v1"

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from mercuria.adapters.tokens import Caller, Tokens
+from mercuria.auth.tokens import Caller, Tokens
 from mercuria.config import Settings
 from mercuria.embedded.stack import Stack
 from mercuria.web.lookout import AWAY_AFTER_S, Lookout

@@ -5,8 +5,8 @@ import logging
 import sys
 from uuid import UUID
 
-from mercuria.adapters.log_lines import Lines
 from mercuria.config import Settings
+from mercuria.observability.log_lines import Lines
 
 
 def line(form: str, message: str, *arguments: object, **extra: object) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mercuria.adapters.redaction import REDACTED, Redaction
+from mercuria.observability.redaction import REDACTED, Redaction
 
 SECRET = "hunter2-Correct.horse"
 JWT = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from mercuria.adapters.emails import Email, parse_email
-from mercuria.adapters.security_log import SENTENCES, Event, Pseudonyms
+from mercuria.auth.emails import Email, parse_email
+from mercuria.auth.security_log import SENTENCES, Event, Pseudonyms
 from mercuria.config import Settings
 from tests.observability.conftest import PASSWORD, Talkative, registered
 from tests.web.people import until

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mercuria.streams.trails import NO_TRAIL, request_id_in, span_id, trail_from
+from mercuria.kafka.propagation import NO_TRAIL, request_id_in, span_id, trail_from
 
 PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

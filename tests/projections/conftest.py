@@ -8,13 +8,13 @@ from random import Random, randrange
 import psycopg2
 import pytest
 
-from mercuria.adapters.history import History
-from mercuria.adapters.migrate import migrate
-from mercuria.adapters.postgres import Database
-from mercuria.adapters.projections import Projections
 from mercuria.agents.stage import Stage
 from mercuria.embedded.postgres import APPLICATION, OWNER, Postgres
 from mercuria.embedded.stack import Stack
+from mercuria.postgres.database import Database
+from mercuria.postgres.migrate import migrate
+from mercuria.projections.wallets.queries import History
+from mercuria.projections.wallets.store import Projections
 from tests.conftest import living
 from tests.embedded.conftest import only
 

@@ -6,9 +6,6 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
-from mercuria.adapters.projected_rows import Rows
-from mercuria.adapters.projections import Projections
-from mercuria.adapters.stage_rows import Told
 from mercuria.domain.commands import (
     ClientCommand,
     CloseWallet,
@@ -20,8 +17,11 @@ from mercuria.domain.commands import (
     UnfreezeWallet,
     Withdraw,
 )
-from mercuria.streams.cloudevents import read_told
-from mercuria.streams.transport import Fetched
+from mercuria.kafka.cloudevents import read_told
+from mercuria.kafka.transport import Fetched
+from mercuria.projections.rows import Told
+from mercuria.projections.wallets.rows import Rows
+from mercuria.projections.wallets.store import Projections
 from tests.projections.model import Model
 from tests.protocol.test_batches import INSTALLATION, PARTITIONS, World
 

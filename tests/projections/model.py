@@ -14,7 +14,7 @@ from mercuria.domain.commands import Position
 from mercuria.domain.events import BalanceUpdated, CommandRejected, Failure, LimitsChanged, WalletCreated
 from mercuria.domain.transaction import Transaction, refused_transaction, transaction_of
 from mercuria.domain.wallet import Wallet, evolve
-from mercuria.streams.cloudevents import read_told
+from mercuria.kafka.cloudevents import read_told
 
 
 class Happening(NamedTuple):

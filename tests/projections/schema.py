@@ -9,9 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mercuria.adapters.migrate import migrate
 from mercuria.embedded.postgres import BINARIES
 from mercuria.embedded.stack import Stack
+from mercuria.postgres.migrate import migrate
 from tests.embedded.conftest import only
 
 FILE = Path(__file__).parents[1] / "data" / "schema.sql"

@@ -12,15 +12,15 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
-from mercuria.adapters.analytics import Analytics, counters_of
-from mercuria.adapters.analytics_rows import AnalyticsRows
-from mercuria.adapters.analytics_tables import AnalyticsTables, Counters
-from mercuria.adapters.books import books
-from mercuria.adapters.counters import rows_of
-from mercuria.adapters.postgres import Database, DatabaseUnavailable
-from mercuria.adapters.projected_rows import timestamp
-from mercuria.adapters.stage_rows import MissingEventError, Told
 from mercuria.domain.ledger import Entry
+from mercuria.postgres.database import Database, DatabaseUnavailable
+from mercuria.projections.analytics.counters import rows_of
+from mercuria.projections.analytics.queries import Analytics, counters_of
+from mercuria.projections.analytics.rows import AnalyticsRows
+from mercuria.projections.analytics.store import AnalyticsTables, Counters
+from mercuria.projections.ledger.snapshot import books
+from mercuria.projections.rows import MissingEventError, Told
+from mercuria.projections.wallets.rows import timestamp
 from tests.projections.conftest import as_owner
 from tests.projections.test_ledger_reads import Books
 

@@ -8,10 +8,10 @@ from uuid import UUID
 import psycopg2
 import pytest
 
-from mercuria.adapters.ledger_tables import LedgerTables
-from mercuria.adapters.stage_rows import Told
 from mercuria.domain.commands import Position, WalletSide
 from mercuria.domain.transaction import TransactionCompleted
+from mercuria.projections.ledger.store import LedgerTables
+from mercuria.projections.rows import Told
 from tests.projections.conftest import as_owner
 
 TIME_MS = 1_795_600_000_000

@@ -11,12 +11,12 @@ from uuid import UUID, uuid4
 import psycopg2
 import pytest
 
-from mercuria.adapters.history import History, Page
-from mercuria.adapters.postgres import Database, DatabaseUnavailable, queries
-from mercuria.adapters.projections import Projections
 from mercuria.domain.commands import Position
 from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
+from mercuria.postgres.database import Database, DatabaseUnavailable, queries
+from mercuria.projections.wallets.queries import History, Page
+from mercuria.projections.wallets.store import Projections
 from tests.projections.logs import Log, bring_in, model_of, random_log
 from tests.projections.model import Tables
 
@@ -284,7 +284,7 @@ def test_no_page_sorts_or_reads_a_whole_table(url: str, name: str, filters: dict
     with connection.cursor() as cursor:
         # The planner then takes what it would rather not, only where there is no other way.
         cursor.execute("SET enable_seqscan = off; SET enable_sort = off; SET enable_bitmapscan = off")
-        sql = "EXPLAIN (FORMAT JSON) " + queries("mercuria.adapters", "history.sql")[name]
+        sql = "EXPLAIN (FORMAT JSON) " + queries("tests.projections", "test_history.sql")[name]
         cursor.execute(sql, parameters | filters)
         (((plan,),),) = cursor.fetchall()
     connection.close()

@@ -11,18 +11,18 @@ import psycopg2
 import pytest
 from msgspec import UNSET
 
-from mercuria.adapters.history import History
-from mercuria.adapters.ledger import Ledger
-from mercuria.adapters.ledger_rows import entry_row
-from mercuria.adapters.pages import Page
-from mercuria.adapters.postgres import Database, queries
-from mercuria.adapters.projected_rows import timestamp
-from mercuria.adapters.projections import Projections
 from mercuria.domain.commands import Position, WalletSide
 from mercuria.domain.events import WalletCreated
 from mercuria.domain.ledger import NO_HASH, Entry, entries_of
 from mercuria.domain.transaction import TransactionCompleted
-from mercuria.streams.cloudevents import read_told
+from mercuria.kafka.cloudevents import read_told
+from mercuria.postgres.database import Database, queries
+from mercuria.postgres.paging import Page
+from mercuria.projections.ledger.queries import Ledger
+from mercuria.projections.ledger.rows import entry_row
+from mercuria.projections.wallets.queries import History
+from mercuria.projections.wallets.rows import timestamp
+from mercuria.projections.wallets.store import Projections
 from tests.projections.logs import MOMENTS, bring_in, model_of, random_log
 from tests.projections.test_history import all_of, unbounded
 
@@ -62,7 +62,7 @@ class Books:
         added = [each for _ in range(count) for each in self._transaction()]
         rows = io.StringIO("".join(entry_row(partition, entry) for partition, entry in added))
         with closing(psycopg2.connect(self._url)) as connection, connection, connection.cursor() as cursor:
-            cursor.copy_expert(queries("mercuria.adapters", "ledger_tables.sql")["copy_entries"], rows)
+            cursor.copy_expert(queries("tests.projections", "test_ledger_reads.sql")["copy_entries"], rows)
         self.entries = sorted(
             self.entries + added,
             key=lambda each: (each[1].occurred_at_ms, each[0], each[1].sequence),
@@ -282,7 +282,7 @@ def test_no_page_sorts_or_reads_a_whole_table(url: str, name: str) -> None:
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         cursor.execute("SET enable_seqscan = off; SET enable_sort = off; SET enable_bitmapscan = off")
         cursor.execute(
-            "EXPLAIN (FORMAT JSON) " + queries("mercuria.adapters", "ledger.sql")[name], parameters
+            "EXPLAIN (FORMAT JSON) " + queries("tests.projections", "test_ledger_reads.sql")[name], parameters
         )
         (((plan,),),) = cursor.fetchall()
     assert list(unbounded(plan["Plan"])) == [], plan

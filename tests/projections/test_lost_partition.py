@@ -8,12 +8,12 @@ from random import Random, randrange
 import psycopg2
 import pytest
 
-from mercuria.adapters.projected_rows import Rows
-from mercuria.adapters.projections import Projections
 from mercuria.agents.stage import Stage
-from mercuria.streams.cloudevents import read_numbered, read_told
-from mercuria.streams.producing import Record
-from mercuria.streams.relay import Relay
+from mercuria.kafka.cloudevents import read_numbered, read_told
+from mercuria.kafka.producer import Record
+from mercuria.projections.relay import Relay
+from mercuria.projections.wallets.rows import Rows
+from mercuria.projections.wallets.store import Projections
 from mercuria.topics import WALLET_EVENTS
 from tests.projections.conftest import as_owner, writing
 from tests.projections.logs import fetched, random_log

@@ -5,8 +5,8 @@ from random import Random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mercuria.adapters.projected_rows import Rows
-from mercuria.adapters.projections import Projections
+from mercuria.projections.wallets.rows import Rows
+from mercuria.projections.wallets.store import Projections
 from tests.projections.conftest import empty
 from tests.projections.logs import Log, fetched, model_of, random_log, told
 from tests.projections.model import places, read_tables

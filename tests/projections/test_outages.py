@@ -10,12 +10,12 @@ from typing import Any
 import psycopg2
 import pytest
 
-from mercuria.adapters.projected_rows import Rows
-from mercuria.adapters.projections import Projections
 from mercuria.agents.stage import MAX_WAITING, GapError, Stage
 from mercuria.embedded.postgres import Postgres
-from mercuria.streams.cloudevents import read_told
-from mercuria.streams.crash import RecordError
+from mercuria.kafka.cloudevents import read_told
+from mercuria.kafka.crash import RecordError
+from mercuria.projections.wallets.rows import Rows
+from mercuria.projections.wallets.store import Projections
 from mercuria.topics import WALLET_EVENTS
 from tests.projections.conftest import as_owner
 from tests.projections.logs import Log, bring_in, fetched, model_of, random_log

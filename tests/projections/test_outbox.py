@@ -8,16 +8,16 @@ from random import Random, randrange
 import psycopg2
 import pytest
 
-from mercuria.adapters.positions import Place
-from mercuria.adapters.projected_rows import Rows
-from mercuria.adapters.projections import Projections
-from mercuria.adapters.stage_rows import Told
-from mercuria.adapters.stage_tables import OutboxRow
 from mercuria.agents.stage import Stage
 from mercuria.embedded.postgres import Postgres
-from mercuria.streams.cloudevents import envelop_numbered, read_numbered, read_told
-from mercuria.streams.producing import Record
-from mercuria.streams.relay import Relay, pack
+from mercuria.kafka.cloudevents import envelop_numbered, read_numbered, read_told
+from mercuria.kafka.producer import Record
+from mercuria.projections.checkpoints import Place
+from mercuria.projections.relay import Relay, pack
+from mercuria.projections.rows import Told
+from mercuria.projections.store import OutboxRow
+from mercuria.projections.wallets.rows import Rows
+from mercuria.projections.wallets.store import Projections
 from mercuria.topics import WALLET_EVENTS
 from tests.projections.conftest import empty, writing
 from tests.projections.logs import Log, fetched, model_of, random_log

@@ -5,11 +5,11 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
-from mercuria.adapters.positions import Place
-from mercuria.adapters.projected_rows import Rows
-from mercuria.adapters.projections import Projections
 from mercuria.agents.stage import MAX_WAITING, Stage
-from mercuria.streams.cloudevents import read_told
+from mercuria.kafka.cloudevents import read_told
+from mercuria.projections.checkpoints import Place
+from mercuria.projections.wallets.rows import Rows
+from mercuria.projections.wallets.store import Projections
 from mercuria.topics import WALLET_EVENTS
 from tests.projections.conftest import writing
 from tests.projections.logs import Log, fetched, random_log

@@ -9,8 +9,8 @@ from typing import Any
 import psycopg2
 import pytest
 
-from mercuria.adapters.rebuild import RebuildError, Tables
 from mercuria.embedded.stack import Stack
+from mercuria.projections.rebuild import RebuildError, Tables
 from tests.embedded.conftest import clean_environ
 from tests.projections.test_stack import assert_all_is_there, tables_of, trial_of
 

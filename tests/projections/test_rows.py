@@ -2,9 +2,6 @@
 
 from uuid import UUID
 
-from mercuria.adapters.positions import Place
-from mercuria.adapters.projected_rows import NULL, Rows, Texts, timestamp
-from mercuria.adapters.stage_rows import Told
 from mercuria.domain.commands import (
     ClientCommand,
     Credit,
@@ -21,6 +18,9 @@ from mercuria.domain.events import CommandRejected, Event
 from mercuria.domain.rejections import Code
 from mercuria.domain.transfer import react
 from mercuria.domain.wallet import Wallet, decide, evolve
+from mercuria.projections.checkpoints import Place
+from mercuria.projections.rows import Told
+from mercuria.projections.wallets.rows import NULL, Rows, Texts, timestamp
 
 ALICE, BOB = UUID(int=1), UUID(int=2)
 ALICES, ALICES_OTHER, BOBS, NOBODYS = UUID(int=11), UUID(int=12), UUID(int=21), UUID(int=31)

@@ -9,14 +9,14 @@ from random import randrange
 
 import pytest
 
-from mercuria.adapters.history import History
-from mercuria.adapters.postgres import Database
-from mercuria.cli.chaos.stages import audit_stages, kill_all_kinds
-from mercuria.cli.chaos.trial import Faults, Trial, audit_stack, freeze, kill, kill_workers
 from mercuria.embedded.stack import Stack
-from mercuria.streams.client import event_reader, read_log
+from mercuria.kafka.client import event_reader, read_log
+from mercuria.postgres.database import Database
+from mercuria.projections.wallets.queries import History
 from mercuria.topics import WALLET_EVENTS
 from tests.embedded.conftest import clean_environ, eventually
+from tests.harness.chaos.stages import audit_stages, kill_all_kinds
+from tests.harness.chaos.trial import Faults, Trial, audit_stack, freeze, kill, kill_workers
 from tests.projections.conftest import empty
 from tests.projections.model import Model, Tables, read_tables
 

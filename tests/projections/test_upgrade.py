@@ -10,18 +10,6 @@ from uuid import UUID
 import psycopg2
 import pytest
 
-from mercuria.adapters.analytics import Analytics
-from mercuria.adapters.analytics_rows import AnalyticsRows
-from mercuria.adapters.analytics_tables import AnalyticsTables
-from mercuria.adapters.books import books
-from mercuria.adapters.history import History
-from mercuria.adapters.ledger import Ledger
-from mercuria.adapters.ledger_tables import LedgerTables
-from mercuria.adapters.migrate import migrate
-from mercuria.adapters.postgres import Database
-from mercuria.adapters.projected_rows import Rows, timestamp
-from mercuria.adapters.projections import Projections
-from mercuria.adapters.stage_rows import Told
 from mercuria.cli.ledger.chain import Chain, Findings, Row
 from mercuria.domain.commands import ClientCommand, Deposit, OpenWallet, Position, SetLimits, Withdraw
 from mercuria.domain.events import BalanceUpdated, Event
@@ -29,6 +17,18 @@ from mercuria.domain.ledger import NO_HASH, Entry, entries_of
 from mercuria.domain.transaction import TransactionCompleted, ended
 from mercuria.domain.wallet import Wallet, decide, evolve
 from mercuria.embedded.postgres import APPLICATION, OWNER, Postgres
+from mercuria.postgres.database import Database
+from mercuria.postgres.migrate import migrate
+from mercuria.projections.analytics.queries import Analytics
+from mercuria.projections.analytics.rows import AnalyticsRows
+from mercuria.projections.analytics.store import AnalyticsTables
+from mercuria.projections.ledger.queries import Ledger
+from mercuria.projections.ledger.snapshot import books
+from mercuria.projections.ledger.store import LedgerTables
+from mercuria.projections.rows import Told
+from mercuria.projections.wallets.queries import History
+from mercuria.projections.wallets.rows import Rows, timestamp
+from mercuria.projections.wallets.store import Projections
 
 BEFORE = "0004_analytics"
 WALLET, PERSON = UUID(int=1), UUID(int=2)

@@ -14,15 +14,15 @@ from typing import Any
 
 import psycopg2
 
-from mercuria.adapters.positions import Place
-from mercuria.adapters.stage_rows import Told
-from mercuria.adapters.stage_tables import StageTables
 from mercuria.agents.stage import Stage
-from mercuria.streams.cloudevents import envelop_numbered
-from mercuria.streams.producing import Record
-from mercuria.streams.relay import Relay
-from mercuria.streams.trails import trail_from
-from mercuria.streams.transport import Fetched
+from mercuria.kafka.cloudevents import envelop_numbered
+from mercuria.kafka.producer import Record
+from mercuria.kafka.propagation import trail_from
+from mercuria.kafka.transport import Fetched
+from mercuria.projections.checkpoints import Place
+from mercuria.projections.relay import Relay
+from mercuria.projections.rows import Told
+from mercuria.projections.store import StageTables
 
 Topic = list[list[Record]]
 """By partition, what it holds."""

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from mercuria.cli.chaos import PARTITIONS
 from mercuria.embedded.stack import Stack
 from mercuria.embedded.worker import Worker
 from tests.conftest import living
+from tests.harness.chaos import PARTITIONS
 from tests.protocol.desk import Desk, open_desk
 
 

@@ -13,9 +13,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from mercuria.domain.commands import ClientCommand, Deposit, OpenWallet
 from mercuria.domain.events import Event
 from mercuria.embedded.stack import Stack
-from mercuria.streams.client import Sent, event_reader
-from mercuria.streams.cloudevents import read_event
-from mercuria.streams.routing import Homes
+from mercuria.kafka.client import Sent, event_reader
+from mercuria.kafka.cloudevents import read_event
+from mercuria.kafka.partitioning import Homes
 from mercuria.topics import WALLET_COMMANDS, WALLET_DEAD_LETTERS, WALLET_EVENTS
 
 ANSWERED_WITHIN_S = 60.0

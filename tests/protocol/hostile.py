@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from mercuria.domain.commands import ClientCommand, Deposit, Transfer, Withdraw
-from mercuria.streams.routing import Homes
+from mercuria.kafka.partitioning import Homes
 
 Header = tuple[str, bytes | None]
 

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from mercuria.adapters import ledger_rows, projected_rows
 from mercuria.agents import batch, wallets
 from mercuria.cli import main
+from mercuria.projections.ledger import rows as ledger_rows
+from mercuria.projections.wallets import rows as projected_rows
 
 WINDOW_S = 0.5
 """How long the position is ahead of the outputs: long enough for a kill to hit it."""

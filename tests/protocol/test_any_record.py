@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from mercuria.agents.batch import Batch, command_ids, wallet_ids
 from mercuria.domain.commands import Deposit, Forwarded, OpenWallet, Origin
 from mercuria.domain.parsing import read_command
-from mercuria.streams.cloudevents import read_event
-from mercuria.streams.producing import Record
+from mercuria.kafka.cloudevents import read_event
+from mercuria.kafka.producer import Record
 from mercuria.topics import WALLET_COMMANDS, WALLET_DEAD_LETTERS, WALLET_EVENTS, max_batch_bytes
 from tests.protocol.hostile import Hostile, Producer
 from tests.protocol.test_batches import (

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from mercuria.cli.chaos.load import Load
 from mercuria.domain.commands import ClientCommand, Deposit, OpenWallet, SetLimits, Withdraw
-from mercuria.streams.audit import MAX_VIOLATIONS, Audit, Auditor
-from mercuria.streams.seal import Seal
+from mercuria.kafka.sealing import Seal
+from tests.harness.auditor import MAX_VIOLATIONS, Audit, Auditor
+from tests.harness.chaos.load import Load
 from tests.protocol.test_batches import INSTALLATION, LIFETIME_MS, PARTITIONS, World
 
 Events = list[tuple[int, Any]]

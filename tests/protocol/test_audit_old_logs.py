@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from mercuria.domain.commands import Transfer
-from mercuria.streams.audit import Audit, Auditor
-from mercuria.streams.producing import Record
+from mercuria.kafka.producer import Record
+from tests.harness.auditor import Audit, Auditor
 from tests.protocol.test_batches import LIFETIME_MS, PARTITIONS, LogRecord, Partition
 from tests.protocol.test_order_of_names import HOME, OPENING, WALLET_ID, opened, record, transfer
 

@@ -20,7 +20,7 @@ from mercuria.domain.commands import (
 )
 from mercuria.domain.events import CommandRejected
 from mercuria.embedded.stack import Stack
-from mercuria.streams.client import Sent, read_log
+from mercuria.kafka.client import Sent, read_log
 from mercuria.topics import WALLET_COMMANDS
 from tests.protocol.desk import Desk
 

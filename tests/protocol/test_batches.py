@@ -22,10 +22,10 @@ from mercuria.domain.commands import (
     Withdraw,
 )
 from mercuria.domain.parsing import read_command
-from mercuria.streams.cloudevents import read_event
-from mercuria.streams.replies import Address
-from mercuria.streams.routing import Homes
-from mercuria.streams.seal import Seal
+from mercuria.kafka.cloudevents import read_event
+from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.sealing import Seal
+from mercuria.redis.replies import Address
 from mercuria.tables.balances import AppliedPosition
 from mercuria.topics import WALLET_COMMANDS
 

@@ -1,25 +1,24 @@
-"""`mercuria chaos` as a person types it."""
+"""`make chaos` as a person types it."""
 
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
-MERCURIA = (sys.executable, "-m", "mercuria")
+from tests.embedded.conftest import HARNESS
 
 
 def chaos(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
-    """Run `mercuria chaos`, and return how it ended and what it printed."""
+    """Run `make chaos`, and return how it ended and what it printed."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MERCURIA_")}
-    command = [*MERCURIA, "chaos", *arguments, "--data-dir", str(data_dir)]
+    command = [*HARNESS, "chaos", *arguments, "--data-dir", str(data_dir)]
     return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=170)
 
 
 def test_an_installation_that_exists_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "stack.env").write_text("MERCURIA_KAFKA=127.0.0.1:9092\n")
     ended = chaos("kill-workers", data_dir=tmp_path)
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert f"mercuria: {tmp_path} is not empty; name a directory" in ended.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["stack.env"]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mercuria.embedded.stack import Stack
-from mercuria.streams.declare import TopicError, declare_topics
+from mercuria.kafka.topic_setup import TopicError, declare_topics
 
 
 @pytest.mark.parametrize("more", [-1, 1])

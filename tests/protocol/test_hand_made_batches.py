@@ -5,7 +5,7 @@ import pytest
 
 from mercuria.domain.commands import Deposit
 from mercuria.embedded.stack import Stack
-from mercuria.streams.client import Sent
+from mercuria.kafka.client import Sent
 from mercuria.topics import WALLET_COMMANDS
 from tests.protocol.desk import Desk
 

@@ -13,8 +13,8 @@ from aiokafka import AIOKafkaProducer
 
 from mercuria.domain.commands import Deposit, Transfer
 from mercuria.embedded.stack import Stack
-from mercuria.streams.client import event_reader
-from mercuria.streams.replies import REPLY_TO
+from mercuria.kafka.client import event_reader
+from mercuria.redis.replies import REPLY_TO
 from mercuria.topics import WALLET_COMMANDS
 from tests.protocol.desk import Desk
 from tests.web.people import People, Person

@@ -1,6 +1,6 @@
 """Workers are killed and frozen, Kafka is frozen and killed, all under load: nothing is lost, nothing is doubled.
 
-Each test prints its seed; `mercuria chaos kill-workers --seed N` repeats the commands and the moments.
+Each test prints its seed; `make chaos ARGS="kill-workers --seed N"` repeats the commands and the moments.
 """
 
 import asyncio
@@ -13,8 +13,10 @@ from random import Random
 
 import pytest
 
-from mercuria.cli.chaos import fresh_stack
-from mercuria.cli.chaos.trial import (
+from mercuria.embedded.stack import Stack
+from tests.embedded.conftest import eventually
+from tests.harness.chaos import fresh_stack
+from tests.harness.chaos.trial import (
     Faults,
     Outcome,
     Trial,
@@ -25,8 +27,6 @@ from mercuria.cli.chaos.trial import (
     kill_workers,
     stop_kafka,
 )
-from mercuria.embedded.stack import Stack
-from tests.embedded.conftest import eventually
 from tests.protocol.desk import open_desk
 
 PLANTED_WORKER = Path(__file__).with_name("planted_worker.py")

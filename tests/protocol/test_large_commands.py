@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 from mercuria.domain.commands import ClientCommand, Deposit, OpenWallet, Transfer
 from mercuria.domain.parsing import MAX_COMMAND_BYTES
 from mercuria.embedded.stack import Stack
-from mercuria.streams.client import command_producer
+from mercuria.kafka.client import command_producer
 from mercuria.topics import WALLET_COMMANDS
 from tests.protocol.desk import Desk
 

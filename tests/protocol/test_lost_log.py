@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from mercuria.cli.chaos import fresh_stack
-from mercuria.cli.chaos.stages import audit_stages
 from mercuria.embedded.errors import StackError
 from mercuria.embedded.stack import Stack
-from mercuria.streams.log_ends import LogEnds, LogLostError
+from mercuria.kafka.log_ends import LogEnds, LogLostError
 from mercuria.topics import WALLET_COMMANDS
 from tests.embedded.conftest import only
+from tests.harness.chaos import fresh_stack
+from tests.harness.chaos.stages import audit_stages
 from tests.projections.model import read_tables
 from tests.protocol.desk import open_desk
 

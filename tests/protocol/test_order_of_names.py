@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from mercuria.domain.commands import OpenWallet, Transfer
-from mercuria.streams.cloudevents import read_event
+from mercuria.kafka.cloudevents import read_event
 from mercuria.tables.receipts import Receipt
 from mercuria.topics import WALLET_COMMANDS
 from tests.protocol.test_batches import INSTALLATION, LogRecord, Partition

@@ -8,13 +8,13 @@ from uuid import UUID, uuid4
 import msgspec
 from aiokafka import AIOKafkaProducer
 
-from mercuria.cli.chaos.trial import audit_stack
 from mercuria.domain.commands import Deposit
 from mercuria.embedded.stack import Stack
 from mercuria.embedded.worker import Worker
-from mercuria.streams.client import Sent, read_log
-from mercuria.streams.log_ends import LogEnds
+from mercuria.kafka.client import Sent, read_log
+from mercuria.kafka.log_ends import LogEnds
 from mercuria.topics import WALLET_COMMANDS
+from tests.harness.chaos.trial import audit_stack
 from tests.protocol.desk import Desk
 
 PARTITION = 5

@@ -12,8 +12,8 @@ from mercuria.agents.batch import Batch, Installation
 from mercuria.agents.wallets import receipt_rows_of
 from mercuria.domain.commands import Deposit, OpenWallet
 from mercuria.domain.wallet import Outcome
-from mercuria.streams.routing import Homes
-from mercuria.streams.seal import Seal
+from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.sealing import Seal
 from mercuria.tables.balances import AppliedPosition
 from mercuria.tables.receipts import MAX_EXPIRED_SEGMENTS, receipt_of, receipts, segment_row
 from mercuria.topics import WALLET_COMMANDS

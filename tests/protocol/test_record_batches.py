@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mercuria.streams import record_batches
-from mercuria.streams.record_batches import RecordBatches, UnreadableRecord
+from mercuria.kafka import record_batches
+from mercuria.kafka.record_batches import RecordBatches, UnreadableRecord
 
 from .hand_made import GZIP, LZ4, NONE, PACK, SNAPPY, ZSTD, batch, record, varint
 

@@ -21,12 +21,12 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
-from mercuria.cli.chaos.stages import audit_stages
-from mercuria.cli.chaos.trial import audit_stack
 from mercuria.domain.commands import OpenWallet
 from mercuria.embedded.stack import Stack
 from mercuria.topics import WALLET_COMMANDS
 from tests.embedded.conftest import clean_environ
+from tests.harness.chaos.stages import audit_stages
+from tests.harness.chaos.trial import audit_stack
 from tests.protocol.desk import Desk
 from tests.protocol.hostile import Hostile, Producer
 

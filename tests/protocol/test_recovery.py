@@ -5,14 +5,14 @@ import shutil
 from typing import Any
 from uuid import UUID, uuid4
 
-from mercuria.cli.chaos.trial import audit_stack
 from mercuria.domain.commands import Deposit
 from mercuria.embedded.stack import Stack
 from mercuria.embedded.worker import Worker
-from mercuria.streams.client import read_log
+from mercuria.kafka.client import read_log
 from mercuria.tables.balances import POSITION_KEY, read_rows
 from mercuria.topics import BALANCES_CHANGELOG, RECEIPTS_CHANGELOG
 from tests.embedded.conftest import eventually
+from tests.harness.chaos.trial import audit_stack
 from tests.protocol.desk import Desk
 
 

@@ -8,7 +8,7 @@ import pytest
 from mercuria.domain.commands import ClientCommand, CloseWallet, FreezeWallet, Transfer
 from mercuria.domain.events import BalanceUpdated
 from mercuria.embedded.stack import Stack
-from mercuria.streams.client import command_producer
+from mercuria.kafka.client import command_producer
 from tests.protocol.desk import Desk
 
 

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from mercuria.domain.commands import Deposit, OpenWallet, Transfer
-from mercuria.streams.replies import Address, Reply, address_in, encode_replies
-from mercuria.streams.seal import Seal
+from mercuria.kafka.sealing import Seal
+from mercuria.redis.replies import Address, Reply, address_in, encode_replies
 from mercuria.topics import WALLET_COMMANDS
 from mercuria.web.asyncapi import COMMAND_HEADERS
 from tests.protocol.test_batches import INSTALLATION, NODE, LogRecord, Partition

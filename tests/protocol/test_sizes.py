@@ -13,7 +13,7 @@ from mercuria.agents.dead_letters import FIRST_KEY_BYTES, FIRST_VALUE_BYTES, MAX
 from mercuria.domain.commands import Deposit
 from mercuria.domain.parsing import read_command
 from mercuria.embedded.stack import Stack
-from mercuria.streams.client import Sent
+from mercuria.kafka.client import Sent
 from mercuria.topics import WALLET_COMMANDS
 from tests.protocol.desk import Desk
 from tests.protocol.test_batches import LogRecord

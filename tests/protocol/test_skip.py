@@ -15,18 +15,18 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from mercuria.agents.batch import Batch
 from mercuria.agents.wallets import command_in
-from mercuria.cli.chaos import fresh_stack
-from mercuria.cli.chaos.trial import audit_stack
 from mercuria.domain.commands import Deposit
 from mercuria.domain.rejections import Code
 from mercuria.embedded.stack import Stack
-from mercuria.streams.client import Sent, event_reader, read_log
-from mercuria.streams.cloudevents import read_event
-from mercuria.streams.replies import Address
-from mercuria.streams.skips import Skip, Skips, record_of
+from mercuria.kafka.client import Sent, event_reader, read_log
+from mercuria.kafka.cloudevents import read_event
+from mercuria.kafka.skips import Skip, Skips, record_of
+from mercuria.redis.replies import Address
 from mercuria.tables.balances import AppliedPosition
 from mercuria.topics import SKIPS, TRANSACTION_EVENTS, WALLET_COMMANDS, WALLET_DEAD_LETTERS, WALLET_EVENTS
 from tests.embedded.conftest import clean_environ, eventually
+from tests.harness.chaos import fresh_stack
+from tests.harness.chaos.trial import audit_stack
 from tests.projections.model import read_tables
 from tests.protocol.desk import Desk, open_desk
 from tests.protocol.planted_worker import DECIDE, ENTER, PROJECT

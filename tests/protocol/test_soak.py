@@ -1,4 +1,4 @@
-"""`mercuria soak`: what is right stays right under load and faults, and a planted bug is told while there is load."""
+"""`make soak`: what is right stays right under load and faults, and a planted bug is told while there is load."""
 
 import json
 import secrets
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mercuria.cli.chaos import fresh_stack
-from mercuria.cli.chaos.http import MANY_LOGINS
-from mercuria.cli.soak.run import Soak
-from tests.embedded.conftest import MERCURIA, clean_environ, eventually, survivors
+from tests.embedded.conftest import HARNESS, clean_environ, eventually, survivors
+from tests.harness.chaos import fresh_stack
+from tests.harness.chaos.http import MANY_LOGINS
+from tests.harness.soak.run import Soak
 from tests.protocol.test_kills import PLANTED_WORKER
 
 TOLD_AT_ONCE = "VIOLATION: "
@@ -25,7 +25,7 @@ def soaking(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     with (tmp_path / "said.txt").open("w") as said:
         process = subprocess.Popen(
             [
-                *MERCURIA,
+                *HARNESS,
                 "soak",
                 "--json",
                 "--every-s=2",

@@ -11,8 +11,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from mercuria.embedded.stack import Stack
-from mercuria.streams import fetching
-from mercuria.streams.transport import MAX_BATCH_RECORDS, Fetched, _cut
+from mercuria.kafka import fetcher as fetching
+from mercuria.kafka.transport import MAX_BATCH_RECORDS, Fetched, _cut
 
 
 async def new_topic(servers: str) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis as Client
 
-from mercuria.adapters.redis import connect
 from mercuria.embedded.redis import Redis
 from mercuria.embedded.stack import Stack
+from mercuria.redis.client import connect
 from tests.embedded.conftest import only
 
 WITHIN_S = 10.0

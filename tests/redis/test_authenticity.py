@@ -11,16 +11,16 @@ import pytest
 from msgspec.structs import replace
 from redis.asyncio import Redis as Client
 
-from mercuria.adapters import cache as cache_module
-from mercuria.adapters import metrics
-from mercuria.adapters.analytics_cache import POSITIONS_KEY, AnalyticsCache, first_day
-from mercuria.adapters.analytics_tables import ActiveWallet, Counters, DayCounter
-from mercuria.adapters.authenticity import Authenticity
-from mercuria.adapters.cache import CLOCKS_DIFFER_S, EPOCH_KEY, LIFE_S, Balances, Cache
-from mercuria.adapters.counters import FIRST_DAY, NOWHERE
 from mercuria.domain.commands import Position
 from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
+from mercuria.observability import metrics
+from mercuria.projections.analytics.cache import POSITIONS_KEY, AnalyticsCache, first_day
+from mercuria.projections.analytics.counters import FIRST_DAY, NOWHERE
+from mercuria.projections.analytics.store import ActiveWallet, Counters, DayCounter
+from mercuria.redis import cache as cache_module
+from mercuria.redis.authenticity import Authenticity
+from mercuria.redis.cache import CLOCKS_DIFFER_S, EPOCH_KEY, LIFE_S, Balances, Cache
 
 ID, OTHER_ID = uuid4(), uuid4()
 PARTITION, EPOCH = 3, 7

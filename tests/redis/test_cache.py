@@ -9,16 +9,16 @@ import pytest
 from msgspec.structs import replace
 from redis.asyncio import Redis as Client
 
-from mercuria.adapters.authenticity import Authenticity
-from mercuria.adapters.cache import EPOCH_KEY, FRESH_S, Balances, Cache
-from mercuria.adapters.redis import POOL_SIZE, UNAVAILABLE
 from mercuria.domain.commands import Position
 from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
 from mercuria.embedded.redis import Redis
-from mercuria.streams.announcer import MAX_CACHED_WALLETS, Announcement, Announcer
-from mercuria.streams.locks import PartitionLocks
-from mercuria.streams.replies import Replies
+from mercuria.redis.announcer import MAX_CACHED_WALLETS, Announcement, Announcer
+from mercuria.redis.authenticity import Authenticity
+from mercuria.redis.cache import EPOCH_KEY, FRESH_S, Balances, Cache
+from mercuria.redis.client import POOL_SIZE, UNAVAILABLE
+from mercuria.redis.leases import PartitionLocks
+from mercuria.redis.replies import Replies
 from tests.redis.conftest import Files, away, stopped, until
 
 ID = UUID("5f0f7a0e-6a0e-4b1c-9d7e-1f2d3c4b5a69")

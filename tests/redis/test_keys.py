@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 import pytest
 from redis.asyncio import Redis as Client
 
-from mercuria.adapters.idempotency import SINCE_KEY, Keys, command_id_of, key_prefix
-from mercuria.adapters.postgres import DatabaseUnavailable
 from mercuria.embedded.redis import Redis
+from mercuria.postgres.database import DatabaseUnavailable
+from mercuria.redis.idempotency import SINCE_KEY, Keys, command_id_of, key_prefix
 from tests.redis.conftest import away, stopped
 
 WEEK_S = 7 * 86_400

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis as Client
 
 from mercuria.embedded.redis import Redis
-from mercuria.streams.locks import LIFE_S, RENEW_EVERY_S, PartitionLocks
+from mercuria.redis.leases import LIFE_S, RENEW_EVERY_S, PartitionLocks
 from tests.redis.conftest import Files, away, stopped, until
 
 LOCK = "mercuria:lock:wallets:3"

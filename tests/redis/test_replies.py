@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis as Client
 
 from mercuria.embedded.redis import Redis
-from mercuria.streams.replies import CHANNEL, Replies, Reply, encode_replies
+from mercuria.redis.replies import CHANNEL, Replies, Reply, encode_replies
 from tests.redis.conftest import away, until
 
 

@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from mercuria.adapters.tokens import Caller, Role, Tokens
+from mercuria.auth.tokens import Caller, Role, Tokens
 from mercuria.config import Settings
 from mercuria.embedded.stack import Stack
-from mercuria.streams.routing import Homes
+from mercuria.kafka.partitioning import Homes
 from tests.web.wire import PATIENCE_S, Reply, ask
 
 API = "/api/v1"

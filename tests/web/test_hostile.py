@@ -13,8 +13,8 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from mercuria.adapters.passwords import is_text
-from mercuria.adapters.token_keys import parse_keys
+from mercuria.auth.passwords import is_text
+from mercuria.auth.token_keys import parse_keys
 from mercuria.embedded.stack import Stack
 from tests.auth.test_tokens import BAD, Forger
 from tests.web.people import People, Person, Scene, refusal, until

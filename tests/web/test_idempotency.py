@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from mercuria.adapters.redis import connect
 from mercuria.embedded.stack import Stack
+from mercuria.redis.client import connect
 from tests.web.people import People, Person, refusal, until
 
 SAME_REQUEST = "X-Request-Id: same"

@@ -15,15 +15,15 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from mercuria.adapters import metrics
-from mercuria.adapters.postgres import Database
-from mercuria.cli.chaos import PARTITIONS
 from mercuria.domain.commands import Deposit, Transfer
 from mercuria.domain.rejections import Code
 from mercuria.embedded.stack import Stack
-from mercuria.streams.routing import Homes
+from mercuria.kafka.partitioning import Homes
+from mercuria.observability import metrics
+from mercuria.postgres.database import Database
 from mercuria.web.operations import TOPICS_OF_STAGES
 from tests.deployment.monitoring import program
+from tests.harness.chaos import PARTITIONS
 from tests.protocol.desk import Desk, open_desk
 from tests.web.people import People, Person, settle, until
 from tests.web.wire import Reply, ask

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mercuria.adapters.problems import Problem
+from mercuria.http.problems import Problem
 from mercuria.web.moments import Period, read_moment, read_moment_after, read_period
 
 NOON_MS = 1_764_072_000_000

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from mercuria.adapters.redis import connect as connect_redis
 from mercuria.embedded.stack import Stack
+from mercuria.redis.client import connect as connect_redis
 from mercuria.web.endpoint import ENDPOINTS
 from tests.web.nginx import Nginx, nginx_before
 from tests.web.people import People, Person, refusal, until

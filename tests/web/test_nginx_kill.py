@@ -17,13 +17,13 @@ from uuid import uuid4
 import aiohttp
 import msgspec
 
-from mercuria.adapters.problems import CONTENT_TYPE
-from mercuria.cli.chaos.asking import LOST, SILENCE_S, Answer
-from mercuria.cli.chaos.books import Books
-from mercuria.cli.chaos.orders import Order
-from mercuria.cli.chaos.orders import Person as Orderer
-from mercuria.cli.chaos.siege import told_by
 from mercuria.embedded.stack import Stack
+from mercuria.http.problems import CONTENT_TYPE
+from tests.harness.chaos.asking import LOST, SILENCE_S, Answer
+from tests.harness.chaos.books import Books
+from tests.harness.chaos.orders import Order
+from tests.harness.chaos.orders import Person as Orderer
+from tests.harness.chaos.siege import told_by
 from tests.web.nginx import Nginx, nginx_before
 from tests.web.people import API, People, Person, settle, until
 

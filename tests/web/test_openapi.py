@@ -8,9 +8,9 @@ import msgspec
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from mercuria.adapters.problems import MEANINGS
 from mercuria.app import app
 from mercuria.embedded.stack import Stack
+from mercuria.http.problems import MEANINGS
 from mercuria.web.endpoint import ENDPOINTS
 from mercuria.web.links import EXAMPLES, LINKS, LOWEST, STATUSES
 from mercuria.web.openapi import ELSEWHERE, SCHEMAS, document

@@ -1,6 +1,6 @@
 """Redis, PostgreSQL and workers are stopped and killed while people use the HTTP API: what is answered stays true.
 
-Each test prints its seed; `mercuria chaos http --seed N` makes the same choices, with longer outages.
+Each test prints its seed; `make chaos ARGS="http … --seed N"` makes the same choices, with longer outages.
 """
 
 import asyncio
@@ -15,11 +15,20 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 
-from mercuria.adapters.cache import LOCK_KEY
-from mercuria.adapters.redis import connect
-from mercuria.cli.chaos import PARTITIONS
-from mercuria.cli.chaos.copies import Copies
-from mercuria.cli.chaos.outages import (
+from mercuria.domain.commands import Deposit
+from mercuria.domain.events import BalanceUpdated, CommandRejected
+from mercuria.domain.parsing import read_command
+from mercuria.embedded.stack import Stack
+from mercuria.kafka.client import read_log
+from mercuria.kafka.cloudevents import read_told
+from mercuria.kafka.partitioning import Homes
+from mercuria.redis.cache import LOCK_KEY
+from mercuria.redis.client import connect
+from mercuria.redis.leases import LIFE_S, RENEW_EVERY_S
+from mercuria.topics import WALLET_COMMANDS, WALLET_EVENTS
+from tests.harness.chaos import PARTITIONS
+from tests.harness.chaos.copies import Copies
+from tests.harness.chaos.outages import (
     BETWEEN_S,
     Expectation,
     Outage,
@@ -32,16 +41,7 @@ from mercuria.cli.chaos.outages import (
     without_redis,
     without_worker,
 )
-from mercuria.cli.chaos.siege import Faults, Outcome, Siege
-from mercuria.domain.commands import Deposit
-from mercuria.domain.events import BalanceUpdated, CommandRejected
-from mercuria.domain.parsing import read_command
-from mercuria.embedded.stack import Stack
-from mercuria.streams.client import read_log
-from mercuria.streams.cloudevents import read_told
-from mercuria.streams.locks import LIFE_S, RENEW_EVERY_S
-from mercuria.streams.routing import Homes
-from mercuria.topics import WALLET_COMMANDS, WALLET_EVENTS
+from tests.harness.chaos.siege import Faults, Outcome, Siege
 from tests.web.people import People, Person, until
 
 RATE_PER_S = 60

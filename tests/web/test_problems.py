@@ -8,7 +8,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from msgspec import Struct
 
-from mercuria.adapters.problems import MAX_ERRORS, FieldError, Problem
+from mercuria.http.problems import MAX_ERRORS, FieldError, Problem
 from mercuria.web.parsing import parse_body, parse_query
 
 

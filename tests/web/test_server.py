@@ -14,11 +14,11 @@ from uuid import uuid4
 import pytest
 from aiohttp import web
 
-from mercuria.adapters.http import Limits, Server
-from mercuria.adapters.tokens import Caller, Tokens
+from mercuria.auth.tokens import Caller, Tokens
 from mercuria.config import Settings
 from mercuria.embedded.ports import free_port
 from mercuria.embedded.stack import Stack
+from mercuria.http import Limits, Server
 from tests.web.wire import PATIENCE_S, Reply, Wire, ask, connect
 
 PORT_IS_CLOSED = (ConnectionRefusedError, ConnectionResetError)

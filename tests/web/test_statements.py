@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from mercuria.adapters.ledger import StatementLine, WalletState
 from mercuria.domain.wallet import Wallet
+from mercuria.projections.ledger.queries import StatementLine, WalletState
 from mercuria.web import past, statements
 from mercuria.web.statements import MAX_WAITING, Statement
 from mercuria.web.turns import TooManyError, Turn, Turns

@@ -8,13 +8,13 @@ from typing import Any, TextIO
 
 import click
 
-from mercuria.adapters.books import Books, books
 from mercuria.app import settings
 from mercuria.cli.ledger import ledger
 from mercuria.cli.options import data_dir_option
 from mercuria.cli.output import output_file, output_option
 from mercuria.domain.ledger import EXTERNAL_DEPOSITS, EXTERNAL_WITHDRAWALS
 from mercuria.domain.money import MINOR_DIGITS
+from mercuria.projections.ledger.snapshot import Books, books
 
 COLUMNS = (
     "partition",

@@ -20,7 +20,6 @@ from msgspec import Struct
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mercuria.adapters.books import Books, books
 from mercuria.app import settings
 from mercuria.cli.failures import EXIT_NO, say, sentence_of
 from mercuria.cli.ledger import ledger
@@ -30,8 +29,9 @@ from mercuria.cli.options import data_dir_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_json
 from mercuria.domain.ledger import Entry
-from mercuria.streams.client import event_reader
-from mercuria.streams.cloudevents import read_numbered
+from mercuria.kafka.client import event_reader
+from mercuria.kafka.cloudevents import read_numbered
+from mercuria.projections.ledger.snapshot import Books, books
 from mercuria.topics import LEDGER_EVENTS
 
 HEADS_FILE = "ledger-verified.json"

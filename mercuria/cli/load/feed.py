@@ -25,7 +25,7 @@ from mercuria.cli.load.errors import LoadError
 from mercuria.cli.load.words import count
 from mercuria.domain.commands import ClientCommand
 from mercuria.domain.rejections import Code
-from mercuria.streams.client import CommandProducer, Sent, command_producer, event_reader
+from mercuria.kafka.client import CommandProducer, Sent, command_producer, event_reader
 from mercuria.topics import WALLET_COMMANDS, WALLET_EVENTS
 
 IN_FLIGHT = 16_384

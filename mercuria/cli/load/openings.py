@@ -15,7 +15,7 @@ from mercuria.cli.load.words import count
 from mercuria.domain.events import TYPES, WalletCreated
 from mercuria.domain.printable import printable
 from mercuria.domain.rejections import DETAILS, Code
-from mercuria.streams.client import event_reader
+from mercuria.kafka.client import event_reader
 
 RECEIPTS_MARGIN_MS = 60 * 60 * 1000
 """A wallet whose operations may be forgotten within this time is not loaded into: the load itself takes time."""

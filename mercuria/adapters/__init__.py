@@ -1,1 +1,0 @@
-"""How Mercuria speaks to what is not Kafka: one file a counterpart."""

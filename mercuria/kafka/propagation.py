@@ -1,0 +1,81 @@
+"""Trails: which request, and which trace, a record belongs to. Its headers say so; what follows from it has them, too.
+
+    request-id    the id of the HTTP request that a command came with
+    traceparent   the span that the record comes from (https://www.w3.org/TR/trace-context/)
+    tracestate    what belongs to that
+
+They are no part of what is decided. What they become depends on the record alone, so that a batch that is decided
+again gives the same headers as well: the span of a record's processing has an id made of where the record is.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+
+Trail = list[tuple[str, bytes]]
+"""The headers that say what a record belongs to."""
+NO_TRAIL: Trail = []
+"""Those of a record that says nothing: the same list for all, and never changed."""
+
+REQUEST_ID = "request-id"
+TRACEPARENT = "traceparent"
+TRACESTATE = "tracestate"
+
+_is_request_id = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
+_WELL_FORMED = {
+    REQUEST_ID: _is_request_id,
+    TRACEPARENT: re.compile(
+        rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+    ).fullmatch,
+    TRACESTATE: re.compile(rb"[\x20-\x7e]{1,512}").fullmatch,
+}
+_SPAN = slice(36, 52)
+
+
+def trail_from(
+    headers: Iterable[tuple[str, bytes | None]], reader: str, partition: int, offset: int
+) -> Trail:
+    """Return the headers for what follows when `reader` processes the record at a place. Others are left out."""
+    own = [header for header in headers if header[0] in _WELL_FORMED]
+    if not own:
+        return NO_TRAIL
+    trail = well_formed(own)
+    parent = trail.get(TRACEPARENT)
+    if parent is None:
+        trail.pop(TRACESTATE, None)
+    elif is_sampled(parent):
+        trail[TRACEPARENT] = parent[:36] + span_id(parent, reader, partition, offset) + parent[52:]
+    return list(trail.items()) or NO_TRAIL
+
+
+def well_formed(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes]:
+    """Return the headers of a trail that are as they should be. One that comes twice says nothing."""
+    found: dict[str, bytes | None] = {}
+    for name, value in headers:
+        is_well_formed = _WELL_FORMED.get(name)
+        if is_well_formed is not None:
+            is_good = value is not None and name not in found and is_well_formed(value)
+            found[name] = value if is_good else None
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def is_sampled(traceparent: bytes) -> bool:
+    """Tell whether anybody wants to see the spans of a trace."""
+    return int(traceparent[53:55], 16) & 1 == 1
+
+
+def span_id(parent: bytes, reader: str, partition: int, offset: int) -> bytes:
+    """Return the id of the span in which `reader` processes the record at a place that came from the span `parent`."""
+    place = b"%b %b-%d-%d" % (parent, reader.encode(), partition, offset)
+    return blake2b(place, digest_size=8).hexdigest().encode()
+
+
+def request_id_header(request_id: str) -> tuple[str, bytes]:
+    """Return the header of a command that comes with a request."""
+    return REQUEST_ID, request_id.encode()
+
+
+def request_id_in(headers: Sequence[tuple[str, bytes | None]]) -> str | None:
+    """Return the id of the request that a record belongs to, if it says one."""
+    value = well_formed(headers).get(REQUEST_ID)
+    return value.decode("ascii") if value is not None else None

@@ -1,0 +1,1 @@
+"""PostgreSQL for the event loop: the pool of connections, migrations, paging."""

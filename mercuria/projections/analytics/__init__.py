@@ -1,0 +1,1 @@
+"""The figures of analytics: counted in PostgreSQL, queried, and copied to Redis and RocksDB."""

@@ -1,0 +1,48 @@
+"""What the entries of some events add to the figures of analytics (`domain.analytics`), by partition."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from mercuria.domain.analytics import Figures
+from mercuria.projections.checkpoints import Place
+from mercuria.projections.rows import PlacedRows, Told
+
+
+class Added(NamedTuple):
+    """What some entries of a partition add, and its places before and after them."""
+
+    before: Place
+    after: Place
+    figures: Figures
+
+
+class AnalyticsRows(PlacedRows):
+    """Figures of some entries of the ledger."""
+
+    def __init__(self, places: Mapping[int, Place]) -> None:
+        super().__init__(places)
+        self._figures: defaultdict[int, Figures] = defaultdict(Figures)
+        self._size = 0
+
+    def take(self, partition: int, told: Iterable[Told]) -> None:
+        """Take records of a partition that follow those before; what is counted already is left out.
+
+        Raises:
+            MissingEventError: the numbers of the events do not follow each other.
+        """
+        new = self.follow(partition, told)
+        self._size += len(new)
+        self._figures[partition].take(each.event for each in new)
+
+    @property
+    def size(self) -> int:
+        """How many entries there are."""
+        return self._size
+
+    def texts(self) -> dict[int, Added]:
+        """Return what is to be added, by partition."""
+        return {
+            number: Added(self.before[number], place, self._figures[number])
+            for number, place in self.moved.items()
+        }

@@ -1,0 +1,181 @@
+"""Idempotency keys: which command a key belongs to, and whether it was used for another one before.
+
+The id of a command over HTTP comes from the caller, the key, and the wallet that decides. Its upper half is the
+key's alone, so all that was ever done under a key stands together in an index over ids. A wallet itself recognises a
+key that comes again, with the same content or another; a key that comes again for another wallet is recognised here:
+in Redis, which remembers keys for as long as wallets do, and in PostgreSQL where Redis cannot know, having lost its
+memory or being away. Where both do not know, the key is taken for a new one: that would be a second command, and each
+has one effect all the same.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from enum import IntEnum
+from hashlib import blake2b
+from itertools import islice
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from redis.asyncio import Redis
+
+from mercuria.coalescing import Coalescer
+from mercuria.postgres.database import DatabaseUnavailable
+from mercuria.redis.circuit_breaker import CircuitBreaker
+from mercuria.redis.client import UNAVAILABLE
+
+MAX_KEY_CHARACTERS = 255
+SINCE_KEY = "mercuria:idempotency:since"
+"""Since when Redis has remembered all keys, in seconds; 0: since there are any."""
+
+_CLAIM = """
+local since = tonumber(redis.call('GET', KEYS[1]))
+if not since and ARGV[3] == '0' then return {-1} end
+if not since then
+    since = tonumber(ARGV[1])
+    redis.call('SET', KEYS[1], since)
+end
+local is_complete = since + tonumber(ARGV[2]) < tonumber(ARGV[1])
+local answers = {is_complete and 1 or 0}
+for i = 4, #ARGV, 2 do
+    local key = 'mercuria:idempotency:' .. ARGV[i]
+    local known = redis.call('GET', key)
+    if not known and (is_complete or ARGV[3] == '1') then redis.call('SET', key, ARGV[i + 1], 'EX', ARGV[2]) end
+    answers[#answers + 1] = known or ''
+end
+return answers
+"""
+"""Claim keys. Key: since when all are remembered.
+
+Arguments: now and life in seconds; 1 if keys are to be claimed although Redis may have forgotten who has had them,
+which somebody else has been asked for; then pairs of prefix and id. Returns what Redis remembers (`_Memory`), and for
+each the id of the command that had claimed it before, or nothing.
+"""
+
+
+class _Memory(IntEnum):
+    """Which of the keys that count Redis remembers: nobody knows, those since some moment, or all."""
+
+    UNKNOWN, PARTIAL, COMPLETE = -1, 0, 1
+
+
+LOOKED_UP_WITHIN_S = 1.0
+MAX_OWED = 200_000
+"""So many claims are kept for Redis while it is away: deciding stops before there are more."""
+TOLD_AT_ONCE = 1_000
+
+
+class Claim(NamedTuple):
+    """A key, as the upper 64 bits of its commands' ids, and the command that wants it."""
+
+    prefix: int
+    command_id: UUID
+
+
+class Keys:
+    """The keys of one installation.
+
+    Args:
+        lifetime_s: for how long a key counts.
+        used_before: asked for the ids of commands by their prefixes, from PostgreSQL.
+        is_new: asked whether there has been no command at all, where Redis remembers nothing.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        lifetime_s: int,
+        used_before: Callable[[Sequence[int]], Awaitable[dict[int, UUID]]],
+        is_new: Callable[[], Awaitable[bool]],
+    ) -> None:
+        self._redis = redis
+        self._script = redis.register_script(_CLAIM)
+        self._lifetime_s = lifetime_s
+        self._used_before = used_before
+        self._is_new = is_new
+        self._claim = Coalescer(self._claim_all)
+        self._breaker = CircuitBreaker(UNAVAILABLE)
+        self._database_breaker = CircuitBreaker((DatabaseUnavailable, TimeoutError))
+        self._owed: dict[int, UUID] = {}
+
+    async def is_free(self, command_id: UUID) -> bool:
+        """Claim the key of a command; tell whether no other command has had it."""
+        holder = await self._claim(Claim(command_id.int >> 64, command_id))
+        return holder == command_id
+
+    async def _claim_all(self, claims: Sequence[Claim]) -> list[UUID]:
+        """Return for each claim the command that has the key from now on: the first one that anybody knows of."""
+        try:
+            await self._tell_owed()
+            memory, known = await self._tell(claims)
+            if memory is _Memory.UNKNOWN:
+                await self._redis.set(SINCE_KEY, 0 if await self._is_new() else int(time.time()), nx=True)
+                memory, known = await self._tell(claims)
+        except UNAVAILABLE:
+            return self._owe(await self._looked_up(claims))
+        if memory is _Memory.COMPLETE or all(known):
+            return [mine or claim.command_id for mine, claim in zip(known, claims, strict=True)]
+        # Redis has lost its memory, and may not know. PostgreSQL is asked first: what is claimed, others rely on.
+        found = await self._looked_up(claims)
+        try:
+            _, known = await self._tell(found, is_looked_up=True)
+        except UNAVAILABLE:
+            return self._owe(found)
+        return [mine or claim.command_id for mine, claim in zip(known, found, strict=True)]
+
+    async def _tell(
+        self, claims: Sequence[Claim], *, is_looked_up: bool = False
+    ) -> tuple[_Memory, list[UUID | None]]:
+        arguments: list[Any] = [int(time.time()), self._lifetime_s, int(is_looked_up)]
+        for prefix, command_id in claims:
+            arguments += (f"{prefix:016x}", command_id.hex)
+        with self._breaker.unless_away():
+            memory, *holders = await self._script(keys=[SINCE_KEY], args=arguments)
+        return _Memory(memory), [
+            UUID(each.decode()) if each else None for each in holders or [b""] * len(claims)
+        ]
+
+    async def _looked_up(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Return the claims with the commands that have had the keys before, as far as it is known without Redis."""
+        used: dict[int, UUID] = {}
+        with suppress(DatabaseUnavailable, TimeoutError), self._database_breaker.unless_away():
+            async with asyncio.timeout(LOOKED_UP_WITHIN_S):
+                used = await self._used_before([prefix for prefix, _ in claims])
+        return [Claim(prefix, used.get(prefix, command_id)) for prefix, command_id in claims]
+
+    def _owe(self, claims: Sequence[Claim]) -> list[UUID]:
+        """Claim keys here while Redis is away; it will be told."""
+        if len(self._owed) > MAX_OWED:
+            self._owed.clear()
+        return [self._owed.setdefault(prefix, command_id) for prefix, command_id in claims]
+
+    async def _tell_owed(self) -> None:
+        """Let Redis know which keys were claimed while it was away."""
+        while self._owed:
+            some = [Claim(*item) for item in islice(self._owed.items(), TOLD_AT_ONCE)]
+            await self._tell(some, is_looked_up=True)
+            for prefix, _ in some:
+                self._owed.pop(prefix, None)
+
+
+def key_prefix(caller_id: UUID, key: str) -> bytes:
+    """Return what all commands of a caller's key have in common: 8 bytes."""
+    return blake2b(caller_id.bytes + key.encode(), digest_size=8, person=b"mercuria-key").digest()
+
+
+def command_id_of(prefix: bytes, wallet_id: UUID) -> UUID:
+    """Return the id of the command that a key stands for at a wallet: a UUID of version 8 (RFC 9562)."""
+    suffix = blake2b(prefix + wallet_id.bytes, digest_size=8, person=b"mercuria-command").digest()
+    return _version_8(prefix + suffix)
+
+
+def wallet_id_of(prefix: bytes) -> UUID:
+    """Return the id of the wallet that a key opens."""
+    return _version_8(blake2b(prefix, digest_size=16, person=b"mercuria-wallet").digest())
+
+
+def _version_8(content: bytes) -> UUID:
+    number = int.from_bytes(content)
+    number = number & ~(0xF000 << 64) | 8 << 76
+    return UUID(int=number & ~(0xC000 << 48) | 0x8000 << 48)

@@ -1,0 +1,202 @@
+"""Replies: how a node that has sent a command hears what the wallet decided, whichever worker decided it.
+
+The command's record carries a header `reply-to`, which names the node and the request that waits, and the legs that
+follow from it carry it on. Who decides the last of them publishes a `Reply` on the node's channel in Redis; where the
+node is itself the one that decides, nothing leaves the process. A reply may be lost: what counts is in the log.
+
+    reply-to    <node, 32 hexadecimal digits>:<number of the request>:<signature, 32 hexadecimal digits>
+
+The signature binds the address to the very value of the record, by the installation's key. So a producer cannot have
+the outcome of its own command go to a request of another client: a header without the right signature counts as absent,
+and so does one that comes twice. A copy of a whole record is the same command, which is decided once.
+"""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from hmac import compare_digest
+from itertools import count
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+import msgspec
+from mode import Service
+from msgspec import Struct
+
+from mercuria.domain.commands import Credit, Decidable
+from mercuria.domain.events import BalanceUpdated, CommandRejected, Event
+from mercuria.domain.parsing import MAX_LEG_BYTES
+from mercuria.domain.rejections import Code
+from mercuria.domain.transaction import Transaction, transaction_of
+from mercuria.domain.wallet import Wallet
+from mercuria.kafka.sealing import Seal
+from mercuria.redis.client import UNAVAILABLE, connect
+
+REPLY_TO = "reply-to"
+CHANNEL = "mercuria:replies:{}"
+RECONNECT_S = 0.2
+LISTEN_S = 5.0
+
+# Workers before signatures wrote `<node>:<number>`. That counts as absent, as a signed one does to them: where a worker
+# of the other version decides its command, a request finds its end in the log, as after a lost reply. To trust the old
+# form until all workers are new would leave it to every producer to use it, for good.
+_match = re.compile(rb"([0-9a-f]{32}:(?:0|[1-9][0-9]{0,18})):([0-9a-f]{32})").fullmatch
+
+
+class Reply(Struct, frozen=True, array_like=True):
+    """What a command came to.
+
+    `number` is the request that waits. A refusal has a code, and a detail. Else there is the wallet that decided, as
+    it was right afterwards, and, where money was moved, the transaction. `is_replayed`: the command had been decided
+    before, and this is the first answer again; of a transfer, that is the one of its sender, whatever came after.
+    `command_id` is the command's. The struct travels as an array: new fields go to the end, with a default.
+    """
+
+    number: int
+    is_replayed: bool = False
+    code: Code | None = None
+    detail: str | None = None
+    wallet: Wallet | None = None
+    transaction: Transaction | None = None
+    command_id: UUID | None = None
+
+    @property
+    def is_beginning(self) -> bool:
+        """Whether this is how a transfer began, and says nothing of its end."""
+        return self.transaction is not None and self.transaction.status == "pending"
+
+
+class Address(NamedTuple):
+    """Where a reply goes: a node, and the number of a request there."""
+
+    node: str
+    number: int
+
+    def header(self, value: bytes, seal: Seal) -> tuple[str, bytes]:
+        """Return the header that says so for a record with this value."""
+        address = f"{self.node}:{self.number}".encode()
+        return REPLY_TO, b"%b:%b" % (address, seal.sign_reply(address, value))
+
+
+def address_in(
+    headers: Sequence[tuple[str, bytes | None]], value: bytes | None, seal: Seal
+) -> Address | None:
+    """Return the address that a record's headers say; None where they say none that was signed for its value."""
+    said = [each for name, each in headers if name == REPLY_TO]
+    # No request sends more, and to hash what a hostile producer sends may take long.
+    if not said or len(said) > 1 or said[0] is None or value is None or len(value) > MAX_LEG_BYTES:
+        return None
+    match = _match(said[0])
+    if match is None or not compare_digest(match[2], seal.sign_reply(match[1], value)):
+        return None
+    node, _, number = match[1].decode().partition(":")
+    return Address(node, int(number))
+
+
+class Waiting(NamedTuple):
+    """A request that waits: where its reply goes to, the command that it sends, and the reply to come."""
+
+    address: Address
+    command_id: UUID
+    reply: asyncio.Future[Reply]
+
+
+class Replies(Service):
+    """The requests of this node that wait, and what listens for their replies."""
+
+    def __init__(self, redis_url: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.node = uuid4().hex
+        self.heard_since_s: float | None = None
+        """Since when nothing that was published can have been missed, by the loop's clock; None: not now."""
+        self._redis_url = redis_url
+        self._numbers = count()
+        self._waiting: dict[int, Waiting] = {}
+
+    def expect(self, command_id: UUID) -> Waiting:
+        """Begin to wait for the reply to a command; `give_up` ends it."""
+        address = Address(self.node, next(self._numbers))
+        waiting = Waiting(address, command_id, asyncio.get_running_loop().create_future())
+        self._waiting[address.number] = waiting
+        return waiting
+
+    def give_up(self, waiting: Waiting) -> None:
+        """End waiting, whether there was a reply or not."""
+        self._waiting.pop(waiting.address.number, None)
+
+    def resolve(self, replies: Sequence[Reply]) -> None:
+        """Hand replies to the requests that wait for them, if they still do.
+
+        A reply to another command than the request has sent is dropped, whatever its number is.
+        """
+        for each in replies:
+            waiting = self._waiting.get(each.number)
+            if waiting is None or waiting.reply.done():
+                continue
+            if each.command_id == waiting.command_id:
+                waiting.reply.set_result(each)
+            else:
+                self.log.warning("A reply has the number of a request that waits for another command.")
+
+    @Service.task
+    async def _listen(self) -> None:
+        while not self.should_stop:
+            try:
+                await self._listen_while_connected()
+            except UNAVAILABLE:
+                self.heard_since_s = None
+                await self.sleep(RECONNECT_S)
+
+    async def _listen_while_connected(self) -> None:
+        client = connect(self._redis_url, timeout_s=None)
+        try:
+            async with client.pubsub() as channel:
+                await channel.subscribe(CHANNEL.format(self.node))
+                while not self.should_stop:
+                    message = await channel.get_message(timeout=LISTEN_S)
+                    if message is None:
+                        # Redis may be gone without a word.
+                        async with asyncio.timeout(LISTEN_S):
+                            await channel.ping()
+                    elif message["type"] == "subscribe":
+                        self.heard_since_s = asyncio.get_running_loop().time()
+                    elif message["type"] == "message":
+                        self._hear(message["data"])
+        finally:
+            self.heard_since_s = None
+            await client.aclose()
+
+    def _hear(self, message: bytes) -> None:
+        try:
+            self.resolve(_decode(message))
+        except msgspec.DecodeError:
+            # A stranger's, or a node's of another version. Who waits for what is in it finds the end in the log.
+            self.log.warning("A message on the channel of replies cannot be read.", exc_info=True)
+
+
+def is_final(command: Decidable, event: Event) -> bool:
+    """Tell whether `event` answers the request behind `command`: no leg follows that would."""
+    if type(event) is BalanceUpdated:
+        return event.transaction_status != "pending"
+    return type(command) is not Credit
+
+
+def reply_of(
+    event: Event, wallet: Wallet | None, time_ms: int, number: int, *, is_replayed: bool = False
+) -> Reply:
+    """Return the reply to request `number`: what `event` says, which happened at `time_ms` and left `wallet`."""
+    if type(event) is CommandRejected:
+        return Reply(number, is_replayed, event.code, event.detail, command_id=event.command_id)
+    if type(event) is BalanceUpdated:
+        transaction = transaction_of(event, time_ms)
+        return Reply(number, is_replayed, None, None, wallet, transaction, transaction.id)
+    return Reply(number, is_replayed, None, None, wallet, None, event.command_id)  # type: ignore[union-attr]
+
+
+def encode_replies(replies: Sequence[Reply]) -> bytes:
+    """Return replies to one node as one message."""
+    return _encode(replies)
+
+
+_encode = msgspec.msgpack.Encoder(uuid_format="bytes").encode
+_decode = msgspec.msgpack.Decoder(list[Reply]).decode

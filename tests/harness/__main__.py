@@ -1,0 +1,44 @@
+"""`python -m tests.harness`, from the repository's top level: benchmarks, fault injection and soaks.
+
+Each command starts and stops a stack of its own. Exit codes are those of the `mercuria` command (`cli.failures`).
+"""
+
+import logging
+import sys
+
+import click
+
+from mercuria.cli import failures, standard_streams
+from tests.harness.bench import bench
+from tests.harness.bench.measuring import StalledError
+from tests.harness.bench.pgbench import PgbenchError
+from tests.harness.chaos import chaos
+from tests.harness.chaos.trial import TrialError
+from tests.harness.soak import soak
+
+ERRORS = (PgbenchError, StalledError, TrialError)
+"""What is wrong where one of these comes to the top, it says itself."""
+
+
+@click.group()
+def harness() -> None:
+    """Measure Mercuria, break it, and keep it busy, on stacks that are started for it."""
+
+
+for command in (bench, chaos, soak):
+    harness.add_command(command)
+
+
+def _run() -> object:
+    # What clients log of a server that is away, a command says itself.
+    for name in ("aiokafka", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        return harness(prog_name="harness", standalone_mode=False)
+    except ERRORS as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    standard_streams.settle()
+    sys.exit(failures.run(_run))
