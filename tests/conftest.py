@@ -24,6 +24,34 @@ BEHIND_NGINX = {"MERCURIA_TRUSTED_PROXIES": "127.0.0.1/32"}
 """Lets nginx say on whose behalf it asks. Other addresses of loopback are clients like all others."""
 
 
+STACKS = ("live_stack", "stack", "talkative", "servers", "server", "postgres")
+"""Fixtures that are servers which several tests share."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run together what shares servers, and what needs none of them first.
+
+    Servers that wait for their next test take processor time from the others: in a folder, the tests that start what
+    they need run before its own servers start, and whatever uses the stack that all folders share runs at the end.
+    """
+    folders = {
+        folder: place for place, folder in enumerate(dict.fromkeys(item.path.parent for item in items))
+    }
+
+    def order(item: pytest.Item) -> tuple[bool, int, bool]:
+        scopes = _scopes_of_stacks(item)
+        return "session" in scopes, folders[item.path.parent], "package" in scopes
+
+    items.sort(key=order)
+
+
+def _scopes_of_stacks(item: pytest.Item) -> set[str]:
+    if not isinstance(item, pytest.Function):
+        return set()
+    fixtures = item._fixtureinfo.name2fixturedefs
+    return {fixtures[name][-1].scope for name in STACKS if name in fixtures}
+
+
 @pytest.fixture(scope="session")
 def said() -> list[str]:
     """Return what the shared stack has said so far."""
