@@ -21,7 +21,8 @@ from mode import ServiceT
 from mercuria.config import Settings
 from mercuria.embedded.files import PRIVATE_UMASK
 from mercuria.embedded.worker import in_url
-from mercuria.http import Limits, Web
+from mercuria.http.limits import Limits
+from mercuria.http.web import Web
 from mercuria.kafka.crash import crash_on_bug
 from mercuria.kafka.log_ends import LogEnds
 from mercuria.kafka.producer import Producer

@@ -16,7 +16,7 @@ from mercuria.auth.passwords import Passwords
 from mercuria.auth.rate_limits import Action, RateLimits
 from mercuria.auth.security_log import Event
 from mercuria.auth.tokens import TokenFault
-from mercuria.http import USER_ID
+from mercuria.http.gate import USER_ID
 from mercuria.http.problems import Problem
 from mercuria.kafka.crash import crash_on_bug
 from mercuria.postgres.database import DatabaseUnavailable

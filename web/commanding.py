@@ -23,7 +23,7 @@ from mercuria.domain.commands import ClientCommand, Movement, Position
 from mercuria.domain.parsing import MAX_COMMAND_BYTES
 from mercuria.domain.rejections import Code
 from mercuria.domain.transaction import Transaction, asked_transaction
-from mercuria.http import REQUEST_ID, SPAN
+from mercuria.http.gate import REQUEST_ID, SPAN
 from mercuria.http.problems import FieldError, Problem
 from mercuria.kafka.producer import Record
 from mercuria.kafka.propagation import request_id_header

@@ -15,7 +15,7 @@ from aiohttp.web import Response
 from faust.web import View
 
 from mercuria.app import app
-from mercuria.http import respond
+from mercuria.http.gate import respond
 from mercuria.http.problems import Problem
 
 INDEX = "index.html"

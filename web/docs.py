@@ -16,7 +16,7 @@ from faust.web import View
 from swagger_ui_bundle import swagger_ui_path
 
 from mercuria.app import app
-from mercuria.http import respond
+from mercuria.http.gate import respond
 from mercuria.http.problems import Problem
 
 VERSION = version("swagger-ui-bundle-v2")

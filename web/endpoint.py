@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from mercuria.auth.tokens import Caller
 from mercuria.domain.rejections import Code
-from mercuria.http import USER_ID, respond
+from mercuria.http.gate import USER_ID, respond
 from mercuria.http.problems import Problem
 from mercuria.web.callers import caller_of
 from mercuria.web.parsing import parse_id, parse_query, read_body

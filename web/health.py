@@ -8,8 +8,8 @@ from faust.tables.manager import TableManager
 from faust.web import Request, Response, View
 
 from mercuria.app import app, database, settings
-from mercuria.http import Web
 from mercuria.http.client_address import NOWHERE, is_inside
+from mercuria.http.web import Web
 from mercuria.web.callers import is_operator
 from mercuria.web.lookout import lookout
 

@@ -18,7 +18,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
 
 from mercuria.app import app, settings
-from mercuria.http import respond
+from mercuria.http.gate import respond
 from mercuria.http.problems import Problem
 from mercuria.observability import metrics
 from mercuria.postgres.database import DatabaseUnavailable

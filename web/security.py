@@ -8,8 +8,8 @@ from aiohttp.web import Request
 from mercuria.app import settings
 from mercuria.auth.emails import Email
 from mercuria.auth.security_log import MAX_USER_AGENT_CHARACTERS, Event, Pseudonyms, emit
-from mercuria.http import REQUEST_ID, USER_ID
 from mercuria.http.client_address import client_address
+from mercuria.http.gate import REQUEST_ID, USER_ID
 
 pseudonyms = Pseudonyms(settings.leg_key)
 

@@ -4,10 +4,3 @@ A request meets the parts in this order: `connections` (its socket and its heade
 being done already), the view, and the gate again on its way back. `server` starts and stops them; `web` is the server
 as Faust wants it.
 """
-
-from mercuria.http.gate import REQUEST_ID, SPAN, USER_ID, respond
-from mercuria.http.limits import Limits
-from mercuria.http.server import Server
-from mercuria.http.web import Web
-
-__all__ = ["REQUEST_ID", "SPAN", "USER_ID", "Limits", "Server", "Web", "respond"]

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, cast
 from weakref import WeakKeyDictionary
 
+from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
-from faust.types import TP
 
 from mercuria.kafka.record_batches import RecordBatch, RecordBatches
 
@@ -105,7 +105,7 @@ class FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka is unt
 
     # By the assignment of a consumer: where nothing to read was found behind the last record, from and up to where.
     # That may be the marks of transactions, or all of one that was aborted.
-    _blank: ClassVar[WeakKeyDictionary[Any, dict[TP, tuple[int, int]]]] = WeakKeyDictionary()
+    _blank: ClassVar[WeakKeyDictionary[Any, dict[TopicPartition, tuple[int, int]]]] = WeakKeyDictionary()
 
     def getall(self, max_records: int | None = None) -> list[Any]:
         """Return the next records, and from which offset on there are no others."""

@@ -18,7 +18,8 @@ from mercuria.auth.tokens import Caller, Tokens
 from mercuria.config import Settings
 from mercuria.embedded.ports import free_port
 from mercuria.embedded.stack import Stack
-from mercuria.http import Limits, Server
+from mercuria.http.limits import Limits
+from mercuria.http.server import Server
 from tests.web.wire import PATIENCE_S, Reply, Wire, ask, connect
 
 PORT_IS_CLOSED = (ConnectionRefusedError, ConnectionResetError)
