@@ -18,9 +18,8 @@ from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 from mode import ServiceT
 
-from mercuria.config import Settings
+from mercuria.config import Settings, in_url
 from mercuria.embedded.files import PRIVATE_UMASK
-from mercuria.embedded.worker import in_url
 from mercuria.http.limits import Limits
 from mercuria.http.web import Web
 from mercuria.kafka.crash import crash_on_bug

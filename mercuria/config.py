@@ -231,6 +231,11 @@ def read_stack_env(data_dir: Path) -> dict[str, str]:
     return {name: _unquoted(value) for name, _, value in pairs}
 
 
+def in_url(host: str) -> str:
+    """Write an address as URLs have it: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def _with_stack_env(stack_env: Mapping[str, str], env: Mapping[str, str]) -> dict[str, str]:
     """Return what the environment says, and for the rest what stack.env says."""
     there = dict(stack_env)

@@ -4,9 +4,14 @@ import re
 import subprocess
 import sys
 import zipfile
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from mercuria.cli.commands import EXTRA
 
 ROOT = Path(__file__).resolve().parents[1]
 MAPPED = ("agents", "tables", "web", "migrations")
@@ -80,6 +85,23 @@ def test_the_wheel_holds_every_module_and_every_file_that_is_read_at_run_time(wh
         ):
             expected.add("/".join([top, *rest] if top == "mercuria" else ["mercuria", top, *rest]))
     assert expected - names == set()
+
+
+def test_the_wheel_asks_for_no_server_unless_for_an_extra(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = Parser().parsestr(archive.read(name).decode("utf-8"))
+    assert set(metadata.get_all("Provides-Extra", [])) == {"embedded", "dev"}
+    asked = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
+
+    def names(extra: str) -> set[str]:
+        """Return what an installation with an extra, or without one, asks for itself."""
+        found = [each for each in asked if each.marker is None or each.marker.evaluate({"extra": extra})]
+        return {canonicalize_name(each.name) for each in found}
+
+    servers = {canonicalize_name(module) for module in EXTRA}
+    assert names("") & servers == set()
+    assert names("embedded") >= servers
 
 
 def test_mapped_folders_are_no_top_level_modules_of_an_installation(wheel: Path, tmp_path: Path) -> None:

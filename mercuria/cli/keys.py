@@ -17,8 +17,7 @@ from mercuria.auth.token_keys import Jwk, JwkSet, KeysError, new_key, parse_keys
 from mercuria.cli.options import data_dir_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_json, show_table
-from mercuria.embedded.directory import PRIVATE
-from mercuria.embedded.files import write_atomically
+from mercuria.embedded.files import PRIVATE, write_atomically
 
 
 @cli.group()

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 
 from mercuria.auth.token_keys import JwkSet, KeyFile, new_key
 from mercuria.config import Settings, shed_foreign_variables
-from mercuria.embedded.directory import PRIVATE
-from mercuria.embedded.files import write_atomically
+from mercuria.embedded.files import PRIVATE, write_atomically
 from mercuria.kafka import topic_setup as declare
 from mercuria.postgres.migrate import migrate
 

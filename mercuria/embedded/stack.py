@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from mercuria.config import Settings, read_stack_env
+from mercuria.config import Settings, in_url, read_stack_env
 from mercuria.embedded import processes
 from mercuria.embedded.directory import PORTS_FILE, DataDirectory
 from mercuria.embedded.errors import StackError, StackStopped
@@ -36,7 +36,7 @@ from mercuria.embedded.reaper import Reaper
 from mercuria.embedded.redis import Redis
 from mercuria.embedded.signals import signals_ignored
 from mercuria.embedded.together import all_at_once
-from mercuria.embedded.worker import Worker, in_url, reachable_host
+from mercuria.embedded.worker import Worker, reachable_host
 
 DEFAULT_HTTP_PORT = 6066
 DEFAULT_PARTITIONS = 8

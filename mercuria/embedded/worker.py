@@ -66,8 +66,3 @@ def reachable_host(environ: Mapping[str, str]) -> str:
     """Return the address at which a worker answers on this machine."""
     host = environ.get("MERCURIA_HTTP_HOST") or LOOPBACK
     return LOOPBACK if host in EVERY_ADDRESS else host
-
-
-def in_url(host: str) -> str:
-    """Write an address as URLs have it: IPv6 in brackets."""
-    return f"[{host}]" if ":" in host else host

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mercuria.config import in_url
 from mercuria.embedded.account import with_entry
 from mercuria.embedded.directory import DataDirectory, env_lines
 from mercuria.embedded.errors import StackError
@@ -23,7 +24,7 @@ from mercuria.embedded.kafka import cluster_id
 from mercuria.embedded.logs import LogFile
 from mercuria.embedded.ports import FIRST, LAST, Ports, accepts, free_port, holder, is_free, read_ports
 from mercuria.embedded.together import all_at_once
-from mercuria.embedded.worker import in_url, reachable_host
+from mercuria.embedded.worker import reachable_host
 
 
 def test_a_port_is_kept_then_preferred_then_any(tmp_path: Path) -> None:
