@@ -1,13 +1,23 @@
 # syntax=docker/dockerfile:1
 # One image for workers and for the one-shot commands. It holds the wheel and what the wheel needs, no source tree.
+# What it needs is what requirements/base.txt locks: no server, since the compose file brings those.
 
-FROM python:3.13.11-slim-trixie AS build
+FROM python:3.13.11-slim-trixie@sha256:2b9c9803c6a287cafa0a8c917211dddd23dcd2016f049690ee5219f5d3f1636e AS build
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
+# Installed anew only when the locks change.
+COPY requirements requirements
+RUN python -m venv /opt/build \
+    && /opt/build/bin/pip install --require-hashes --no-deps -r requirements/build.txt \
+    && python -m venv /opt/mercuria \
+    && /opt/mercuria/bin/pip install --require-hashes --no-deps -r requirements/base.txt
 COPY . .
-RUN python -m venv /opt/mercuria \
-    && /opt/mercuria/bin/pip install --no-cache-dir --disable-pip-version-check .
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /opt/mercuria/bin/pip install --no-deps --no-index /wheels/*.whl \
+    && /opt/mercuria/bin/pip check
 
-FROM python:3.13.11-slim-trixie
+FROM python:3.13.11-slim-trixie@sha256:2b9c9803c6a287cafa0a8c917211dddd23dcd2016f049690ee5219f5d3f1636e
 LABEL org.opencontainers.image.title="Mercuria" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN groupadd --system --gid 10001 mercuria && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/mercuria mercuria \

@@ -4,27 +4,31 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TYPES := build/types
+TOOLS := build/tools
+LOCKS := requirements
+PIP := -m pip --disable-pip-version-check --quiet
 MAPPED := agents tables web migrations
 FUZZ_S := 900
 PROGRAMS := prometheus promtool prometheus-node-exporter
 FETCH := apt-get --quiet --option APT::Sandbox::User=root download prometheus prometheus-node-exporter
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test lint types layers prometheus fuzz queries schema bench chaos soak clean
+.PHONY: help install up test lint types layers prometheus fuzz queries schema bench chaos soak lock audit licences sbom clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 install: $(VENV)/installed ## Prepare .venv with Mercuria in it
 
-# Made again only when the dependencies change.
-$(VENV)/installed: setup.cfg pyproject.toml
+# Made again only when the dependencies change. All is in the lock, so pip has nothing to resolve and nothing to build with.
+$(VENV)/installed: setup.cfg pyproject.toml $(LOCKS)/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	{ echo "Mercuria needs Python 3.11 or later, and $(PYTHON) is $$($(PYTHON) --version 2>&1 || true): say which one with 'make PYTHON=…'." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	{ echo "$(PYTHON) comes without venv: install it (Debian and Ubuntu call it python3-venv)." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python $(PIP) install --require-hashes --no-deps --requirement $(LOCKS)/dev.txt
+	$(BIN)/python $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 up: install ## Start Kafka, PostgreSQL, Redis and Mercuria; Ctrl-C stops them
@@ -73,6 +77,40 @@ chaos: install ## Break a stack of its own under load, as ARGS says, and audit i
 
 soak: install ## Keep a stack of its own busy for an hour, with faults, or as ARGS says
 	$(BIN)/python -m tests.harness soak $(ARGS)
+
+# Which lock is for what: requirements/README.md.
+LOCK = $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+	--no-emit-index-url --custom-compile-command 'make lock'
+
+lock: $(TOOLS)/installed ## Lock the newest versions that setup.cfg and pyproject.toml allow, with hashes
+	$(LOCK) setup.cfg --extra dev --group build --output-file $(LOCKS)/dev.txt
+	$(LOCK) setup.cfg --constraint $(LOCKS)/dev.txt --output-file $(LOCKS)/base.txt
+	$(LOCK) --group build --constraint $(LOCKS)/dev.txt --output-file $(LOCKS)/build.txt
+	$(LOCK) --group tools --constraint $(LOCKS)/dev.txt --output-file $(LOCKS)/tools.txt
+
+audit: licences $(TOOLS)/installed ## Check licences, and ask for known vulnerabilities of what is locked
+	for lock in dev tools; do $(TOOLS)/bin/pip-audit --strict --progress-spinner off --disable-pip \
+	  --require-hashes --requirement $(LOCKS)/$$lock.txt || exit; done
+
+# The image passes on what is in base.txt. These licences would ask for more than the Apache licence does.
+UNWANTED := GNU General Public License;GPL-2.0;GPL-3.0;AGPL;Affero;SSPL;UNKNOWN
+LICENCES = $(TOOLS)/bin/pip-licenses --python $(BIN)/python --from=mixed
+
+licences: install $(TOOLS)/installed ## List the licences of what is installed, and refuse unwanted ones in base.txt
+	$(LICENCES) --output-file build/licences.txt
+	@cat build/licences.txt
+	@$(LICENCES) --partial-match --fail-on '$(UNWANTED)' \
+	  --packages $$(sed -n 's/^\([a-z0-9.-]*\)==.*/\1/p' $(LOCKS)/base.txt) >/dev/null
+
+sbom: $(TOOLS)/installed ## Write what is locked into build/sbom, in CycloneDX's form
+	@mkdir -p build/sbom
+	for lock in base dev; do $(TOOLS)/bin/cyclonedx-py requirements --output-reproducible \
+	  --output-file build/sbom/$$lock.cdx.json $(LOCKS)/$$lock.txt || exit; done
+
+$(TOOLS)/installed: $(LOCKS)/tools.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python $(PIP) install --require-hashes --no-deps --requirement $(LOCKS)/tools.txt
+	@touch $@
 
 # The package as it is installed: the mapped top-level folders inside mercuria/, which no checker sees otherwise.
 .PHONY: $(TYPES)
