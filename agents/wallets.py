@@ -1,7 +1,8 @@
 """The wallet agent: decides the commands of each partition, in order, with exactly one effect each.
 
-The order of the steps is what makes a crash at any moment harmless (docs/architecture.md): outputs first, then the
-changelog with the position, then RocksDB. While one batch is on its way into the last two, the next one is decided.
+The order of the steps is what makes a crash at any moment harmless (docs/architecture.md, "Six steps of a batch"):
+outputs first, then the changelog with the position, then RocksDB. While one batch is on its way into the last two, the
+next one is decided.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,7 @@
 """The watchdog: ends a worker whose partitions stand still although there is work. The supervisor starts it again.
 
-Consumers on Kafka are known to stop without a word after rebalances and broken connections (docs/architecture.md lists
-Faust's reports). Standing still is always worse than a restart, which loses nothing.
+Consumers on Kafka are known to stop without a word after rebalances and broken connections (docs/architecture.md,
+"Faust pitfalls"). Standing still is always worse than a restart, which loses nothing.
 """
 
 import time

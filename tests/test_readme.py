@@ -1,4 +1,4 @@
-"""The README and the docs say what is so: the tour runs as printed, nothing is missing, and nothing named is gone."""
+"""The documents agree with the code: the tour runs as printed, nothing is missing, and nothing named is gone."""
 
 import re
 import subprocess
@@ -44,8 +44,17 @@ from mercuria.web.representations import (
 from tests.embedded.conftest import Command, CommandLine, clean_environ, survivors
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "tests" / "data" / "README.md"])
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted([ROOT / "README.md", *DOCS, ROOT / "tests" / "data" / "README.md"])
+README, QUICKSTART = ROOT / "README.md", ROOT / "docs" / "quickstart.md"
+HTTP_API, KAFKA = ROOT / "docs" / "http-api.md", ROOT / "docs" / "kafka.md"
+CLI, BENCHMARKS, DEVELOPMENT = (ROOT / "docs" / f"{name}.md" for name in ("cli", "benchmarks", "development"))
+CONFIGURATION = ROOT / "docs" / "configuration.md"
+
+MAX_README_LINES = 250
+
+TEXTS = {".py", ".sql", ".yml", ".json", ".js", ".html", ".conf", ".sh", ""}
+"""Ends of the names of files that may refer to a document."""
 
 NOT_SETTINGS = {"MERCURIA_PART", "MERCURIA_BENCH_DIR"}
 """What Mercuria tells its own processes."""
@@ -84,14 +93,14 @@ app.discover()
 
 
 class Step(NamedTuple):
-    """A block of commands in the README, and the output that is shown below it."""
+    """A block of commands in a page, and the output that is shown below it."""
 
     commands: str
     shown: list[str]
 
 
 class Row(NamedTuple):
-    """A row of a table of the README: what its first cell names, and the other cells."""
+    """A row of a table of a page: what its first cell names, and the other cells."""
 
     names: list[str]
     cells: list[str]
@@ -100,10 +109,11 @@ class Row(NamedTuple):
 # The tour.
 
 
-def steps() -> list[Step]:
-    """Return the tour: the blocks marked `sh`, each with the block marked `text` that follows it."""
-    found = re.findall(r"^```sh\n(.*?)^```\n+```text\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    assert len(found) == len(re.findall(r"^```sh$", README, re.MULTILINE)), "every step shows its output"
+def steps(page: Path) -> list[Step]:
+    """Return a page's part of the tour: the blocks marked `sh`, each with the block marked `text` that follows it."""
+    text = page.read_text("utf-8")
+    found = re.findall(r"^```sh\n(.*?)^```\n+```text\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert len(found) == len(re.findall(r"^```sh$", text, re.MULTILINE)) > 0, "every step shows its output"
     return [Step(commands.strip(), shown.splitlines()) for commands, shown in found]
 
 
@@ -115,7 +125,7 @@ def as_ever(line: str) -> str:
 
 
 def assert_shown(step: Step, output: list[str]) -> None:
-    """Assert that the output has the lines that the README shows, in that order; it may have others between them."""
+    """Assert that the output has the lines that the page shows, in that order; it may have others between them."""
     lines = iter([as_ever(line) for line in output])
     for line in step.shown:
         assert as_ever(line) in lines, f"{step.commands}\ndoes not print {line!r}, but\n" + "\n".join(output)
@@ -165,7 +175,7 @@ def running(clone: Path) -> Iterator[Command]:
 
 @pytest.mark.timeout(360)
 def test_the_tour_runs_as_printed(clone: Path, running: Command) -> None:
-    first, *rest = steps()
+    first, *rest = [*steps(README), *steps(QUICKSTART)]
     assert first.commands == "make up", "the test does what `make up` does after `make install`"
     running.wait_for("Mercuria is ready at ", timeout_s=120)
     assert_shown(first, running.said)
@@ -180,12 +190,12 @@ def test_make_up_is_mercuria_up() -> None:
     )
 
 
-# What the README lists.
+# What the tables list.
 
 
-def rows(heading: str) -> list[Row]:
-    """Return the rows of all tables below a heading, up to the next one."""
-    _, _, below = README.partition(f"\n{heading}\n")
+def rows(page: Path, heading: str) -> list[Row]:
+    """Return the rows of all tables below a heading of a page, up to the next one."""
+    _, _, below = page.read_text("utf-8").partition(f"\n{heading}\n")
     assert below, f"there is no {heading}"
     section = re.split(r"^#", below, maxsplit=1, flags=re.MULTILINE)[0]
     found = []
@@ -197,8 +207,13 @@ def rows(heading: str) -> list[Row]:
 
 
 def words(cell: str) -> list[str]:
-    """Return what a cell sets as code."""
+    """Return what a cell, or a page, sets as code."""
     return re.findall(r"`(.+?)`", cell)
+
+
+def words_of(page: Path) -> set[str]:
+    """Return what a page sets as code."""
+    return set(words(page.read_text("utf-8")))
 
 
 def fields_of(struct: Any) -> list[str]:
@@ -212,17 +227,17 @@ def tag(struct: Any) -> str:
 
 
 def test_every_rejection_is_listed_with_its_sentence() -> None:
-    listed = {row.names[0]: row.cells[0] for row in rows("### Why commands are refused")}
+    listed = {row.names[0]: row.cells[0] for row in rows(KAFKA, "## Rejections")}
     assert listed == {str(code): DETAILS[code] for code in Code}
 
 
 def test_every_problem_is_listed_with_its_status_and_its_sentence() -> None:
-    listed = {row.names[0]: tuple(row.cells) for row in rows("### Errors")}
+    listed = {row.names[0]: tuple(row.cells) for row in rows(HTTP_API, "## Errors")}
     assert listed == {code: (str(meaning.status), meaning.detail) for code, meaning in MEANINGS.items()}
 
 
 def test_every_call_is_listed_with_who_may_and_its_fields() -> None:
-    calls = [row for row in rows("## HTTP API") if " /" in row.names[0]]
+    calls = [row for row in rows(HTTP_API, "## Calls") if " /" in row.names[0]]
     listed = {row.names[0]: row for row in calls}
     health = {"GET /health/live"}
     assert set(listed) - health == {f"{each.method} {each.path}" for each in ENDPOINTS}
@@ -239,17 +254,16 @@ def test_every_call_is_listed_with_who_may_and_its_fields() -> None:
 
 
 def test_every_answer_is_listed_with_its_fields() -> None:
-    # The other rows are those of calls.
-    _, _, table = README.partition("| answer | fields |\n|---|---|\n")
+    _, _, table = HTTP_API.read_text("utf-8").partition("| answer | fields |\n|---|---|\n")
     lines = table.partition("\n\n")[0].splitlines()
     listed = {name: words(fields) for name, fields in (line.strip("| ").split(" | ") for line in lines)}
     assert listed == {name: fields_of(kind) for name, kind in ANSWERS.items()}
     (movement,) = set(fields_of(MovementBody)) - set(fields_of(TransactionBody))
-    assert movement in words(README)
+    assert movement in words_of(HTTP_API)
 
 
 def test_a_problem_is_as_it_is_shown() -> None:
-    _, _, section = README.partition("\n### Errors\n")
+    _, _, section = HTTP_API.read_text("utf-8").partition("\n## Errors\n")
     shown = re.findall(r"^```json\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[0]
     made = Problem("insufficient_funds").document("9f1c2a7b60de-1f")
     assert msgspec.json.decode(shown) == msgspec.json.decode(made)
@@ -257,7 +271,7 @@ def test_a_problem_is_as_it_is_shown() -> None:
 
 def test_every_command_is_listed_with_its_fields() -> None:
     structs = {tag(struct): struct for struct in get_args(ClientCommand)}
-    listed = rows("## Commands")
+    listed = rows(KAFKA, "## Commands")
     types = [row.names[0] for row in listed if row.names[0] in structs]
     assert types == list(structs)
     fields = {row.names[0]: row.cells[0] for row in listed if row.names[0] not in structs}
@@ -278,36 +292,32 @@ def test_every_command_is_listed_with_its_fields() -> None:
 
 def test_every_leg_is_named() -> None:
     legs = {tag(struct) for struct in get_args(AnyCommand) if issubclass(struct, Leg)}
-    assert legs <= set(words(README))
+    assert legs <= words_of(KAFKA)
 
 
 def test_every_event_is_listed_with_its_fields() -> None:
-    listed = {row.names[0]: words(row.cells[0]) for row in rows("## Events")}
+    listed = {row.names[0]: words(row.cells[0]) for row in rows(KAFKA, "## Events")}
     assert listed == {name: fields_of(struct) for struct, name in TYPES.items()}
-    assert {*fields_of(WalletSide), *fields_of(Failure)} <= set(words(README))
-    listed = {row.names[0]: words(row.cells[0]) for row in rows("### Transactions and the ledger")}
+    assert {*fields_of(WalletSide), *fields_of(Failure)} <= words_of(KAFKA)
+    listed = {row.names[0]: words(row.cells[0]) for row in rows(KAFKA, "## Transactions and ledger entries")}
     assert listed == {name: fields_of(struct) for struct, (name, _) in NUMBERED.items()}
 
 
 def test_every_header_of_a_dead_letter_is_listed() -> None:
     # tests/protocol/test_bad_input.py, test_hand_made_batches.py, test_sizes.py and test_skip.py see them.
-    names = {name for row in rows("### Dead letters") for name in row.names}
+    names = {name for row in rows(KAFKA, "## Dead letters") for name in row.names}
     assert names == set(DEAD_LETTER_HEADERS["properties"])
 
 
-def test_every_topic_is_named() -> None:
-    architecture = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    assert {topic.name for topic in TOPICS} <= set(words(architecture))
-    assert all(
-        topic in README
-        for topic in (
-            WALLET_COMMANDS,
-            WALLET_EVENTS,
-            WALLET_DEAD_LETTERS,
-            TRANSACTION_EVENTS,
-            LEDGER_EVENTS,
-        )
-    )
+def test_every_topic_is_listed() -> None:
+    listed = {row.names[0] for row in rows(KAFKA, "## Topics")}
+    assert listed == {topic.name for topic in TOPICS}
+
+
+def test_every_topic_for_clients_is_described() -> None:
+    _, _, below = KAFKA.read_text("utf-8").partition("\n## Commands\n")
+    clients = {WALLET_COMMANDS, WALLET_EVENTS, WALLET_DEAD_LETTERS, TRANSACTION_EVENTS, LEDGER_EVENTS}
+    assert clients <= set(words(below))
 
 
 def test_every_setting_is_listed_with_its_default() -> None:
@@ -319,7 +329,7 @@ def test_every_setting_is_listed_with_its_default() -> None:
     known = {
         name for file in sources for name in re.findall(r"MERCURIA_[A-Z_]*[A-Z]", file.read_text("utf-8"))
     }
-    listed = {row.names[0]: row.cells[0] for row in rows("## Settings")}
+    listed = {row.names[0]: row.cells[0] for row in rows(CONFIGURATION, "## Settings")}
     assert listed.keys() == known - NOT_SETTINGS
     settings = Settings.from_env({"MERCURIA_DATA_DIR": "nowhere"})
     for name in (
@@ -347,7 +357,12 @@ def commands_of(group: click.Group, path: str) -> Iterator[str]:
 
 
 def test_every_command_of_the_command_line_is_listed() -> None:
-    cells = [name for row in rows("## The command line") for name in row.names]
+    places = (
+        (CLI, "## Commands"),
+        (BENCHMARKS, "## Commands"),
+        (DEVELOPMENT, "## Chaos and soak runs"),
+    )
+    cells = [name for place in places for row in rows(*place) for name in row.names]
     commands.register()
     own = set(commands_of(cli, "mercuria"))
     assert "mercuria wallet show" in own
@@ -373,17 +388,69 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+def without_code(text: str) -> str:
+    """Return a page without its blocks of code, where `#` begins a comment."""
+    return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def headings(page: Path) -> list[str]:
+    """Return the headings of a page."""
+    return re.findall(r"^#+ (.+)$", without_code(page.read_text("utf-8")), re.MULTILINE)
+
+
 def anchors(page: Path) -> set[str]:
     """Return the anchors of a page: those of its headings, as GitHub makes them, and those that it sets itself."""
-    text = page.read_text("utf-8")
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    of_headings = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
-    return of_headings | set(re.findall(r'<a id="([\w-]+)"></a>', text))
+    of_headings = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings(page)]
+    assert len(set(of_headings)) == len(of_headings), f"{page.name} has a heading twice"
+    return {*of_headings, *re.findall(r'<a id="([\w-]+)"></a>', page.read_text("utf-8"))}
+
+
+def sources() -> Iterator[tuple[Path, str]]:
+    """Yield the files outside of the documents that may refer to them, each with its text in one line."""
+    tops = ("mercuria", "agents", "tables", "web", "migrations", "deploy", "tests", ".github")
+    files = [
+        file for top in tops for file in (ROOT / top).rglob("*") if file.suffix in TEXTS and file.is_file()
+    ]
+    single = ("docker-compose.yml", "Dockerfile", "Makefile", "Procfile", ".env.example", "setup.cfg")
+    for file in {*files, *(ROOT / name for name in single)} - {Path(__file__).resolve()}:
+        yield file, " ".join(file.read_text("utf-8").split())
+
+
+def test_references_to_documents_lead_somewhere() -> None:
+    reference = re.compile(r"""docs/([\w-]+\.md)(?:#([\w-]+)|, ["']([^"']+)["'])?""")
+    found = 0
+    for file, text in sources():
+        for name, anchor, heading in reference.findall(text):
+            found += 1
+            page = ROOT / "docs" / name
+            assert page in DOCS, (file, name)
+            assert not anchor or anchor in anchors(page), (file, anchor)
+            assert not heading or heading in headings(page), (file, heading)
+    assert found > 30, "there are references, and the pattern finds them"
+
+
+# How the documents are arranged.
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text("utf-8").splitlines()) <= MAX_README_LINES
+
+
+def test_every_document_is_one_click_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\((docs/[\w-]+\.md)\)", README.read_text("utf-8")))
+    assert linked == {f"docs/{page.name}" for page in DOCS}
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_a_document_begins_with_what_it_is_for_and_what_it_is_not(page: Path) -> None:
+    title, opening, *_ = page.read_text("utf-8").split("\n\n")
+    assert title.startswith("# ")
+    assert re.search(r"\b(not|neither)\b", opening), "it says what it is not for"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_are_named_are_there(page: Path) -> None:
-    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    text = without_code(page.read_text("utf-8"))
     tops = "|".join(("mercuria", "agents", "tables", "web", "migrations", "tests", "docs", r"\.ci"))
     named = [word for word in words(text) if re.fullmatch(rf"({tops})/[\w./-]*|[\w-]+\.cfg|Makefile", word)]
     assert [name for name in named if not (ROOT / name).exists()] == []

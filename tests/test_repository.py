@@ -119,7 +119,7 @@ def test_mapped_folders_are_no_top_level_modules_of_an_installation(wheel: Path,
 def test_every_setting_is_documented() -> None:
     names = set(re.findall(r"MERCURIA_[A-Z_]+", (ROOT / "mercuria" / "config.py").read_text("utf-8")))
     assert "MERCURIA_KAFKA" in names
-    documented = set(re.findall(r"MERCURIA_[A-Z_]+", (ROOT / "README.md").read_text("utf-8")))
+    documented = set(re.findall(r"MERCURIA_[A-Z_]+", (ROOT / "docs" / "configuration.md").read_text("utf-8")))
     assert names - documented == set()
 
 

@@ -12,7 +12,7 @@ from mercuria.embedded.ports import LOOPBACK
 class Redis(Part):
     """One server with an append-only file: at most the last second is lost in a power failure.
 
-    Mercuria keeps nothing here that cannot be rebuilt (docs/architecture.md).
+    Mercuria keeps nothing here that cannot be rebuilt (docs/architecture.md, "Leases, replies and the cache").
     """
 
     title = "Redis"

@@ -192,7 +192,7 @@ NOT_MOVED: dict[str, tuple[str, str, Any, int, str]] = {
     "as an operator": ("operator", "open", 1, 403, "not_wallet_owner"),
     "in a frozen wallet": ("owner", "frozen", 1, 422, "wallet_frozen"),
     "in a closed wallet": ("owner", "closed", 1, 422, "wallet_closed"),
-    # Of two reasons, the first of the table in the README counts.
+    # Of two reasons, the first counts, in the order of docs/kafka.md, "Rejections".
     "nothing in an unknown wallet": ("owner", "unknown", 0, 422, "amount_must_be_positive"),
     "in a frozen wallet of somebody else": ("stranger", "frozen", 1, 403, "not_wallet_owner"),
 }
