@@ -1,5 +1,6 @@
--- The commands that bring the wallets of this database into a new installation (docs/operations.md, "Move to more partitions"):
--- a line each, and those of a wallet in their order. Their ids are made of the wallet's, so that each counts once.
+-- The commands that bring the wallets of this database into a new installation (docs/operations.md,
+-- "Move to more partitions"): a line each, and those of a wallet in their order. Their ids are made of the wallet's, so
+-- that each counts once.
 SELECT jsonb_build_object('id', md5(type || ' carried over ' || id)::uuid, 'wallet_id', id, 'type', type) || fields
 FROM wallets, LATERAL (VALUES
     (1, 'open_wallet', true, jsonb_build_object(
