@@ -12,7 +12,7 @@ import click
 from faust.cli.base import cli
 from filelock import FileLock
 
-from mercuria.cli.options import data_dir_option
+from mercuria.cli.options import data_dir_option, examples
 from mercuria.cli.up import chosen_directory, failures_as_sentences
 from mercuria.embedded import processes
 from mercuria.embedded.directory import PORTS_FILE, PRIVATE, DataDirectory
@@ -24,7 +24,7 @@ JOIN_LOCK = "join.lock"
 MOST = 1024
 
 
-@cli.command()
+@cli.command(epilog=examples("mercuria join", "mercuria join --number 3"))
 @data_dir_option
 @click.option(
     "--number",
@@ -32,7 +32,11 @@ MOST = 1024
     help="Of its name: 2 for worker-2. Default: the first that no running worker has.",
 )
 def join(number: int | None) -> None:
-    """Run one worker beside the servers of `mercuria up --workers 0`, as soon as they are there."""
+    """Run one more worker beside the servers of a `mercuria up`.
+
+    That is a `mercuria up --workers 0`, or one with two workers or more; where it does not run yet, the command waits
+    for it. Ctrl-C or SIGTERM takes the worker away again.
+    """
     # Until the worker handles it, Ctrl-C is no error to show.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     directory = DataDirectory(chosen_directory())

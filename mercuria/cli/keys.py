@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mercuria.app import settings
 from mercuria.auth.token_keys import Jwk, JwkSet, KeysError, new_key, parse_keys
-from mercuria.cli.options import data_dir_option
+from mercuria.cli.options import data_dir_option, examples
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_json, show_table
 from mercuria.embedded.files import PRIVATE, write_atomically
@@ -22,7 +22,7 @@ from mercuria.embedded.files import PRIVATE, write_atomically
 
 @cli.group()
 def keys() -> None:
-    """Look after the keys that sign access tokens."""
+    """Create, list and rotate the keys that sign access tokens."""
 
 
 @keys.command("list")
@@ -45,7 +45,10 @@ def list_(as_json: bool) -> None:
 @keys.command()
 @data_dir_option
 def create() -> None:
-    """Make the file with a first key, for an installation that `mercuria up` does not prepare."""
+    """Make a first key, where `mercuria up` has made none.
+
+    The file is MERCURIA_TOKEN_KEYS_FILE; one that is there already stays as it is.
+    """
     path = settings.token_keys_file
     with _alone():
         if path.exists():
@@ -55,13 +58,16 @@ def create() -> None:
     click.echo(f"The key {new.keys[-1].kid} signs from now on.")
 
 
-@keys.command()
+@keys.command(epilog=examples("mercuria keys rotate", "mercuria keys rotate --drop-old"))
 @data_dir_option
 @click.option(
     "--drop-old", is_flag=True, help="Make all access tokens of before invalid at once; refresh tokens stay."
 )
 def rotate(drop_old: bool) -> None:
-    """Sign with a new key from now on. The old ones stay until the last token they have signed has expired."""
+    """Sign with a new key from now on.
+
+    The old ones stay until the last token that they have signed has expired. Running workers take the new file.
+    """
     now_s = int(time.time())
 
     def changed(old: JwkSet) -> JwkSet:

@@ -13,7 +13,7 @@ from mercuria.app import settings
 from mercuria.cli.failures import EXIT_NO, EXIT_UNKNOWN
 from mercuria.cli.load.errors import LoadError
 from mercuria.cli.load.feed import require_topics
-from mercuria.cli.options import data_dir_option
+from mercuria.cli.options import data_dir_option, examples
 from mercuria.cli.wallet import TablesError, find, wallet
 from mercuria.domain.commands import SetLimits
 from mercuria.domain.events import CommandRejected, Event, LimitsChanged
@@ -34,7 +34,13 @@ class UnknownError(Exception):
     """Whether the limit is changed is not known; the message is a sentence."""
 
 
-@wallet.command("set-limit")
+@wallet.command(
+    "set-limit",
+    epilog=examples(
+        "mercuria wallet set-limit 5a7d1c52-0f6b-4c5e-9d39-2f1f6e0c8a11 500.00 \\",
+        '    --reason "agreed on by phone"',
+    ),
+)
 @click.argument("wallet_id", metavar="ID", type=click.UUID)
 @click.argument("amount", metavar="AMOUNT")
 @data_dir_option
@@ -48,7 +54,9 @@ class UnknownError(Exception):
     help="Give up when the wallet has not answered for so many seconds.",
 )
 def set_limit(wallet_id: UUID, amount: str, reason: str | None, patience_s: float) -> None:
-    """Let the balance of the wallet ID go AMOUNT below zero, such as 10000.00 in the wallet's currency, and no further.
+    """Change how far below zero the balance of a wallet may go.
+
+    AMOUNT is in the currency of the wallet ID, such as 10000.00; 0 lets it go no further than to zero.
 
     The limit counts for what comes. Where the balance is below it already, money may come in, and none may leave until
     the balance is above the limit again. The exit code is 1 where the limit is not changed, and 2 where that is not

@@ -14,7 +14,10 @@ from mercuria.postgres.migrate import migrate as apply_migrations
 @cli.command()
 @data_dir_option
 def migrate() -> None:
-    """Apply the migrations that the database does not have yet."""
+    """Apply the migrations that the database does not have yet.
+
+    `mercuria up` and workers do so at their start. The role is that of MERCURIA_DATABASE_OWNER, which owns the tables.
+    """
     try:
         applied = apply_migrations(settings.database_owner)
     except MigrationError as error:

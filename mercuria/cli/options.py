@@ -19,9 +19,17 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+DIRECTORY = click.Path(file_okay=False)
+DATA_DIR_HELP = "Where the stack keeps everything. Default: MERCURIA_DATA_DIR, else ./data."
+
 data_dir_option = click.option(
     "--data-dir",
-    type=click.Path(),
+    type=DIRECTORY,
     expose_value=False,  # `mercuria.cli.main` has taken it out of the arguments before click sees them.
-    help="Where the stack keeps everything. Default: MERCURIA_DATA_DIR, else ./data.",
+    help=DATA_DIR_HELP,
 )
+
+
+def examples(*lines: str) -> str:
+    """Return the epilog of a command's help that shows how it is called, each call on a line of its own."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])

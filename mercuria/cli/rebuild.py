@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mercuria.app import app, settings
 from mercuria.cli.failures import EXIT_NO, say
 from mercuria.cli.load.words import count
-from mercuria.cli.options import FiniteRange, data_dir_option
+from mercuria.cli.options import FiniteRange, data_dir_option, examples
 from mercuria.kafka.client import event_reader
 from mercuria.projections.rebuild import TABLES, Places, RebuildError, Tables
 from mercuria.topics import STAGES
@@ -42,7 +42,7 @@ Extents = dict[str, dict[int, Extent]]
 """By stage and partition."""
 
 
-@cli.command()
+@cli.command(epilog=examples("mercuria rebuild", "mercuria rebuild --yes --timeout 600"))
 @data_dir_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
@@ -54,11 +54,12 @@ Extents = dict[str, dict[int, Extent]]
     help="Stop watching when the workers have brought in nothing for so many seconds.",
 )
 def rebuild(yes: bool, patience_s: float) -> None:
-    """Make PostgreSQL's wallets, transactions and ledger again from the log.
+    """Fill PostgreSQL's tables again from the log.
 
-    Running workers fill the tables; this command waits until they have brought in all that the log holds now. Accounts
-    of people are not touched, and nothing is published again. The exit code is 0 when all is there, or when no worker
-    runs that could fill the tables: then the next one does.
+    The tables of wallets, transactions, the ledger and analytics are emptied. Running workers fill them; this command
+    waits until they have brought in all that the log holds now. Accounts of people are not touched, and nothing is
+    published again. The exit code is 0 when all is there, or when no worker runs that could fill the tables: then the
+    next one does.
     """
     tables = Tables(settings.database_owner)
     try:

@@ -89,9 +89,10 @@ class TooSlow(Exception):
 @data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def reconcile(as_json: bool) -> None:
-    """Compare the workers' tables, PostgreSQL, Redis and the ledger, wallet by wallet, and what analytics has counted.
+    """Compare the workers' tables, PostgreSQL, Redis and the ledger.
 
-    Workers may run and have work. The exit code is 1 where anything differs, and 2 where it cannot be compared.
+    Wallets are compared one by one, and so are the figures of analytics. Workers may run and have work. The exit code
+    is 1 where anything differs, and 2 where it cannot be compared.
     """
     report = asyncio.run(_reconcile())
     _show(report, as_json)

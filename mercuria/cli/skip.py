@@ -24,7 +24,7 @@ from rich.text import Text
 
 from mercuria.app import settings
 from mercuria.cli.failures import EXIT_NO, EXIT_UNKNOWN, say
-from mercuria.cli.options import data_dir_option
+from mercuria.cli.options import data_dir_option, examples
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_table
 from mercuria.kafka.client import event_reader
@@ -50,7 +50,12 @@ class Refused(Exception):
     """A record cannot be skipped; the message is a sentence that says why."""
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        'mercuria skip mercuria.wallet.commands 3 4460 --reason "see ticket 17"',
+        "mercuria skip --list",
+    )
+)
 @data_dir_option
 @click.argument("topic", type=click.Choice(SKIPPABLE), required=False)
 @click.argument("partition", type=click.IntRange(0), required=False)

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from mercuria.cli import standard_streams
 from mercuria.cli.failures import EXIT_NO, say
-from mercuria.cli.options import data_dir_option
+from mercuria.cli.options import data_dir_option, examples
 from mercuria.cli.preparing import prepare
 from mercuria.cli.printable import printable, printable_lines
 from mercuria.cli.showing import show_json, show_table
@@ -36,7 +36,7 @@ from mercuria.postgres.migrate import MigrationError
 EXIT_STOPPED = 3
 
 
-@cli.command()
+@cli.command(epilog=examples("mercuria up", "mercuria up --workers 2 --data-dir /srv/mercuria"))
 @data_dir_option
 @click.option(
     "--http-port",
@@ -51,7 +51,10 @@ EXIT_STOPPED = 3
     help="How many workers; 0 where they come with `mercuria join`.",
 )
 def up(http_port: int | None, workers: int) -> None:
-    """Start Kafka, PostgreSQL, Redis and Mercuria, and keep them running until Ctrl-C."""
+    """Start Kafka, PostgreSQL, Redis and workers; Ctrl-C stops them.
+
+    A server that a setting leads elsewhere is used there and not started. A part that ends is started again.
+    """
     keep_up(chosen_directory(), http_port=http_port, workers=workers, prepare=prepare)
 
 
@@ -59,7 +62,10 @@ def up(http_port: int | None, workers: int) -> None:
 @data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
-    """Show what runs. The exit code is 0 when all is up, 1 when a part is not, 3 when the stack is stopped."""
+    """Show what runs.
+
+    The exit code is 0 when all is up, 1 when a part is not, and 3 when the stack is stopped.
+    """
     directory = DataDirectory(chosen_directory())
     parts = look(directory)
     if as_json:

@@ -19,7 +19,7 @@ from mercuria.auth.emails import Email, parse_email
 from mercuria.auth.passwords import Passwords, is_text, parse_line
 from mercuria.auth.security_log import Event, Pseudonyms
 from mercuria.auth.tokens import ROLES, Role, Tokens
-from mercuria.cli.options import MOST, data_dir_option
+from mercuria.cli.options import MOST, data_dir_option, examples
 from mercuria.cli.printable import printable
 from mercuria.cli.security_file import append
 from mercuria.cli.showing import show_json, show_table
@@ -35,15 +35,23 @@ T = TypeVar("T")
 
 @cli.group()
 def user() -> None:
-    """Look after the accounts of people."""
+    """Create and list accounts, and set their roles and passwords."""
 
 
-@user.command()
+@user.command(
+    epilog=examples(
+        "mercuria user create zoe@example.com --role operator",
+        "mercuria user create zoe@example.com <password",
+    )
+)
 @click.argument("email")
 @data_dir_option
-@click.option("--role", type=click.Choice(ROLES), default="user", show_default=True)
+@click.option("--role", type=click.Choice(ROLES), default="user", show_default=True, help="What it may do.")
 def create(email: str, role: str) -> None:
-    """Make an account. The password is asked for; where nobody can be asked, it is the first line of the input."""
+    """Make an account.
+
+    The password is asked for on a terminal; else it is the first line of the input.
+    """
     parsed, password = _email(email), _password()
     made = _done(
         lambda accounts: accounts.create(parsed, password, cast(Role, role)), as_owner=role != "user"
@@ -72,12 +80,16 @@ def list_(limit: int, as_json: bool) -> None:
         click.echo(f"{len(users):,} of {total:,} accounts; --limit shows more.")
 
 
-@user.command("set-role")
+@user.command("set-role", epilog=examples("mercuria user set-role zoe@example.com operator"))
 @click.argument("email")
 @click.argument("role", type=click.Choice(ROLES))
 @data_dir_option
 def set_role(email: str, role: str) -> None:
-    """Give a person another role. It counts from their next access token on."""
+    """Give an account another role.
+
+    It counts from the next access token on. Only the role that owns PostgreSQL's tables may change roles
+    (MERCURIA_DATABASE_OWNER).
+    """
     parsed = _email(email)
     changed = _done(lambda accounts: accounts.set_role(parsed, cast(Role, role)), as_owner=True)
     if changed is None:
@@ -86,11 +98,14 @@ def set_role(email: str, role: str) -> None:
     click.echo(f"{printable(changed.email)} is {changed.role} now.")
 
 
-@user.command("set-password")
+@user.command("set-password", epilog=examples("mercuria user set-password zoe@example.com"))
 @click.argument("email")
 @data_dir_option
 def set_password(email: str) -> None:
-    """Give a person another password, and end all their sessions."""
+    """Give an account another password, and end its sessions.
+
+    The password is asked for on a terminal; else it is the first line of the input.
+    """
     parsed, password = _email(email), _password()
     changed = _done(lambda accounts: accounts.set_password(parsed, password))
     if changed is None:

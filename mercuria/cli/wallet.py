@@ -22,7 +22,7 @@ from rich.table import Table
 
 from mercuria.app import settings
 from mercuria.cli.failures import EXIT_NO, say
-from mercuria.cli.options import MOST, data_dir_option
+from mercuria.cli.options import MOST, data_dir_option, examples
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_facts, show_json, show_table
 from mercuria.domain.money import format_amount
@@ -44,15 +44,18 @@ class TablesError(Exception):
 
 @cli.group()
 def wallet() -> None:
-    """Look at wallets, as the workers' tables have them, and change their limits."""
+    """Show and list wallets, and change their overdraft limits."""
 
 
-@wallet.command()
+@wallet.command(epilog=examples("mercuria wallet show 5a7d1c52-0f6b-4c5e-9d39-2f1f6e0c8a11"))
 @click.argument("wallet_id", metavar="ID", type=click.UUID)
 @data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(wallet_id: UUID, as_json: bool) -> None:
-    """Show the wallet ID."""
+    """Show the wallet ID.
+
+    The workers' tables are read, whether workers run or not. The exit code is 1 when there is no such wallet.
+    """
     found = find(settings.data_dir, wallet_id, settings.partitions)
     if found is None:
         say(f"there is no wallet {wallet_id}")
@@ -63,7 +66,9 @@ def show(wallet_id: UUID, as_json: bool) -> None:
     show_facts(list(_in_words(found)))
 
 
-@wallet.command("list")
+@wallet.command(
+    "list", epilog=examples("mercuria wallet list --currency CZK --limit 10", "mercuria wallet list --json")
+)
 @data_dir_option
 @click.option("--owner", "owner_id", metavar="ID", type=click.UUID, help="Only this owner's.")
 @click.option("--currency", help="Only those in this currency, such as CZK.")

@@ -5,7 +5,7 @@ from faust.cli.base import cli
 
 @cli.group()
 def ledger() -> None:
-    """Check the ledger, and write it out."""
+    """Verify the ledger, and export it."""
 
 
 from mercuria.cli.ledger import export, verify  # noqa: E402  register themselves with the group above

@@ -10,7 +10,7 @@ import click
 
 from mercuria.app import settings
 from mercuria.cli.ledger import ledger
-from mercuria.cli.options import data_dir_option
+from mercuria.cli.options import data_dir_option, examples
 from mercuria.cli.output import output_file, output_option
 from mercuria.domain.ledger import EXTERNAL_DEPOSITS, EXTERNAL_WITHDRAWALS
 from mercuria.domain.money import MINOR_DIGITS
@@ -37,10 +37,21 @@ _ACCOUNTS = {
 }
 
 
-@ledger.command("export")
+@ledger.command(
+    "export",
+    epilog=examples(
+        "mercuria ledger export --output books.beancount",
+        "mercuria ledger export --format csv --from 2026-11-01 --to 2026-12-01",
+    ),
+)
 @data_dir_option
 @click.option(
-    "--format", "form", type=click.Choice(["beancount", "csv"]), default="beancount", show_default=True
+    "--format",
+    "form",
+    type=click.Choice(["beancount", "csv"]),
+    default="beancount",
+    show_default=True,
+    help="What is written.",
 )
 @output_option
 @click.option(

@@ -26,7 +26,7 @@ from mercuria.cli.load.loading import Loading
 from mercuria.cli.load.report import Report
 from mercuria.cli.load.statement import Findings, Statement
 from mercuria.cli.load.terms import Terms
-from mercuria.cli.options import data_dir_option
+from mercuria.cli.options import data_dir_option, examples
 from mercuria.domain.money import MoneyError, is_currency, parse_amount
 from mercuria.domain.printable import printable
 
@@ -34,7 +34,12 @@ EXIT_NOT_LOADED = 2
 """The file or the options cannot be used, or Mercuria does not answer."""
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "mercuria load bank.csv --currency CZK --overdraft-limit 10000.00 --verify",
+        "zcat bank.csv.gz | mercuria load - --currency EUR --opening-balances",
+    )
+)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @data_dir_option
 @click.option(
