@@ -352,7 +352,12 @@ def commands_of(group: click.Group, path: str) -> Iterator[str]:
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands_of(command, f"{path} {name}")
-        elif command.callback is not None and command.callback.__module__.startswith("mercuria."):
+        # What is hidden are Faust's commands that name something else to use.
+        elif (
+            command.callback is not None
+            and command.callback.__module__.startswith("mercuria.")
+            and not command.hidden
+        ):
             yield f"{path} {name}"
 
 

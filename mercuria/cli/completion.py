@@ -1,0 +1,45 @@
+"""`mercuria completion`: what a shell needs to complete commands and options.
+
+The scripts are click's. At the Tab key they start `mercuria` with a variable that says what is asked, and the answer
+comes from the command line as it is written down: neither Faust nor a command is imported, and nothing is opened.
+"""
+
+import os
+
+import click
+from click.shell_completion import get_completion_class, shell_complete
+
+VARIABLE = "_MERCURIA_COMPLETE"
+PROGRAM = "mercuria"
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command(
+    epilog="""\
+\b
+For every new shell:
+  bash  echo 'eval "$(mercuria completion bash)"' >>~/.bashrc
+  zsh   echo 'eval "$(mercuria completion zsh)"' >>~/.zshrc
+        (after the line that calls compinit)
+  fish  mercuria completion fish >~/.config/fish/completions/mercuria.fish
+"""
+)
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print the script that completes commands in bash, zsh or fish.
+
+    `mercuria` has to be on the PATH: activate its virtual environment first. Bash has to be 4.4 or later.
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None, "click has these shells"
+    click.echo(kind(click.Group(), {}, PROGRAM, VARIABLE).source())
+
+
+def is_asked() -> bool:
+    """Tell whether a shell has started this process to complete a word."""
+    return bool(os.environ.get(VARIABLE))
+
+
+def answer(command_line: click.Command) -> int:
+    """Print what the shell asks for, and return the exit code."""
+    return shell_complete(command_line, {}, PROGRAM, VARIABLE, os.environ[VARIABLE])

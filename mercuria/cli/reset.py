@@ -1,0 +1,74 @@
+"""`mercuria reset`: deletes the tables of a stopped worker, which makes them again from Kafka at its next start.
+
+Faust's own command of this name deletes them under a running worker as well, which then has to be started again.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import click
+
+from mercuria.cli.options import data_dir_option, examples
+from mercuria.config import Settings
+from mercuria.embedded import processes
+
+TABLES = Path("v1") / "tables"
+
+
+class WorkerRuns(Exception):
+    """The worker runs, so its tables stay; the message is a sentence."""
+
+
+@click.command(
+    epilog=examples(
+        "mercuria down && mercuria reset && mercuria up",
+        "MERCURIA_WORKER=worker-2 mercuria reset",
+    )
+)
+@data_dir_option
+def reset() -> None:
+    """Delete the tables of a stopped worker.
+
+    The worker is `worker-1`, or MERCURIA_WORKER. It makes its tables again from Kafka at its next start, which takes
+    the longer the more wallets there are. The exit code is 2 where the worker runs.
+    """
+    settings = Settings.from_env()
+    tables = settings.worker_dir / TABLES
+    with _stopped(settings, tables):
+        if not tables.exists():
+            click.echo(f"There are no tables in {tables}.")
+            return
+        shutil.rmtree(tables)
+    click.echo(f"Deleted {tables}. {settings.worker.capitalize()} makes the tables again from Kafka.")
+
+
+@contextmanager
+def _stopped(settings: Settings, tables: Path) -> Iterator[None]:
+    """Let the block have the tables, which no worker can open meanwhile.
+
+    Raises:
+        WorkerRuns: a worker has them open.
+    """
+    running = {name: process.pid for name, process in processes.marked(settings.data_dir.resolve())}
+    if settings.worker in running:
+        raise WorkerRuns(_running(settings, f" (process {running[settings.worker]})"))
+    with ExitStack() as opened:
+        for path in sorted(tables.glob("*.db/LOCK")):
+            lock = opened.enter_context(path.open("r+b"))
+            try:
+                # As RocksDB locks it.
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 0, 0, os.SEEK_SET)
+            except BlockingIOError:
+                raise WorkerRuns(_running(settings, "")) from None
+        yield
+
+
+def _running(settings: Settings, which: str) -> str:
+    return (
+        f"{settings.worker.capitalize()} of {settings.data_dir} runs{which}, and its tables stay as they are:"
+        " stop it first, with `mercuria down` or as it was started"
+    )

@@ -1,0 +1,137 @@
+"""`mercuria` itself: its help by groups, and its commands and options as they are written down.
+
+The command line is known here without any of its commands, from `command_line.json`. So the help and completion come
+at once, while the commands themselves, with Faust, take seconds to load. A test compares both; `make commands` writes
+the file.
+"""
+
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib.resources import files
+from typing import Any
+
+import click
+
+from mercuria import __version__
+from mercuria.cli import commands
+from mercuria.cli.options import DATA_DIR_HELP, DIRECTORY
+from mercuria.cli.standalone import COMMANDS
+
+FILE = "command_line.json"
+SUMMARY_CHARACTERS = 64
+"""How long a command's summary may be: beside the longest name, it fits into a line of 80 characters."""
+
+_HELP = """\
+Mercuria keeps people's money in wallets: a wallet and ledger backend on Kafka, in which each command has exactly one
+effect. `mercuria up` starts all of it on this machine; the other commands look at it, check its books and administer
+it.
+"""
+_HINT = "`mercuria COMMAND --help` says what a command does and takes."
+
+Written = Mapping[str, Any]
+"""A command as it is written down: its `summary`, `options`, `arguments`, and `commands` if it is a group.
+
+An option has `names`, `off` (the names that switch it off), what it `takes`, and of `mercuria` itself its `help`. What
+it takes is `nothing`, `text`, `file`, `directory`, or the list of its choices.
+"""
+
+
+class Root(click.Group):
+    """The group of all commands, whose help lists them by what people do with them."""
+
+    def __init__(self, written: Written) -> None:
+        self._faust_options = [_option(each) for each in written["options"]]
+        known = {name: _command(name, each) for name, each in written["commands"].items()}
+        known |= {each.name: each for each in COMMANDS if each.name is not None}
+        self._own_options: list[click.Parameter] = [
+            click.Option(["--data-dir"], type=DIRECTORY, expose_value=False, help=DATA_DIR_HELP),
+            click.Option(
+                ["--version"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_show_version,
+                help="Show the version and exit.",
+            ),
+        ]
+        super().__init__(
+            "mercuria",
+            commands={name: known[name] for name in commands.names() if name in known},
+            params=[*self._own_options, *self._faust_options],
+            # What a command was called with before its name, only Faust's commands ask for.
+            callback=lambda **_: None,
+            help=_HELP,
+            epilog=_HINT,
+        )
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands by groups, then the options."""
+        shown = {name: each for name, each in self.commands.items() if not each.hidden}
+        width = max(map(len, shown))
+        for title, names in commands.GROUPS.items():
+            rows = [
+                (name.ljust(width), shown[name].get_short_help_str(SUMMARY_CHARACTERS))
+                for name in names
+                if name in shown
+            ]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+        help_option = self.get_help_option(ctx)
+        own = [*self._own_options, *([help_option] if help_option else [])]
+        for title, options in (
+            ("Options", own),
+            ("Options for Faust's commands and the worker", self._faust_options),
+        ):
+            with formatter.section(title):
+                formatter.write_dl([row for each in options if (row := each.get_help_record(ctx))])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is named, and name the one that may be meant where there is none."""
+        name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            near = get_close_matches(name, [each for each, one in self.commands.items() if not one.hidden])
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            ctx.fail(f"No such command {name!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+def command_line() -> Root:
+    """Return the command line as it is written down. Its commands can be completed; standalone ones can be run."""
+    return Root(json.loads(files("mercuria.cli").joinpath(FILE).read_text("utf-8")))
+
+
+def _command(name: str, written: Written) -> click.Command:
+    params: list[click.Parameter] = [_option(each) for each in written["options"]]
+    params += [
+        click.Argument([each["name"]], type=_type(each["takes"]), required=False)
+        for each in written["arguments"]
+    ]
+    if "commands" in written:
+        below = {word: _command(word, each) for word, each in written["commands"].items()}
+        return click.Group(name, commands=below, params=params, short_help=written["summary"])
+    return click.Command(name, params=params, short_help=written["summary"])
+
+
+def _option(written: Written) -> click.Option:
+    *others, last = written["names"]
+    off = "/".join(["", *written["off"]])
+    takes = written["takes"]
+    if takes == "nothing":
+        return click.Option([*others, f"{last}{off}"], is_flag=True, help=written.get("help"))
+    return click.Option([*others, last], type=_type(takes), help=written.get("help"))
+
+
+def _type(takes: str | list[str]) -> click.ParamType:
+    if isinstance(takes, list):
+        return click.Choice(takes, case_sensitive=False)
+    return {"file": click.Path(), "directory": DIRECTORY}.get(takes, click.STRING)
+
+
+def _show_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        click.echo(f"mercuria {__version__}")
+        ctx.exit()
