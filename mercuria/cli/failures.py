@@ -6,7 +6,9 @@
 - 3: of `mercuria status`: the stack is stopped
 - 130, 143, 129: Ctrl-C, SIGTERM and SIGHUP ended it
 
-A command ends with 1 or 3 by itself. An error that it does not handle is 2, with a sentence and without a traceback.
+A command raises `AnswerIsNo` for 1, or ends with 1 or 3 by itself where it has printed its answer. Any other error is
+2, with a sentence and without a traceback. The sentence is on standard error, with `--json` as well: that changes what
+standard output holds, which is one JSON value, or nothing where there is no answer.
 """
 
 import os
@@ -25,6 +27,10 @@ EXIT_NO, EXIT_UNKNOWN = 1, 2
 
 _SERVERS = {"aiokafka": "Kafka", "psycopg2": "PostgreSQL", "redis": "Redis"}
 """By the first name of a module that has exceptions: who is meant."""
+
+
+class AnswerIsNo(Exception):
+    """What was asked is refused or not there; the message is a sentence that says why."""
 
 
 def run(command: Callable[[], object]) -> int:
@@ -70,10 +76,18 @@ def _run(command: Callable[[], object], signals: Signals) -> int:
         # A question that Ctrl-C has ended hides it.
         if signals.came or isinstance(error.__context__, KeyboardInterrupt):
             return signals.exit_code
+        if isinstance(error.__context__, EOFError) and not sys.stdin.isatty():
+            say(
+                "the question has no answer, as standard input is no terminal and has ended; --yes answers it"
+            )
+            return EXIT_UNKNOWN
         print("Aborted!", file=sys.stderr)
         return EXIT_NO
     except OutputError:
         raise
+    except AnswerIsNo as error:
+        say(str(error))
+        return EXIT_NO
     except Exception as error:
         if os.environ.get("MERCURIA_LOG_LEVEL", "").lower() == "debug":
             traceback.print_exception(error)

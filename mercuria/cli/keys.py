@@ -1,6 +1,5 @@
 """`mercuria keys`: the keys that sign access tokens."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +13,15 @@ from rich.table import Table
 
 from mercuria.app import settings
 from mercuria.auth.token_keys import Jwk, JwkSet, KeysError, new_key, parse_keys
+from mercuria.cli.failures import AnswerIsNo
 from mercuria.cli.options import data_dir_option, examples
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_json, show_table
 from mercuria.embedded.files import PRIVATE, write_atomically
+
+
+class KeyFileError(Exception):
+    """The file of the keys cannot be read or written; the message says why."""
 
 
 @cli.group()
@@ -52,7 +56,7 @@ def create() -> None:
     path = settings.token_keys_file
     with _alone():
         if path.exists():
-            sys.exit(f"mercuria: {path} is there already; `mercuria keys rotate` brings a new key into use.")
+            raise AnswerIsNo(f"{path} is there already; `mercuria keys rotate` brings a new key into use")
         new = JwkSet((new_key(int(time.time())),))
         write_atomically(path, new.as_text(), PRIVATE)
     click.echo(f"The key {new.keys[-1].kid} signs from now on.")
@@ -95,7 +99,7 @@ def _alone() -> Iterator[None]:
         with FileLock(f"{path}.lock", mode=PRIVATE):
             yield
     except OSError as error:
-        sys.exit(f"mercuria: {path} cannot be written: {error.strerror}.")
+        raise KeyFileError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _read() -> JwkSet:
@@ -103,7 +107,7 @@ def _read() -> JwkSet:
         return parse_keys(settings.token_keys_file.read_bytes())
     except (OSError, KeysError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        sys.exit(f"mercuria: the keys in {settings.token_keys_file} cannot be read: {reason}.")
+        raise KeyFileError(f"the keys in {settings.token_keys_file} cannot be read: {reason}") from error
 
 
 def _state(key: Jwk) -> str:

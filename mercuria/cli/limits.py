@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sys
 from uuid import UUID, uuid4
 
 import click
@@ -10,8 +9,7 @@ import msgspec
 from aiokafka.errors import KafkaError
 
 from mercuria.app import settings
-from mercuria.cli.failures import EXIT_NO, EXIT_UNKNOWN
-from mercuria.cli.load.errors import LoadError
+from mercuria.cli.failures import AnswerIsNo
 from mercuria.cli.load.feed import require_topics
 from mercuria.cli.options import data_dir_option, examples
 from mercuria.cli.wallet import TablesError, find, wallet
@@ -27,11 +25,7 @@ from mercuria.projections.wallets.queries import History
 
 
 class LimitError(Exception):
-    """The limit is not changed; the message is a sentence."""
-
-
-class UnknownError(Exception):
-    """Whether the limit is changed is not known; the message is a sentence."""
+    """The limit cannot be asked for, or whether it is changed is not known; the message is a sentence."""
 
 
 @wallet.command(
@@ -59,19 +53,13 @@ def set_limit(wallet_id: UUID, amount: str, reason: str | None, patience_s: floa
     AMOUNT is in the currency of the wallet ID, such as 10000.00; 0 lets it go no further than to zero.
 
     The limit counts for what comes. Where the balance is below it already, money may come in, and none may leave until
-    the balance is above the limit again. The exit code is 1 where the limit is not changed, and 2 where that is not
-    known; the same command can be given again.
+    the balance is above the limit again. The exit code is 1 where there is no such wallet or it refuses the limit, and
+    2 where it cannot be asked or has not answered; the same command can be given again.
     """
     # What the Kafka client has to say about a broker that is away is said here in one sentence.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
     try:
         found, changed = asyncio.run(_set_limit(wallet_id, amount, reason, patience_s))
-    except (LimitError, LoadError, TablesError) as error:
-        click.echo(f"mercuria: {error}", err=True)
-        sys.exit(EXIT_NO)
-    except UnknownError as error:
-        click.echo(f"mercuria: {error}", err=True)
-        sys.exit(EXIT_UNKNOWN)
     except KeyboardInterrupt:
         click.echo("\nStopped. Where the command was sent, the wallet decides it all the same.", err=True)
         raise
@@ -99,7 +87,7 @@ async def _set_limit(
     await require_topics()
     event = await _decide(command, patience_s)
     if isinstance(event, CommandRejected):
-        raise LimitError(f"the wallet refuses it: {event.code}: {event.detail}")
+        raise AnswerIsNo(f"the wallet refuses it: {event.code}: {event.detail}")
     assert isinstance(event, LimitsChanged), "a command gives its own event"
     return found, event
 
@@ -108,7 +96,7 @@ async def _find(wallet_id: UUID) -> Wallet:
     """Return a wallet, for its currency: as the workers' tables have it, else as PostgreSQL does.
 
     Raises:
-        LimitError: there is none.
+        AnswerIsNo: there is none.
         TablesError: neither can be read.
     """
     try:
@@ -125,7 +113,7 @@ async def _find(wallet_id: UUID) -> Wallet:
         finally:
             await database.close()
     if found is None:
-        raise LimitError(f"there is no wallet {wallet_id}.")
+        raise AnswerIsNo(f"there is no wallet {wallet_id}.")
     return found
 
 
@@ -159,7 +147,7 @@ async def _decide(command: SetLimits, patience_s: float) -> Event:
     except (TimeoutError, KafkaError) as error:
         if not is_sent:
             raise LimitError(f"Kafka at {settings.kafka} does not answer ({type(error).__name__}).") from None
-        raise UnknownError(
+        raise LimitError(
             f"the wallet has not answered for {patience_s:.0f} s: what was sent is decided when Mercuria runs again"
             " (`mercuria status` says what does)."
         ) from None

@@ -1,13 +1,10 @@
 """`mercuria migrate`: brings the database to the schema that this code needs, as `mercuria up` does by itself."""
 
-import sys
-
 import click
 from faust.cli.base import cli
 
 from mercuria.app import settings
 from mercuria.cli.options import data_dir_option
-from mercuria.postgres.migrate import MigrationError
 from mercuria.postgres.migrate import migrate as apply_migrations
 
 
@@ -18,10 +15,7 @@ def migrate() -> None:
 
     `mercuria up` and workers do so at their start. The role is that of MERCURIA_DATABASE_OWNER, which owns the tables.
     """
-    try:
-        applied = apply_migrations(settings.database_owner)
-    except MigrationError as error:
-        sys.exit(f"mercuria: {error}")
+    applied = apply_migrations(settings.database_owner)
     for name in applied:
         click.echo(f"Applied {name}.")
     if not applied:

@@ -4,7 +4,6 @@ Money moves on meanwhile, and balances can be read: both need only the workers. 
 """
 
 import asyncio
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mercuria.app import app, settings
-from mercuria.cli.failures import EXIT_NO, say
+from mercuria.cli.failures import AnswerIsNo
 from mercuria.cli.load.words import count
 from mercuria.cli.options import FiniteRange, data_dir_option, examples
 from mercuria.kafka.client import event_reader
@@ -29,6 +28,10 @@ assert STAGES.keys() == TABLES.keys(), "each stage that can be rebuilt reads a t
 
 CONNECT_TIMEOUT_S = 15
 LOOK_EVERY_S = 0.2
+
+
+class StandsStill(Exception):
+    """The tables are empty or half full, and the workers do not fill them; the message says how far they are."""
 
 
 class Extent(NamedTuple):
@@ -59,7 +62,8 @@ def rebuild(yes: bool, patience_s: float) -> None:
     The tables of wallets, transactions, the ledger and analytics are emptied. Running workers fill them; this command
     waits until they have brought in all that the log holds now. Accounts of people are not touched, and nothing is
     published again. The exit code is 0 when all is there, or when no worker runs that could fill the tables: then the
-    next one does.
+    next one does. It is 1 where the log lacks what the tables hold, which stay as they are then, and 2 where a server
+    is away or the workers have brought in nothing for --timeout.
     """
     tables = Tables(settings.database_owner)
     try:
@@ -70,10 +74,7 @@ def rebuild(yes: bool, patience_s: float) -> None:
             click.confirm(_question(), abort=True)
         began_s = time.monotonic()
         tables.empty()
-        sys.exit(asyncio.run(_watch(tables, extents, began_s, patience_s)))
-    except RebuildError as error:
-        say(str(error))
-        sys.exit(EXIT_NO)
+        asyncio.run(_watch(tables, extents, began_s, patience_s))
     except KeyboardInterrupt:
         click.echo(
             "\nStopped watching. Workers go on filling the tables when they have been emptied.", err=True
@@ -90,11 +91,11 @@ def _question() -> str:
 
 
 def _require_whole_log(places: Places, extents: Extents) -> None:
-    """Raise `RebuildError` where the log lacks what the tables hold: they would not get that back."""
+    """Raise `AnswerIsNo` where the log lacks what the tables hold: they would not get that back."""
     for stage, by_partition in extents.items():
         for partition, extent in by_partition.items():
             if extent.start > 0:
-                raise RebuildError(
+                raise AnswerIsNo(
                     f"partition {partition} of {STAGES[stage]} begins with record {extent.start}: what came before is"
                     " only in the tables, so they are left as they are"
                 )
@@ -102,18 +103,22 @@ def _require_whole_log(places: Places, extents: Extents) -> None:
         for partition, read in reads.items():
             end = extents[stage].get(partition, Extent(0, 0)).end
             if read >= end:
-                raise RebuildError(
+                raise AnswerIsNo(
                     f"partition {partition} of {STAGES[stage]} ends with record {end - 1}, and the tables hold what"
                     f" came up to record {read}: this is not their log, so they are left as they are"
                 )
 
 
-async def _watch(tables: Tables, extents: Extents, began_s: float, patience_s: float) -> int:
-    """Wait until the tables hold all up to the ends, and report; return the exit code."""
+async def _watch(tables: Tables, extents: Extents, began_s: float, patience_s: float) -> None:
+    """Wait until the tables hold all up to the ends, and report.
+
+    Raises:
+        StandsStill: the workers bring in nothing for so long.
+    """
     total = sum(extent.end for by_partition in extents.values() for extent in by_partition.values())
     if total and not await _workers():
         click.echo("The tables are empty, and no worker runs: the next one fills them (`mercuria up`).")
-        return 0
+        return
     moved_s, done = time.monotonic(), 0
     with _bars(extents) as show:
         while done < total:
@@ -122,19 +127,15 @@ async def _watch(tables: Tables, extents: Extents, began_s: float, patience_s: f
             if sum(filled.values()) > done:
                 moved_s, done = time.monotonic(), sum(filled.values())
             elif time.monotonic() > moved_s + patience_s:
-                click.echo(
-                    f"mercuria: the workers have brought in nothing for {patience_s:.0f} s; {done:,} of"
-                    f" {count(total, 'record')} are in the tables. They go on when they can"
-                    " (`mercuria status` tells what runs).",
-                    err=True,
+                raise StandsStill(
+                    f"the workers have brought in nothing for {patience_s:.0f} s; {done:,} of {count(total, 'record')}"
+                    " are in the tables. They go on when they can (`mercuria status` shows what runs)"
                 )
-                return 1
             await asyncio.sleep(LOOK_EVERY_S if done < total else 0)
     seconds = time.monotonic() - began_s
     counts = await asyncio.to_thread(tables.counts)
     rows = ", ".join(f"{number:,} {table}" for table, number in counts.items())
     click.echo(f"Rebuilt from {count(total, 'record')} in {seconds:.1f} s: {rows}.")
-    return 0
 
 
 def _filled(places: Places, extents: Extents) -> dict[str, int]:

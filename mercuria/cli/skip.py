@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mercuria.app import settings
-from mercuria.cli.failures import EXIT_NO, EXIT_UNKNOWN, say
+from mercuria.cli.failures import EXIT_UNKNOWN, AnswerIsNo, say
 from mercuria.cli.options import data_dir_option, examples
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_table
@@ -31,7 +31,7 @@ from mercuria.kafka.client import event_reader
 from mercuria.kafka.cloudevents import read_event
 from mercuria.kafka.record_batches import UnreadableRecord
 from mercuria.kafka.skips import MAX_REASON_LETTERS, SKIPPABLE, Skip, all_skips, record_of
-from mercuria.kafka.topic_setup import TopicError, declare_topics
+from mercuria.kafka.topic_setup import declare_topics
 from mercuria.observability.log_lines import rfc3339
 from mercuria.postgres.database import Database, DatabaseUnavailable
 from mercuria.projections.checkpoints import Positions
@@ -46,8 +46,8 @@ SHOWN_LETTERS = 200
 T = TypeVar("T")
 
 
-class Refused(Exception):
-    """A record cannot be skipped; the message is a sentence that says why."""
+class Refused(AnswerIsNo):
+    """A record cannot be skipped."""
 
 
 @cli.command(
@@ -94,19 +94,15 @@ def skip(
     who = (by or f"{getpass.getuser()}@{socket.gethostname()}").strip()
     at = rfc3339(datetime.now(UTC).timestamp())
     wanted = Skip(topic, partition, offset, reason, who, at)
-    try:
-        known = next((each for each in _ask(_all) if _place(each) == _place(wanted)), None)
-        if known is not None:
-            click.echo(f"It is skipped already: {_line(known)}")
-            return
-        record = _ask(lambda: _record_at(wanted))
-        if not yes:
-            click.echo(_description(record))
-            click.confirm("Skip this record, on all workers and for ever?", abort=True)
-        _ask(lambda: _append(wanted))
-    except (Refused, TopicError) as refused:
-        say(str(refused))
-        sys.exit(EXIT_NO)
+    known = next((each for each in _ask(_all) if _place(each) == _place(wanted)), None)
+    if known is not None:
+        click.echo(f"It is skipped already: {_line(known)}")
+        return
+    record = _ask(lambda: _record_at(wanted))
+    if not yes:
+        click.echo(_description(record))
+        click.confirm("Skip this record, on all workers and for ever?", abort=True)
+    _ask(lambda: _append(wanted))
     click.echo(f"Skipped: {_line(wanted)}")
 
 

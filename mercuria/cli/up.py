@@ -20,7 +20,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from mercuria.cli import standard_streams
-from mercuria.cli.failures import EXIT_NO, say
+from mercuria.cli.failures import EXIT_NO, EXIT_UNKNOWN, say
 from mercuria.cli.options import data_dir_option, examples
 from mercuria.cli.preparing import prepare
 from mercuria.cli.printable import printable, printable_lines
@@ -95,7 +95,7 @@ def keep_up(
     prepare: Callable[[Mapping[str, str]], None] | None,
     worker_command: Sequence[str] = WORKER_COMMAND,
 ) -> None:
-    """Start a stack, show what happens, and keep it until a signal comes; a failure is a sentence and exit code 1."""
+    """Start a stack, show what happens, and keep it until a signal comes; a failure is a sentence and exit code 2."""
     with failures_as_sentences(), _Screen() as screen:
         stack = Stack(
             data_dir,
@@ -124,12 +124,12 @@ def chosen_directory() -> Path:
 
 @contextmanager
 def failures_as_sentences() -> Iterator[None]:
-    """Show what cannot be done as one sentence, and end with exit code 1."""
+    """Show what cannot be done as one sentence, and end with exit code 2."""
     try:
         yield
     except (StackError, TopicError, MigrationError) as error:
         say(str(error))
-        sys.exit(EXIT_NO)
+        sys.exit(EXIT_UNKNOWN)
 
 
 @contextmanager
@@ -196,7 +196,7 @@ def _is_stopped(parts: list[PartStatus]) -> bool:
 
 
 def _exit_code(parts: list[PartStatus]) -> int:
-    return 0 if all(part.state in (State.UP, State.ELSEWHERE) for part in parts) else 1
+    return 0 if all(part.state in (State.UP, State.ELSEWHERE) for part in parts) else EXIT_NO
 
 
 def _table(parts: list[PartStatus]) -> Table:

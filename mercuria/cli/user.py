@@ -19,6 +19,7 @@ from mercuria.auth.emails import Email, parse_email
 from mercuria.auth.passwords import Passwords, is_text, parse_line
 from mercuria.auth.security_log import Event, Pseudonyms
 from mercuria.auth.tokens import ROLES, Role, Tokens
+from mercuria.cli.failures import EXIT_NO, EXIT_UNKNOWN, say
 from mercuria.cli.options import MOST, data_dir_option, examples
 from mercuria.cli.printable import printable
 from mercuria.cli.security_file import append
@@ -26,9 +27,6 @@ from mercuria.cli.showing import show_json, show_table
 from mercuria.config import SettingError
 from mercuria.http.problems import MEANINGS, Problem
 from mercuria.postgres.database import Database, DatabaseUnavailable
-
-EXIT_USAGE = 2
-"""The exit code where what was given cannot be read, as click's own for its options."""
 
 T = TypeVar("T")
 
@@ -93,7 +91,7 @@ def set_role(email: str, role: str) -> None:
     parsed = _email(email)
     changed = _done(lambda accounts: accounts.set_role(parsed, cast(Role, role)), as_owner=True)
     if changed is None:
-        _fail(f"there is no account {printable(parsed.shown)}")
+        _fail(f"there is no account {parsed.shown}", EXIT_NO)
     _record(Event.ROLE_CHANGED, changed)
     click.echo(f"{printable(changed.email)} is {changed.role} now.")
 
@@ -109,13 +107,13 @@ def set_password(email: str) -> None:
     parsed, password = _email(email), _password()
     changed = _done(lambda accounts: accounts.set_password(parsed, password))
     if changed is None:
-        _fail(f"there is no account {printable(parsed.shown)}")
+        _fail(f"there is no account {parsed.shown}", EXIT_NO)
     _record(Event.PASSWORD_CHANGED, changed)
     click.echo(f"{printable(changed.email)} has a new password, and has to log in again.")
 
 
 def _done(work: Callable[[Accounts], Awaitable[T | Problem]], *, as_owner: bool = False) -> T:
-    """Return what comes of `work`; a refusal or a failure is a sentence and exit code 1.
+    """Return what comes of `work`. A refusal is a sentence and exit code 1, and what cannot be done, exit code 2.
 
     Args:
         as_owner: whether it is done as the role that owns the tables: the workers' role may change no role.
@@ -125,16 +123,17 @@ def _done(work: Callable[[Accounts], Awaitable[T | Problem]], *, as_owner: bool 
             _with_accounts(work, settings.database_owner if as_owner else settings.database)
         )
     except DatabaseUnavailable as error:
-        _fail(str(error).rstrip("."))
+        _fail(str(error), EXIT_UNKNOWN)
     except UndefinedTable:
-        _fail("the database has no accounts yet: run `mercuria migrate`")
+        _fail("the database has no accounts yet: run `mercuria migrate`", EXIT_UNKNOWN)
     except InsufficientPrivilege:
         _fail(
             "only the role that owns the tables may make operators and change roles:"
-            " set MERCURIA_DATABASE_OWNER to its URL"
+            " set MERCURIA_DATABASE_OWNER to its URL",
+            EXIT_UNKNOWN,
         )
     if isinstance(outcome, Problem):
-        _fail(_sentence(outcome))
+        _fail(_sentence(outcome), EXIT_NO)
     return outcome
 
 
@@ -163,7 +162,7 @@ def _record(event: Event, account: User) -> None:
             by=_typist(),
         )
     except (OSError, SettingError) as error:
-        click.echo(f"mercuria: warning: the security event {event} is not logged: {error}", err=True)
+        say(f"warning: the security event {event} is not logged: {error}")
 
 
 def _typist() -> str:
@@ -177,7 +176,7 @@ def _typist() -> str:
 def _email(text: str) -> Email:
     email = parse_email(text)
     if isinstance(email, Problem):
-        _fail(f"{text!r} is no e-mail address: {_sentence(email)}")
+        _fail(f"'{text}' is no e-mail address: {_sentence(email)}", EXIT_UNKNOWN)
     return email
 
 
@@ -188,7 +187,7 @@ def _password() -> str:
     except UnicodeDecodeError:
         password = None
     if password is None or not is_text(password):
-        _fail("the password is not text in UTF-8, or has control characters in it", EXIT_USAGE)
+        _fail("the password is not text in UTF-8, or has control characters in it", EXIT_UNKNOWN)
     return password
 
 
@@ -200,8 +199,8 @@ def _sentence(problem: Problem) -> str:
     return (problem.detail or MEANINGS[problem.code].detail).rstrip(".")
 
 
-def _fail(sentence: str, code: int = 1) -> NoReturn:
-    click.echo(f"mercuria: {sentence}.", err=True)
+def _fail(sentence: str, code: int) -> NoReturn:
+    say(sentence)
     sys.exit(code)
 
 

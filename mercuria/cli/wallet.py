@@ -6,7 +6,6 @@ directories. A partition that has moved between workers has left copies behind; 
 
 import heapq
 import re
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,7 +20,7 @@ from faust.cli.base import cli
 from rich.table import Table
 
 from mercuria.app import settings
-from mercuria.cli.failures import EXIT_NO, say
+from mercuria.cli.failures import AnswerIsNo
 from mercuria.cli.options import MOST, data_dir_option, examples
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_facts, show_json, show_table
@@ -58,8 +57,7 @@ def show(wallet_id: UUID, as_json: bool) -> None:
     """
     found = find(settings.data_dir, wallet_id, settings.partitions)
     if found is None:
-        say(f"there is no wallet {wallet_id}")
-        sys.exit(EXIT_NO)
+        raise AnswerIsNo(f"there is no wallet {wallet_id}")
     if as_json:
         show_json(as_dict(found))
         return

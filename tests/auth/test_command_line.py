@@ -126,24 +126,25 @@ def test_what_a_command_changes_about_an_account_is_a_security_event(
 
 
 @pytest.mark.parametrize(
-    ("words", "said", "sentence"),
+    ("words", "said", "code", "sentence"),
     [
-        (("create", "nobody"), PASSWORD, "'nobody' is no e-mail address: "),
+        (("create", "nobody"), PASSWORD, 2, "'nobody' is no e-mail address: "),
         (
             ("create", "zoe@example.com"),
             "password1",
+            1,
             "It is too easy to guess: choose a longer or rarer one.",
         ),
-        (("create", "zoe@example.com"), "", "It must have at least 8 characters."),
-        (("set-role", "nobody@example.com", "operator"), "", "there is no account nobody@example.com."),
-        (("set-password", "nobody@example.com"), PASSWORD, "there is no account nobody@example.com."),
+        (("create", "zoe@example.com"), "", 1, "It must have at least 8 characters."),
+        (("set-role", "nobody@example.com", "operator"), "", 1, "there is no account nobody@example.com."),
+        (("set-password", "nobody@example.com"), PASSWORD, 1, "there is no account nobody@example.com."),
     ],
 )
 def test_a_refusal_is_a_sentence(
-    mercuria: CommandLine, words: tuple[str, ...], said: str, sentence: str
+    mercuria: CommandLine, words: tuple[str, ...], said: str, code: int, sentence: str
 ) -> None:
     outcome = mercuria("user", *words, said=said)
-    assert outcome.code == 1
+    assert outcome.code == code
     assert outcome.err.startswith(f"mercuria: {sentence}")
     assert outcome.err.count("\n") == 1
     assert not said or said not in outcome.out + outcome.err
@@ -274,7 +275,7 @@ def test_without_the_owner_nobody_becomes_an_operator(mercuria: CommandLine, add
     sentence = "mercuria: only the role that owns the tables may make operators and change roles: "
     for words in (("set-role", address, "operator"), ("create", f"x{address}", "--role", "operator")):
         refused = mercuria("user", *words, said=PASSWORD)
-        assert (refused.code, refused.out) == (1, "")
+        assert (refused.code, refused.out) == (2, "")
         assert refused.err == f"{sentence}set MERCURIA_DATABASE_OWNER to its URL.\n"
 
 
@@ -283,7 +284,7 @@ def test_where_nothing_runs_there_is_a_sentence(tmp_path: Path) -> None:
     nowhere.environ |= {"MERCURIA_DATABASE": "postgresql://127.0.0.1:1/mercuria"}
     for words in (("user", "list"), ("migrate",)):
         outcome = nowhere(*words)
-        assert outcome.code == 1
+        assert outcome.code == 2
         assert outcome.err.startswith("mercuria: PostgreSQL ")
         assert outcome.err.count("\n") == 1
 
@@ -341,7 +342,7 @@ def test_keys_that_cannot_be_read_are_a_sentence(keys: CommandLine, keys_file: P
     keys_file.write_text("{}")
     for words in (("keys", "list"), ("keys", "rotate")):
         outcome = keys(*words)
-        assert outcome.code == 1
+        assert outcome.code == 2
         assert outcome.err.startswith(f"mercuria: the keys in {keys_file} cannot be read: ")
     assert keys_file.read_text() == "{}"
 
@@ -350,4 +351,4 @@ def test_keys_that_cannot_be_written_are_a_sentence(keys: CommandLine, keys_file
     elsewhere = keys_file / "token-keys.json"
     keys.environ["MERCURIA_TOKEN_KEYS_FILE"] = str(elsewhere)
     refused = keys("keys", "create")
-    assert refused == Said(1, "", f"mercuria: {elsewhere} cannot be written: File exists.\n")
+    assert refused == Said(2, "", f"mercuria: {elsewhere} cannot be written: File exists.\n")

@@ -1,5 +1,6 @@
 """Exit codes mean what they say: what cannot be done or found out is 2 and a sentence, whatever it is."""
 
+import io
 import os
 import signal
 import subprocess
@@ -62,6 +63,17 @@ def sentence(outcome: tuple[int, str, str]) -> str:
         ),
         ("ledger export --output ''", "--output needs the name of a file"),
         (f"wallet show {ID}", "there are no tables in "),
+        ("wallet list --json", "there are no tables in "),
+        (f"wallet set-limit {ID} 5", "there are no tables in "),
+        ("user list --json", "PostgreSQL "),
+        ("user create zoe", "'zoe' is no e-mail address: "),
+        ("keys list --json", "the keys in "),
+        ("migrate", "PostgreSQL cannot be reached: "),
+        ("rebuild --yes", "PostgreSQL cannot be reached: "),
+        ("skip --list", "no Kafka answers at 127.0.0.1:1. "),
+        ("load /dev/null --currency XXX", "--currency XXX: there is no such currency"),
+        ("reconcile --json", "Kafka cannot be reached"),
+        ("ledger verify --json", "Kafka cannot be reached"),
         ("ledger verify --data-dir", "--data-dir needs a directory"),
     ],
 )
@@ -163,6 +175,7 @@ def test_a_poor_terminal_shows_what_it_can(tmp_path: Path, environ: dict[str, st
         (click.ClickException("it is slow"), 2, "mercuria: it is slow.\n"),
         (click.UsageError("no \x1b[2J\n"), 2, "Error: no \\x1b[2J\\n\n"),
         (click.Abort(), 1, "Aborted!\n"),
+        (failures.AnswerIsNo("there is no wallet"), 1, "mercuria: there is no wallet.\n"),
         (KeyboardInterrupt(), 130, ""),
         (SettingError("X", "y", "z"), 2, "mercuria: X='y' cannot be used: it must be z.\n"),
         (StackError("Port 1 is taken."), 2, "mercuria: Port 1 is taken.\n"),
@@ -184,6 +197,19 @@ def test_each_error_has_its_exit_code_and_its_sentence(
 
     assert failures.run(command) == code
     assert capsys.readouterr() == ("", said)
+
+
+def test_a_question_that_cannot_be_asked_has_no_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert failures.run(lambda: click.confirm("Empty all tables?", abort=True)) == 2
+    assert capsys.readouterr().err == (
+        "mercuria: the question has no answer, as standard input is no terminal and has ended; --yes answers it.\n"
+    )
+    monkeypatch.setattr("sys.stdin", io.StringIO("no\n"))
+    assert failures.run(lambda: click.confirm("Empty all tables?", abort=True)) == 1
+    assert capsys.readouterr().err == "Aborted!\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

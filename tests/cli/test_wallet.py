@@ -140,24 +140,24 @@ def test_a_limit_is_changed_and_counts_for_what_comes(mercuria: CommandLine) -> 
 def test_a_limit_that_cannot_be_is_refused_with_a_sentence(mercuria: CommandLine) -> None:
     load(mercuria, "CLP", "1,,lea,deposit,5,,")
     wallet_id, unknown = mercuria.wallet_of("lea", "CLP")["id"], str(uuid4())
-    for words, says in (
-        ((wallet_id, "much"), "AMOUNT: 'much' is not an amount of money."),
-        ((wallet_id, "1.5"), "AMOUNT: '1.5' has more than the 0 decimal digits of CLP."),
-        ((wallet_id, str(2**63)), "AMOUNT: '9223372036854775808' is out of range"),
-        ((wallet_id, "5", "--reason", "r" * 256), "--reason: "),
-        ((unknown, "5"), f"there is no wallet {unknown}."),
+    for words, code, says in (
+        ((wallet_id, "much"), 2, "AMOUNT: 'much' is not an amount of money."),
+        ((wallet_id, "1.5"), 2, "AMOUNT: '1.5' has more than the 0 decimal digits of CLP."),
+        ((wallet_id, str(2**63)), 2, "AMOUNT: '9223372036854775808' is out of range"),
+        ((wallet_id, "5", "--reason", "r" * 256), 2, "--reason: "),
+        ((unknown, "5"), 1, f"there is no wallet {unknown}."),
     ):
         said = mercuria("wallet", "set-limit", *words)
-        assert (said.code, said.out, f"mercuria: {says}" in said.err) == (1, "", True), said
+        assert (said.code, said.out, f"mercuria: {says}" in said.err) == (code, "", True), said
     assert mercuria("wallet", "set-limit", "ann", "5").code == 2
     said = mercuria("wallet", "set-limit", wallet_id, "--", "-5")
-    assert said.code == 1 and "it must not be negative" in said.err, said
+    assert said.code == 2 and "it must not be negative" in said.err, said
     assert mercuria.wallet_of("lea", "CLP")["version"] == 2
 
 
 def test_where_nothing_runs_no_limit_is_changed(elsewhere: CommandLine) -> None:
     said = elsewhere("wallet", "set-limit", str(uuid4()), "5")
-    assert (said.code, said.out) == (1, "")
+    assert (said.code, said.out) == (2, "")
     assert said.err.startswith("mercuria: there are no tables in ")
 
 

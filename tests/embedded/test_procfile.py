@@ -64,7 +64,7 @@ def test_a_worker_that_cannot_join_is_told_why(
     up = command_line.up(tmp_path, workers, environ=only("redis"))
     up.wait_for("Mercuria is ready")
     code, said = command_line.run("join", "--data-dir", str(tmp_path), *arguments)
-    assert code == 1 and re.search(why, said), said
+    assert code == 2 and re.search(why, said), said
     up.send(signal.SIGTERM)
     assert up.finish() == 0
 

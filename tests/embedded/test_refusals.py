@@ -1,4 +1,4 @@
-"""What keeps `mercuria up` from starting: each is one sentence on the command line, and a non-zero exit code."""
+"""What keeps `mercuria up` from starting: each is one sentence on the command line, and exit code 2."""
 
 import signal
 import socket
@@ -12,7 +12,7 @@ from tests.embedded.conftest import MERCURIA, NOWHERE, CommandLine, clean_enviro
 ELSEWHERE = clean_environ() | NOWHERE
 
 
-def refusal(outcome: tuple[int, str], code: int = 1) -> str:
+def refusal(outcome: tuple[int, str], code: int = 2) -> str:
     """Return the sentence of a refused start: the only line that says why."""
     ended, said = outcome
     assert ended == code, said
@@ -89,7 +89,7 @@ def test_a_first_start_without_network(tmp_path: Path, command_line: CommandLine
 
 def test_options_of_java_that_do_not_end(tmp_path: Path, command_line: CommandLine) -> None:
     environ = clean_environ() | {"JDK_JAVA_OPTIONS": "-Da='b"}
-    said = refusal(command_line.run("up", "--data-dir", str(tmp_path), environ=environ), code=2)
+    said = refusal(command_line.run("up", "--data-dir", str(tmp_path), environ=environ))
     assert said == """JDK_JAVA_OPTIONS="-Da='b" cannot be used: it must be Java's options, such as -Xmx2g."""
 
 
@@ -139,7 +139,7 @@ def test_a_setting_that_cannot_be_used(
 
 def test_a_url_that_cannot_be_used_keeps_its_password(tmp_path: Path, command_line: CommandLine) -> None:
     environ = ELSEWHERE | {"MERCURIA_DATABASE": "mysql://root:hunter2@127.0.0.1/mercuria"}
-    said = refusal(command_line.run("up", "--data-dir", str(tmp_path), environ=environ), code=2)
+    said = refusal(command_line.run("up", "--data-dir", str(tmp_path), environ=environ))
     assert said.startswith("MERCURIA_DATABASE=") and "postgresql://" in said
     assert "hunter2" not in said
 

@@ -91,7 +91,7 @@ def test_a_second_up_in_the_same_directory_names_the_first(tmp_path: Path, comma
     up.wait_for("Mercuria is ready")
     code, said = command_line.run("up", "--data-dir", str(tmp_path))
     assert (code, said) == (
-        1,
+        2,
         f"mercuria: Another `mercuria up` (process {up.process.pid}) runs in {tmp_path};"
         f" stop it with `mercuria down --data-dir {tmp_path}`, or choose another --data-dir.",
     )
@@ -115,7 +115,7 @@ def test_a_killed_server_is_said_with_its_last_lines_and_started_again(
 
 def test_a_worker_that_always_ends_ends_up_with_a_sentence(tmp_path: Path, command_line: CommandLine) -> None:
     up = command_line.up(tmp_path, environ=clean_environ() | NOWHERE | {"WORKER_ENDS": "1"})
-    assert up.finish() == 1
+    assert up.finish() == 2
     assert sum(line.startswith("Worker-1 ended (exit code 1); the last lines of") for line in up.said) == 6
     last = next(line for line in reversed(up.said) if line.startswith("mercuria: "))
     assert last.startswith(
