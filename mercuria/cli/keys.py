@@ -14,7 +14,7 @@ from rich.table import Table
 from mercuria.app import settings
 from mercuria.auth.token_keys import Jwk, JwkSet, KeysError, new_key, parse_keys
 from mercuria.cli.failures import AnswerIsNo
-from mercuria.cli.options import data_dir_option, examples
+from mercuria.cli.options import data_dir_option, examples, json_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_json, show_table
 from mercuria.embedded.files import PRIVATE, write_atomically
@@ -31,12 +31,15 @@ def keys() -> None:
 
 @keys.command("list")
 @data_dir_option
-@click.option("--json", "as_json", is_flag=True, help="Print the public keys as a JWK set.")
+@json_option
 def list_(as_json: bool) -> None:
-    """List the keys; the last one signs."""
+    """List the keys; the last one signs.
+
+    With --json, the public keys are a JWK set.
+    """
     found = _read()
     if as_json:
-        show_json({"keys": [key.public() for key in found.keys]})
+        show_json(_public(found))
         return
     table = Table()
     for column in ("key", "made", "state"):
@@ -48,7 +51,8 @@ def list_(as_json: bool) -> None:
 
 @keys.command()
 @data_dir_option
-def create() -> None:
+@json_option
+def create(as_json: bool) -> None:
     """Make a first key, where `mercuria up` has made none.
 
     The file is MERCURIA_TOKEN_KEYS_FILE; one that is there already stays as it is.
@@ -59,7 +63,7 @@ def create() -> None:
             raise AnswerIsNo(f"{path} is there already; `mercuria keys rotate` brings a new key into use")
         new = JwkSet((new_key(int(time.time())),))
         write_atomically(path, new.as_text(), PRIVATE)
-    click.echo(f"The key {new.keys[-1].kid} signs from now on.")
+    _show_signer(new, as_json)
 
 
 @keys.command(epilog=examples("mercuria keys rotate", "mercuria keys rotate --drop-old"))
@@ -67,7 +71,8 @@ def create() -> None:
 @click.option(
     "--drop-old", is_flag=True, help="Make all access tokens of before invalid at once; refresh tokens stay."
 )
-def rotate(drop_old: bool) -> None:
+@json_option
+def rotate(drop_old: bool, as_json: bool) -> None:
     """Sign with a new key from now on.
 
     The old ones stay until the last token that they have signed has expired. Running workers take the new file.
@@ -80,7 +85,18 @@ def rotate(drop_old: bool) -> None:
         )
 
     new = _change(changed)
-    click.echo(f"The key {new.keys[-1].kid} signs from now on.")
+    _show_signer(new, as_json)
+
+
+def _show_signer(found: JwkSet, as_json: bool) -> None:
+    if as_json:
+        show_json(_public(found))
+    else:
+        click.echo(f"The key {found.keys[-1].kid} signs from now on.")
+
+
+def _public(found: JwkSet) -> dict[str, list[dict[str, str]]]:
+    return {"keys": [key.public() for key in found.keys]}
 
 
 def _change(changed: Callable[[JwkSet], JwkSet]) -> JwkSet:

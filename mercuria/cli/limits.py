@@ -11,7 +11,8 @@ from aiokafka.errors import KafkaError
 from mercuria.app import settings
 from mercuria.cli.failures import AnswerIsNo
 from mercuria.cli.load.feed import require_topics
-from mercuria.cli.options import data_dir_option, examples
+from mercuria.cli.options import data_dir_option, examples, json_option
+from mercuria.cli.showing import show_json
 from mercuria.cli.wallet import TablesError, find, wallet
 from mercuria.domain.commands import SetLimits
 from mercuria.domain.events import CommandRejected, Event, LimitsChanged
@@ -47,7 +48,8 @@ class LimitError(Exception):
     show_default=True,
     help="Give up when the wallet has not answered for so many seconds.",
 )
-def set_limit(wallet_id: UUID, amount: str, reason: str | None, patience_s: float) -> None:
+@json_option
+def set_limit(wallet_id: UUID, amount: str, reason: str | None, patience_s: float, as_json: bool) -> None:
     """Change how far below zero the balance of a wallet may go.
 
     AMOUNT is in the currency of the wallet ID, such as 10000.00; 0 lets it go no further than to zero.
@@ -63,6 +65,19 @@ def set_limit(wallet_id: UUID, amount: str, reason: str | None, patience_s: floa
     except KeyboardInterrupt:
         click.echo("\nStopped. Where the command was sent, the wallet decides it all the same.", err=True)
         raise
+    if as_json:
+        show_json(
+            {
+                "id": str(found.id),
+                "owner_id": str(found.owner_id),
+                "currency": found.currency,
+                "balance": changed.balance,
+                "overdraft_limit": changed.overdraft_limit,
+                "status": changed.status,
+                "version": changed.version,
+            }
+        )
+        return
     click.echo(f"The wallet may go to {_amount(-changed.overdraft_limit, found)} now.")
     if changed.balance < -changed.overdraft_limit:
         click.echo(

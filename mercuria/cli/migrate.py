@@ -4,18 +4,23 @@ import click
 from faust.cli.base import cli
 
 from mercuria.app import settings
-from mercuria.cli.options import data_dir_option
+from mercuria.cli.options import data_dir_option, json_option
+from mercuria.cli.showing import show_json
 from mercuria.postgres.migrate import migrate as apply_migrations
 
 
 @cli.command()
 @data_dir_option
-def migrate() -> None:
+@json_option
+def migrate(as_json: bool) -> None:
     """Apply the migrations that the database does not have yet.
 
     `mercuria up` and workers do so at their start. The role is that of MERCURIA_DATABASE_OWNER, which owns the tables.
     """
     applied = apply_migrations(settings.database_owner)
+    if as_json:
+        show_json({"applied": applied})
+        return
     for name in applied:
         click.echo(f"Applied {name}.")
     if not applied:

@@ -30,6 +30,9 @@ data_dir_option = click.option(
 )
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
 def examples(*lines: str) -> str:
     """Return the epilog of a command's help that shows how it is called, each call on a line of its own."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])

@@ -19,7 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mercuria.app import app, settings
 from mercuria.cli.failures import AnswerIsNo
 from mercuria.cli.load.words import count
-from mercuria.cli.options import FiniteRange, data_dir_option, examples
+from mercuria.cli.options import FiniteRange, data_dir_option, examples, json_option
+from mercuria.cli.showing import show_json
 from mercuria.kafka.client import event_reader
 from mercuria.projections.rebuild import TABLES, Places, RebuildError, Tables
 from mercuria.topics import STAGES
@@ -41,6 +42,18 @@ class Extent(NamedTuple):
     end: int
 
 
+class Rebuilt(NamedTuple):
+    """How many records the log holds, how many of them the tables hold again, and the rows of each table.
+
+    `done` is 0 where no worker runs.
+    """
+
+    records: int
+    done: int
+    seconds: float
+    rows: dict[str, int]
+
+
 Extents = dict[str, dict[int, Extent]]
 """By stage and partition."""
 
@@ -56,7 +69,8 @@ Extents = dict[str, dict[int, Extent]]
     show_default=True,
     help="Stop watching when the workers have brought in nothing for so many seconds.",
 )
-def rebuild(yes: bool, patience_s: float) -> None:
+@json_option
+def rebuild(yes: bool, patience_s: float, as_json: bool) -> None:
     """Fill PostgreSQL's tables again from the log.
 
     The tables of wallets, transactions, the ledger and analytics are emptied. Running workers fill them; this command
@@ -71,15 +85,16 @@ def rebuild(yes: bool, patience_s: float) -> None:
         extents = asyncio.run(_extents())
         _require_whole_log(before, extents)
         if not yes:
-            click.confirm(_question(), abort=True)
+            click.confirm(_question(), abort=True, err=as_json)
         began_s = time.monotonic()
         tables.empty()
-        asyncio.run(_watch(tables, extents, began_s, patience_s))
+        rebuilt = asyncio.run(_watch(tables, extents, began_s, patience_s))
     except KeyboardInterrupt:
         click.echo(
             "\nStopped watching. Workers go on filling the tables when they have been emptied.", err=True
         )
         raise
+    _show(rebuilt, as_json)
 
 
 def _question() -> str:
@@ -109,16 +124,15 @@ def _require_whole_log(places: Places, extents: Extents) -> None:
                 )
 
 
-async def _watch(tables: Tables, extents: Extents, began_s: float, patience_s: float) -> None:
-    """Wait until the tables hold all up to the ends, and report.
+async def _watch(tables: Tables, extents: Extents, began_s: float, patience_s: float) -> Rebuilt:
+    """Wait until the tables hold all up to the ends, where a worker runs that fills them.
 
     Raises:
         StandsStill: the workers bring in nothing for so long.
     """
     total = sum(extent.end for by_partition in extents.values() for extent in by_partition.values())
     if total and not await _workers():
-        click.echo("The tables are empty, and no worker runs: the next one fills them (`mercuria up`).")
-        return
+        return Rebuilt(total, 0, time.monotonic() - began_s, {})
     moved_s, done = time.monotonic(), 0
     with _bars(extents) as show:
         while done < total:
@@ -134,8 +148,17 @@ async def _watch(tables: Tables, extents: Extents, began_s: float, patience_s: f
             await asyncio.sleep(LOOK_EVERY_S if done < total else 0)
     seconds = time.monotonic() - began_s
     counts = await asyncio.to_thread(tables.counts)
-    rows = ", ".join(f"{number:,} {table}" for table, number in counts.items())
-    click.echo(f"Rebuilt from {count(total, 'record')} in {seconds:.1f} s: {rows}.")
+    return Rebuilt(total, total, seconds, counts)
+
+
+def _show(rebuilt: Rebuilt, as_json: bool) -> None:
+    if as_json:
+        show_json(rebuilt._asdict())
+    elif rebuilt.done < rebuilt.records:
+        click.echo("The tables are empty, and no worker runs: the next one fills them (`mercuria up`).")
+    else:
+        rows = ", ".join(f"{number:,} {table}" for table, number in rebuilt.rows.items())
+        click.echo(f"Rebuilt from {count(rebuilt.records, 'record')} in {rebuilt.seconds:.1f} s: {rows}.")
 
 
 def _filled(places: Places, extents: Extents) -> dict[str, int]:

@@ -21,7 +21,7 @@ from msgspec import Struct, field
 from mercuria.app import settings
 from mercuria.cli.counted import LOOK_EVERY_S, compare_copies, wrong_counters
 from mercuria.cli.failures import EXIT_NO
-from mercuria.cli.options import data_dir_option
+from mercuria.cli.options import data_dir_option, json_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_json
 from mercuria.domain.wallet import Wallet
@@ -87,7 +87,7 @@ class TooSlow(Exception):
 
 @cli.command()
 @data_dir_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def reconcile(as_json: bool) -> None:
     """Compare the workers' tables, PostgreSQL, Redis and the ledger.
 

@@ -6,7 +6,6 @@ Kafka back for it.
 
 import asyncio
 import getpass
-import json
 import socket
 import sys
 from collections.abc import Callable, Coroutine
@@ -24,9 +23,9 @@ from rich.text import Text
 
 from mercuria.app import settings
 from mercuria.cli.failures import EXIT_UNKNOWN, AnswerIsNo, say
-from mercuria.cli.options import data_dir_option, examples
+from mercuria.cli.options import data_dir_option, examples, json_option
 from mercuria.cli.printable import printable
-from mercuria.cli.showing import show_table
+from mercuria.cli.showing import show_json, show_table
 from mercuria.kafka.client import event_reader
 from mercuria.kafka.cloudevents import read_event
 from mercuria.kafka.record_batches import UnreadableRecord
@@ -64,7 +63,7 @@ class Refused(AnswerIsNo):
 @click.option("--by", help="Who says so. Default: the user and the machine.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--list", "is_list", is_flag=True, help="List what is skipped.")
-@click.option("--json", "as_json", is_flag=True, help="List it as JSON.")
+@json_option
 def skip(
     topic: str | None,
     partition: int | None,
@@ -96,14 +95,21 @@ def skip(
     wanted = Skip(topic, partition, offset, reason, who, at)
     known = next((each for each in _ask(_all) if _place(each) == _place(wanted)), None)
     if known is not None:
-        click.echo(f"It is skipped already: {_line(known)}")
+        _show_one(known, "It is skipped already", as_json)
         return
     record = _ask(lambda: _record_at(wanted))
     if not yes:
-        click.echo(_description(record))
-        click.confirm("Skip this record, on all workers and for ever?", abort=True)
+        click.echo(_description(record), err=as_json)
+        click.confirm("Skip this record, on all workers and for ever?", abort=True, err=as_json)
     _ask(lambda: _append(wanted))
-    click.echo(f"Skipped: {_line(wanted)}")
+    _show_one(wanted, "Skipped", as_json)
+
+
+def _show_one(skip: Skip, what: str, as_json: bool) -> None:
+    if as_json:
+        show_json(msgspec.to_builtins(skip))
+    else:
+        click.echo(f"{what}: {_line(skip)}")
 
 
 def _place(skip: Skip) -> tuple[str, int, int]:
@@ -236,7 +242,7 @@ def _description(record: Any) -> str:
 
 def _show(skips: list[Skip], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([msgspec.to_builtins(each) for each in skips], indent=1))
+        show_json([msgspec.to_builtins(each) for each in skips])
     elif not skips:
         click.echo("Nothing is skipped.")
     else:

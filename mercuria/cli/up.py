@@ -21,7 +21,7 @@ from rich.table import Table
 
 from mercuria.cli import standard_streams
 from mercuria.cli.failures import EXIT_NO, EXIT_UNKNOWN, say
-from mercuria.cli.options import data_dir_option, examples
+from mercuria.cli.options import data_dir_option, examples, json_option
 from mercuria.cli.preparing import prepare
 from mercuria.cli.printable import printable, printable_lines
 from mercuria.cli.showing import show_json, show_table
@@ -60,7 +60,7 @@ def up(http_port: int | None, workers: int) -> None:
 
 @cli.command()
 @data_dir_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def status(as_json: bool) -> None:
     """Show what runs.
 

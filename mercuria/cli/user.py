@@ -20,7 +20,7 @@ from mercuria.auth.passwords import Passwords, is_text, parse_line
 from mercuria.auth.security_log import Event, Pseudonyms
 from mercuria.auth.tokens import ROLES, Role, Tokens
 from mercuria.cli.failures import EXIT_NO, EXIT_UNKNOWN, say
-from mercuria.cli.options import MOST, data_dir_option, examples
+from mercuria.cli.options import MOST, data_dir_option, examples, json_option
 from mercuria.cli.printable import printable
 from mercuria.cli.security_file import append
 from mercuria.cli.showing import show_json, show_table
@@ -45,7 +45,8 @@ def user() -> None:
 @click.argument("email")
 @data_dir_option
 @click.option("--role", type=click.Choice(ROLES), default="user", show_default=True, help="What it may do.")
-def create(email: str, role: str) -> None:
+@json_option
+def create(email: str, role: str, as_json: bool) -> None:
     """Make an account.
 
     The password is asked for on a terminal; else it is the first line of the input.
@@ -55,7 +56,7 @@ def create(email: str, role: str) -> None:
         lambda accounts: accounts.create(parsed, password, cast(Role, role)), as_owner=role != "user"
     )
     _record(Event.ACCOUNT_CREATED, made)
-    click.echo(f"Made the {made.role} {printable(made.email)} with the id {made.id}.")
+    _show(made, f"Made the {made.role} {printable(made.email)} with the id {made.id}.", as_json)
 
 
 @user.command("list")
@@ -63,7 +64,7 @@ def create(email: str, role: str) -> None:
 @click.option(
     "--limit", type=click.IntRange(1, MOST), default=50, show_default=True, help="How many at most."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def list_(limit: int, as_json: bool) -> None:
     """List accounts, the oldest first."""
     total, users = _done(lambda accounts: accounts.first(limit))
@@ -82,7 +83,8 @@ def list_(limit: int, as_json: bool) -> None:
 @click.argument("email")
 @click.argument("role", type=click.Choice(ROLES))
 @data_dir_option
-def set_role(email: str, role: str) -> None:
+@json_option
+def set_role(email: str, role: str, as_json: bool) -> None:
     """Give an account another role.
 
     It counts from the next access token on. Only the role that owns PostgreSQL's tables may change roles
@@ -93,13 +95,14 @@ def set_role(email: str, role: str) -> None:
     if changed is None:
         _fail(f"there is no account {parsed.shown}", EXIT_NO)
     _record(Event.ROLE_CHANGED, changed)
-    click.echo(f"{printable(changed.email)} is {changed.role} now.")
+    _show(changed, f"{printable(changed.email)} is {changed.role} now.", as_json)
 
 
 @user.command("set-password", epilog=examples("mercuria user set-password zoe@example.com"))
 @click.argument("email")
 @data_dir_option
-def set_password(email: str) -> None:
+@json_option
+def set_password(email: str, as_json: bool) -> None:
     """Give an account another password, and end its sessions.
 
     The password is asked for on a terminal; else it is the first line of the input.
@@ -109,7 +112,16 @@ def set_password(email: str) -> None:
     if changed is None:
         _fail(f"there is no account {parsed.shown}", EXIT_NO)
     _record(Event.PASSWORD_CHANGED, changed)
-    click.echo(f"{printable(changed.email)} has a new password, and has to log in again.")
+    sentence = f"{printable(changed.email)} has a new password, and has to log in again."
+    _show(changed, sentence, as_json)
+
+
+def _show(account: User, sentence: str, as_json: bool) -> None:
+    """Say what became of an account, or print the account as JSON."""
+    if as_json:
+        show_json(msgspec.to_builtins(account))
+    else:
+        click.echo(sentence)
 
 
 def _done(work: Callable[[Accounts], Awaitable[T | Problem]], *, as_owner: bool = False) -> T:
@@ -192,7 +204,7 @@ def _password() -> str:
 
 
 def _asked() -> str:
-    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
 
 
 def _sentence(problem: Problem) -> str:

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from mercuria.app import settings
 from mercuria.cli.failures import AnswerIsNo
-from mercuria.cli.options import MOST, data_dir_option, examples
+from mercuria.cli.options import MOST, data_dir_option, examples, json_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_facts, show_json, show_table
 from mercuria.domain.money import format_amount
@@ -49,7 +49,7 @@ def wallet() -> None:
 @wallet.command(epilog=examples("mercuria wallet show 5a7d1c52-0f6b-4c5e-9d39-2f1f6e0c8a11"))
 @click.argument("wallet_id", metavar="ID", type=click.UUID)
 @data_dir_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def show(wallet_id: UUID, as_json: bool) -> None:
     """Show the wallet ID.
 
@@ -73,7 +73,7 @@ def show(wallet_id: UUID, as_json: bool) -> None:
 @click.option(
     "--limit", type=click.IntRange(1, MOST), default=50, show_default=True, help="How many at most."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def list_(owner_id: UUID | None, currency: str | None, limit: int, as_json: bool) -> None:
     """List wallets, the oldest first."""
     wanted = Selection(owner_id, currency.upper() if currency else None)

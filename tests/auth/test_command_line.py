@@ -103,6 +103,11 @@ def test_an_operator_is_made_listed_and_changed(mercuria: CommandLine, address: 
     renewed = mercuria("user", "set-password", address, said="another password of mine\n")
     assert (renewed.code, renewed.out) == (0, f"{address} has a new password, and has to log in again.\n")
 
+    by_program = mercuria("user", "set-role", address, "operator", "--json")
+    assert json.loads(by_program.out) == listed
+    again = mercuria("user", "create", address, "--json", said=PASSWORD)
+    assert (again.code, again.out) == (1, "")
+
 
 def test_what_a_command_changes_about_an_account_is_a_security_event(
     mercuria: CommandLine, address: str
@@ -291,6 +296,7 @@ def test_where_nothing_runs_there_is_a_sentence(tmp_path: Path) -> None:
 
 def test_the_database_is_migrated_by_hand(mercuria: CommandLine) -> None:
     assert mercuria("migrate") == Said(0, "The database has all migrations.\n", "")
+    assert json.loads(mercuria("migrate", "--json").out) == {"applied": []}
 
 
 # Keys.
@@ -319,6 +325,9 @@ def test_keys_are_rotated_and_listed(keys: CommandLine, keys_file: Path) -> None
     dropped = keys("keys", "rotate", "--drop-old")
     (only,) = parse_keys(keys_file.read_text()).keys
     assert dropped.out == f"The key {only.kid} signs from now on.\n"
+
+    by_program = keys("keys", "rotate", "--json")
+    assert json.loads(by_program.out) == json.loads(keys("keys", "list", "--json").out)
 
 
 def test_a_first_key_is_made_once(keys: CommandLine, keys_file: Path) -> None:

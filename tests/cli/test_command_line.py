@@ -102,6 +102,25 @@ def section(text: str, title: str) -> list[str]:
     return found[1].splitlines()
 
 
+WITHOUT_JSON = ("up", "join", "worker", "down", "completion", "ledger export")
+"""They give neither figures nor lists, or write them in formats of their own."""
+
+
+def test_commands_that_give_figures_or_lists_take_json() -> None:
+    kept = root.json.loads(command_line.FILE.read_text("utf-8"))["commands"]
+    found = {}
+    for words in of(cli):
+        entry = kept.get(words[0])
+        for word in words[1:]:
+            entry = entry["commands"][word]
+        if entry is not None and "commands" not in entry:
+            found[" ".join(words)] = any("--json" in option["names"] for option in entry["options"])
+    # Faust's take `mercuria --json agents`.
+    left_out = (*WITHOUT_JSON, *commands.GROUPS[commands.FAUST])
+    assert [name for name, takes in found.items() if not takes and name not in left_out] == []
+    assert not any(found.get(name) for name in WITHOUT_JSON)
+
+
 def test_the_subcommands_of_a_group_have_whole_summaries() -> None:
     for name in ("keys", "ledger", "user", "wallet"):
         help_ = CliRunner().invoke(cli, [name, "--help"], terminal_width=80).output

@@ -1,5 +1,6 @@
 """`mercuria load` against a running stack: what it does, and what it says when it cannot."""
 
+import json
 import os
 import signal
 import time
@@ -74,6 +75,30 @@ def test_balances_that_are_not_the_files_are_listed(mercuria: CommandLine) -> No
         "line 5, account ann: balance_after is -1, and the wallet has 400",
     ]
     assert mercuria("load", file, "--currency", "USD").code == 0
+
+
+def test_the_figures_of_a_load_are_json(mercuria: CommandLine) -> None:
+    file = mercuria.file("1,,ann,deposit,500,501,", "2,,ann,withdraw,600,,", "3,,bob,deposit,1,1,", ",,,,,,")
+    said = mercuria("load", file, "--currency", "CHF", "--verify", "--json")
+    assert (said.code, said.err) == (1, "")
+    found = json.loads(said.out)
+    (refusal,) = found.pop("refusals")
+    assert (refusal["line"], refusal["account"], refusal["code"]) == (3, "ann", "insufficient_funds")
+    assert refusal["wallet_id"] == mercuria.wallet_of("ann", "CHF")["id"] and not refusal["refused_before"]
+    assert found.pop("differences") == [{"line": 2, "account": "ann", "expected": 501, "got": 500}]
+    assert found.pop("seconds") > 0
+    assert {name: value for name, value in found.items() if value} == {
+        "currency": "CHF",
+        "operations": 3,
+        "wallets": 2,
+        "done_now": 2,
+        "refused": 1,
+        "balances_verified": True,
+        "different": 1,
+        "blank_rows": 1,
+    }
+    said = mercuria("load", "absent.csv", "--currency", "CHF", "--json")
+    assert (said.code, said.out) == (2, "")
 
 
 def test_an_account_becomes_a_wallet(mercuria: CommandLine) -> None:

@@ -135,6 +135,11 @@ def test_a_limit_is_changed_and_counts_for_what_comes(mercuria: CommandLine) -> 
     )
     wallet = mercuria.wallet_of("lea", "SEK")
     assert (wallet["overdraft_limit"], wallet["balance"], wallet["version"]) == (0, -700, 5)
+    said = mercuria("wallet", "set-limit", wallet_id, "7", "--json")
+    shown = json.loads(said.out)
+    assert said.code == 0 and shown["overdraft_limit"] == 700 and shown["version"] == 6
+    wallet = mercuria.wallet_of("lea", "SEK")
+    assert shown == {name: wallet[name] for name in shown}
 
 
 def test_a_limit_that_cannot_be_is_refused_with_a_sentence(mercuria: CommandLine) -> None:

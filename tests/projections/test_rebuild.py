@@ -1,6 +1,7 @@
 """`mercuria rebuild` on a whole stack under load: the same rows come back, and balances can be read meanwhile."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from contextlib import closing
@@ -25,9 +26,9 @@ def ledger_of(stack: Stack) -> dict[tuple[int, int], bytes]:
         return {(partition, sequence): bytes(digest) for partition, sequence, digest in cursor}
 
 
-def rebuild(stack: Stack) -> subprocess.CompletedProcess[str]:
+def rebuild(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
-    command = [sys.executable, "-m", "mercuria", "rebuild", "--yes"]
+    command = [sys.executable, "-m", "mercuria", "rebuild", "--yes", *words]
     environ = clean_environ() | stack.env
     return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
 
@@ -58,3 +59,11 @@ async def test_a_rebuild_under_load_gives_the_same_rows(live_stack: Stack) -> No
     assert after.events >= before.events
     assert ledger_of(live_stack).items() >= entries.items()
     assert Tables(live_stack.env["MERCURIA_DATABASE_OWNER"]).counts()["ledger_entries"] >= len(entries)
+
+
+def test_the_figures_of_a_rebuild_are_json(live_stack: Stack) -> None:
+    run = rebuild(live_stack, "--json")
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert found.keys() == {"records", "done", "seconds", "rows"}
+    assert found["done"] == found["records"] and found["rows"].keys() >= {"wallets", "ledger_entries"}

@@ -156,6 +156,9 @@ async def test_records_that_end_every_worker_are_passed_over_for_good(tmp_path: 
         assert done.returncode == 0 and "by zoe at" in done.stdout, done
         again = await asyncio.to_thread(skip, servers, *place)
         assert again.returncode == 0 and again.stdout.startswith("It is skipped already"), again
+        words = ("skip", *place, "--reason", "again", "--json")
+        known = json.loads((await asyncio.to_thread(mercuria, servers, *words)).stdout)
+        assert (known["topic"], known["by"]) == (WALLET_COMMANDS, "zoe")
     with fresh_stack(tmp_path, 2, print, worker_command=PLANTED_WORKER) as stack:
         async with open_desk(stack) as desk:
             await _assert_skipped(stack, poison, behind)

@@ -25,7 +25,7 @@ from mercuria.cli.failures import EXIT_NO, say, sentence_of
 from mercuria.cli.ledger import ledger
 from mercuria.cli.ledger.chain import SHOWN, Chain, Findings, Row
 from mercuria.cli.ledger.heads import Head, Heads, read_heads, write_heads
-from mercuria.cli.options import data_dir_option, examples
+from mercuria.cli.options import data_dir_option, examples, json_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_json
 from mercuria.domain.ledger import Entry
@@ -53,7 +53,7 @@ class Report(Struct):
 @ledger.command("verify", epilog=examples("mercuria ledger verify", "mercuria ledger verify --resume --json"))
 @data_dir_option
 @click.option("--resume", is_flag=True, help="Go on where the last run ended that found nothing wrong.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def verify(resume: bool, as_json: bool) -> None:
     """Prove that nobody has changed the ledger.
 

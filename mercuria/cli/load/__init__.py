@@ -26,7 +26,7 @@ from mercuria.cli.load.loading import Loading
 from mercuria.cli.load.report import Report
 from mercuria.cli.load.statement import Findings, Statement
 from mercuria.cli.load.terms import Terms
-from mercuria.cli.options import data_dir_option, examples
+from mercuria.cli.options import data_dir_option, examples, json_option
 from mercuria.domain.money import MoneyError, is_currency, parse_amount
 from mercuria.domain.printable import printable
 
@@ -55,6 +55,7 @@ EXIT_NOT_LOADED = 2
     is_flag=True,
     help="Begin each account with the balance that its first balance_after implies.",
 )
+@json_option
 @click.option("--verify", is_flag=True, help="Compare every balance with the column balance_after.")
 @click.option(
     "--timeout",
@@ -71,6 +72,7 @@ def load(
     opening_balances: bool,
     verify: bool,
     patience_s: float,
+    as_json: bool,
 ) -> None:
     """Load the operations in FILE into wallets, one for each account.
 
@@ -91,7 +93,8 @@ def load(
         terms = Terms(currency, _limit(overdraft_limit, currency))
         with _opened(file) as opened:
             statement = Statement(opened, with_balances=verify, with_openings=opening_balances)
-            sys.exit(_run(statement, terms, verify, opening_balances, patience_s))
+            report = _run(statement, terms, verify, opening_balances, patience_s)
+        sys.exit(report.show(terms, opening_balances, as_json))
     except LoadError as error:
         click.echo(f"mercuria: {error}", err=True)
     sys.exit(EXIT_NOT_LOADED)
@@ -135,8 +138,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield source
 
 
-def _run(statement: Statement, terms: Terms, verify: bool, has_openings: bool, patience_s: float) -> int:
-    """Load a statement, report, and return the exit code."""
+def _run(statement: Statement, terms: Terms, verify: bool, has_openings: bool, patience_s: float) -> Report:
+    """Load a statement, and return what came of it."""
     report = Report(verify)
     try:
         report.findings = _check(statement, report)
@@ -144,7 +147,7 @@ def _run(statement: Statement, terms: Terms, verify: bool, has_openings: bool, p
     except KeyboardInterrupt:
         click.echo(f"\nStopped. {report.interruption()}", err=True)
         raise
-    return report.show(terms, has_openings)
+    return report
 
 
 def _check(statement: Statement, report: Report) -> Findings:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import click
 from rich.console import Console
@@ -13,6 +14,7 @@ from mercuria.cli.load.statement import Findings, Operation
 from mercuria.cli.load.terms import Attempt, Terms
 from mercuria.cli.load.verification import Difference, Verification
 from mercuria.cli.load.words import count, were
+from mercuria.cli.showing import show_json
 from mercuria.domain.money import format_amount
 from mercuria.domain.printable import printable
 from mercuria.domain.rejections import Code
@@ -63,15 +65,19 @@ class Report:
             self.done_now += not answer.is_repeat
             self.done_again += not answer.is_repeat and attempt.number > 0
 
-    def show(self, terms: Terms, has_openings: bool) -> int:
+    def show(self, terms: Terms, has_openings: bool, as_json: bool = False) -> int:
         """Print everything, and return the exit code."""
         if self.verify:
             for difference in self.verification.differences():
                 self.differences.add(difference)
         refusals = Firsts[_Line]()
         for each in self.refusals:
-            refusals.add(_Line(each.attempt.operation.line, _describe(each)))
-        _list(refusals, "refused", lambda each: each.text)
+            refusals.add(_Line(each.attempt.operation.line, each))
+        code = EXIT_DIFFERENT if self.refusals or self.differences else 0
+        if as_json:
+            show_json(self._figures(terms, refusals))
+            return code
+        _list(refusals, "refused", lambda each: _describe(each.refused))
         _list(
             self.differences,
             "followed by another balance than the file has",
@@ -88,7 +94,7 @@ class Report:
         self._echo(self._outcomes())
         self._echo(self._remarks(terms, has_openings))
         self._echo(_hints(self.refusals, terms))
-        return EXIT_DIFFERENT if self.refusals or self.differences else 0
+        return code
 
     def interruption(self) -> str:
         """Say what is done when the load ends early."""
@@ -100,6 +106,31 @@ class Report:
             f"Of {count(expected, 'operation')}, {self.decided:,} {are} decided, and what was sent beyond that will"
             " be. Load the file again to go on: nothing counts twice."
         )
+
+    def _figures(self, terms: Terms, refusals: "Firsts[_Line]") -> dict[str, Any]:
+        """Return all that is printed, for programs; amounts in minor units. Of many lines, the first are listed."""
+        return {
+            "currency": terms.currency,
+            "operations": self.decided,
+            "wallets": len(self.findings.accounts),
+            "seconds": round(self.seconds, 3),
+            "done_now": self.done_now,
+            "done_before": self.done_before,
+            "done_again": self.done_again,
+            "refused": refusals.total,
+            "refusals": [_as_dict(each.refused, terms) for each in refusals],
+            "balances_verified": self.verify,
+            "different": self.differences.total,
+            "differences": [each._asdict() for each in self.differences],
+            "not_compared": self.verification.not_compared if self.verify else 0,
+            "openings_now": self.openings_now,
+            "openings_before": self.openings_before,
+            "openings_elsewhere": self.openings_elsewhere,
+            "limits_changed": self.limits_changed,
+            "blank_rows": self.findings.blank_rows,
+            "zero_rows": self.findings.zero_rows,
+            "trimmed_rows": self.findings.trimmed_rows,
+        }
 
     def _outcomes(self) -> Iterator[str]:
         refused = sum(not each.attempt.operation.own for each in self.refusals)
@@ -165,7 +196,21 @@ class Report:
 @dataclass(frozen=True)
 class _Line:
     line: int
-    text: str
+    refused: Refused
+
+
+def _as_dict(refused: Refused, terms: Terms) -> dict[str, Any]:
+    operation, decision = refused.attempt.operation, refused.answer.decision
+    return {
+        "line": operation.line,
+        "account": operation.account,
+        "wallet_id": str(terms.wallet_id(operation.account)),
+        "transaction_id": operation.transaction_id,
+        "operation": operation.own or operation.kind,
+        "code": decision.code,
+        "detail": decision.detail,
+        "refused_before": refused.attempt.number > 0,
+    }
 
 
 def _describe(refused: Refused) -> str:
