@@ -13,7 +13,7 @@ PROGRAMS := prometheus promtool prometheus-node-exporter
 FETCH := apt-get --quiet --option APT::Sandbox::User=root download prometheus prometheus-node-exporter
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test lint types layers prometheus fuzz queries schema bench chaos soak lock audit licences sbom clean
+.PHONY: help install up test lint types layers prometheus fuzz queries schema commands bench chaos soak lock audit licences sbom clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -67,6 +67,9 @@ queries: install prometheus ## Ask a Prometheus that watches a stack of its own 
 
 schema: install ## Write down the schema that the migrations make
 	$(BIN)/python -m tests.projections.schema
+
+commands: install ## Write down the command line, for its help and for completion in shells
+	$(BIN)/python -m tests.cli.command_line
 
 # ARGS says which and how: `make bench ARGS="http --seconds 10 --json"`, `make chaos ARGS="http --stop redis"`.
 bench: install ## Measure: wallets, http, pipeline or scaling, as ARGS says

@@ -37,7 +37,7 @@ from mercuria.kafka.propagation import NO_TRAIL, Trail, trail_from
 from mercuria.kafka.sealing import Seal
 from mercuria.kafka.skips import Skip, Skipped
 from mercuria.redis.replies import Address, Reply, address_in, is_final, reply_of
-from mercuria.tables.balances import AppliedPosition
+from mercuria.tables.balance_rows import AppliedPosition
 from mercuria.tables.receipts import FINGERPRINT_BYTES, Receipt, receipt_of
 
 MAX_TOUCHED_BYTES = 1024 * 1024

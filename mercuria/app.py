@@ -18,7 +18,7 @@ from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 from mode import ServiceT
 
-from mercuria.config import Settings, in_url
+from mercuria.config import current_settings, in_url
 from mercuria.embedded.files import PRIVATE_UMASK
 from mercuria.http.limits import Limits
 from mercuria.http.web import Web
@@ -39,12 +39,12 @@ from mercuria.redis.cache import Cache
 from mercuria.redis.client import connect
 from mercuria.redis.leases import PartitionLocks
 from mercuria.redis.replies import Replies
-from mercuria.topics import MAX_RECORD_BYTES, WALLET_COMMANDS
+from mercuria.topics import CONSUMER_GROUP, MAX_RECORD_BYTES, WALLET_COMMANDS
 
 CHECK_WITHIN_S = 2.0
 """Kafka is asked for so long where its log ends, before partitions are read on."""
 
-settings = Settings.from_env()
+settings = current_settings()
 redis = connect(settings.redis)
 authenticity = Authenticity(settings.leg_key)
 cache = Cache(redis, authenticity)
@@ -221,7 +221,7 @@ def tune_garbage_collection() -> None:
 
 
 app = App(
-    "mercuria",
+    CONSUMER_GROUP,
     broker=[f"mercuria://{server}" for server in settings.kafka.split(",")],
     autodiscover=list(PARTS),
     datadir=settings.worker_dir,

@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from socket import gethostname
@@ -362,6 +363,16 @@ def _choice(env: Mapping[str, str], name: str, default: str, choices: tuple[str,
     if text not in choices:
         raise SettingError(name, text, "one of " + ", ".join(choices))
     return text
+
+
+@cache
+def current_settings() -> Settings:
+    """Return the settings of this process, which are read when they are first asked for.
+
+    Raises:
+        SettingError: a value cannot be used.
+    """
+    return Settings.from_env()
 
 
 def shed_foreign_variables(settings: Settings) -> None:

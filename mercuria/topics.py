@@ -27,6 +27,9 @@ where it came from."""
 SKIPS = "mercuria.skips"
 """Records that an operator has had passed over (`kafka.skips`), each in the partition of the same number."""
 
+CONSUMER_GROUP = "mercuria"
+"""The group of all workers, which Faust calls the app's id."""
+
 BALANCES_CHANGELOG = "mercuria.balances.changelog"
 RECEIPTS_CHANGELOG = "mercuria.receipts.changelog"
 COUNTERS_CHANGELOG = "mercuria.counters.changelog"

@@ -1,41 +1,31 @@
 """Wallets and their balances, with the position that says up to where the commands are part of them.
 
-Rows of a partition: each wallet under the 16 bytes of its id, and the position under `position`. A batch of commands
-appends the wallets that it touched and the new position together, whole or not at all.
+A batch of commands appends the wallets that it touched and the new position together, whole or not at all. What the
+rows look like: `tables.balance_rows`.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from time import perf_counter
 from uuid import UUID
 
-import msgspec
-from msgspec import Struct
-
 from mercuria.app import app, settings
 from mercuria.domain.wallet import Wallet
-from mercuria.kafka.batch_table import BatchStore, BatchTable, Row, ZombieWriterError
+from mercuria.kafka.batch_table import BatchTable, ZombieWriterError
 from mercuria.kafka.crash import crash_on_bug
 from mercuria.observability import metrics
+from mercuria.tables.balance_rows import (
+    POSITION_KEY,
+    AppliedPosition,
+    decode_position,
+    decode_wallet,
+    rows_of,
+)
 from mercuria.topics import WALLET_COMMANDS
 
-POSITION_KEY = b"position"
 REMEMBERED_WALLETS = 100_000
 """How many wallets of a partition are kept decoded; a wallet without metadata takes about 700 bytes."""
-
-_encode = msgspec.msgpack.Encoder(uuid_format="bytes").encode
-_decode_wallet = msgspec.msgpack.Decoder(Wallet).decode
-
-
-class AppliedPosition(Struct, frozen=True, array_like=True):
-    """Up to where a partition is decided: the last record, and for each partition that sends legs its last origin."""
-
-    offset: int = -1
-    origins: dict[int, int] = {}
-
-
-_decode_position = msgspec.msgpack.Decoder(AppliedPosition).decode
 
 
 class BalancesTable(BatchTable):
@@ -53,7 +43,7 @@ class BalancesTable(BatchTable):
         """Return up to where `partition` is decided."""
         if partition not in self._positions:
             value = self.read(partition, [POSITION_KEY])[0]
-            self._positions[partition] = _decode_position(value) if value else AppliedPosition()
+            self._positions[partition] = decode_position(value) if value else AppliedPosition()
         return self._positions[partition]
 
     async def resume_at(self, partitions: Iterable[int]) -> dict[int, int]:
@@ -75,7 +65,7 @@ class BalancesTable(BatchTable):
             unknown = {number for number in numbers if number not in known}
         values = self.read(partition, [number.to_bytes(16) for number in unknown])
         for number, value in zip(unknown, values, strict=True):
-            known[number] = _decode_wallet(value) if value is not None else None
+            known[number] = decode_wallet(value) if value is not None else None
         return known
 
     async def keep(
@@ -127,8 +117,8 @@ class BalancesTable(BatchTable):
     def supersedes(self, key: bytes, new: bytes, old: bytes) -> bool:
         """Tell which of two rows is the newer one: the one with the higher offset or version."""
         if key == POSITION_KEY:
-            return _decode_position(new).offset >= _decode_position(old).offset
-        return _decode_wallet(new).version >= _decode_wallet(old).version
+            return decode_position(new).offset >= decode_position(old).offset
+        return decode_wallet(new).version >= decode_wallet(old).version
 
     def forget(self, partition: int) -> None:
         """Drop what is remembered of a partition."""
@@ -145,22 +135,6 @@ class _Keeping:
         self.wallets = wallets
         self.since_ms = since_ms
         self.task: asyncio.Task[None]
-
-
-def rows_of(wallets: Iterable[Wallet], position: AppliedPosition) -> list[Row]:
-    """Return the rows of decided wallets and of the position after them, which goes last."""
-    rows: list[Row] = [(wallet.id.bytes, _encode(wallet)) for wallet in wallets]
-    rows.append((POSITION_KEY, _encode(position)))
-    return rows
-
-
-def read_rows(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[Wallet | AppliedPosition]:
-    """Decode the rows of a partition."""
-    for key, value in rows:
-        if key == POSITION_KEY:
-            yield _decode_position(value)
-        elif key != BatchStore.offset_key:
-            yield _decode_wallet(value)
 
 
 balances = BalancesTable()

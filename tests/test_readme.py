@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, get_args
 import click
 import msgspec
 import pytest
-from faust.cli.faust import cli
 
 from mercuria.app import app
 from mercuria.auth.accounts import Session, User
@@ -42,6 +41,9 @@ from mercuria.web.representations import (
     WalletEventBody,
 )
 from tests.embedded.conftest import Command, CommandLine, clean_environ, survivors
+from tests.harness.bench import bench
+from tests.harness.chaos import chaos
+from tests.harness.soak import soak
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -327,7 +329,9 @@ def test_every_setting_is_listed_with_its_default() -> None:
         *(ROOT / "web").glob("*.py"),
     ]
     known = {
-        name for file in sources for name in re.findall(r"MERCURIA_[A-Z_]*[A-Z]", file.read_text("utf-8"))
+        name
+        for file in sources
+        for name in re.findall(r"(?<!_)MERCURIA_[A-Z_]*[A-Z]", file.read_text("utf-8"))
     }
     listed = {row.names[0]: row.cells[0] for row in rows(CONFIGURATION, "## Settings")}
     assert listed.keys() == known - NOT_SETTINGS
@@ -348,35 +352,44 @@ def test_every_setting_is_listed_with_its_default() -> None:
 
 
 def commands_of(group: click.Group, path: str) -> Iterator[str]:
-    """Yield the commands of Mercuria's own in a group, with the words that lead to them."""
+    """Yield the commands in a group, with the words that lead to them."""
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands_of(command, f"{path} {name}")
-        # What is hidden are Faust's commands that name something else to use.
-        elif (
-            command.callback is not None
-            and command.callback.__module__.startswith("mercuria.")
-            and not command.hidden
-        ):
+        else:
             yield f"{path} {name}"
 
 
 def test_every_command_of_the_command_line_is_listed() -> None:
-    places = (
-        (CLI, "## Commands"),
-        (BENCHMARKS, "## Commands"),
-        (DEVELOPMENT, "## Chaos and soak runs"),
+    own = set(
+        commands_of(
+            click.Group(commands={each: commands.load(each) for each in commands.MODULES}), "mercuria"
+        )
     )
-    cells = [name for place in places for row in rows(*place) for name in row.names]
-    commands.register()
-    own = set(commands_of(cli, "mercuria"))
     assert "mercuria wallet show" in own
+    listed = {name for row in rows(CLI, "## Commands") for name in row.names}
     assert [
-        name for name in sorted(own) if not any(f"{cell} ".startswith(f"{name} ") for cell in cells)
+        each for each in sorted(own) if not any(f"{name} ".startswith(f"{each} ") for name in listed)
     ] == []
-    foreign = {f"mercuria {name}" for name in cli.commands}
-    for cell in cells:
-        assert any(f"{cell} ".startswith(f"{name} ") for name in own | foreign), f"there is no {cell}"
+    foreign = {f"mercuria {name}" for name in commands.OF_FAUST}
+    for name in listed:
+        assert any(f"{name} ".startswith(f"{each} ") for each in own | foreign), f"there is no {name}"
+
+
+def test_every_command_of_the_test_equipment_is_listed() -> None:
+    equipment = set(commands_of(click.Group(commands={"bench": bench, "chaos": chaos, "soak": soak}), "make"))
+    places = ((BENCHMARKS, "## Commands"), (DEVELOPMENT, "## Chaos and soak runs"))
+    listed = {
+        name.replace(' ARGS="', " ").rstrip('"')
+        for place in places
+        for row in rows(*place)
+        for name in row.names
+    }
+    assert [
+        each for each in sorted(equipment) if not any(f"{name} ".startswith(f"{each} ") for name in listed)
+    ] == []
+    for name in listed:
+        assert any(f"{name} ".startswith(f"{each} ") for each in equipment), f"there is no {name}"
 
 
 # What the pages lead to.

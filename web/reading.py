@@ -27,7 +27,8 @@ from mercuria.projections.wallets.queries import History
 from mercuria.redis.cache import Cached
 from mercuria.redis.client import UNAVAILABLE
 from mercuria.redis.idempotency import Keys
-from mercuria.tables.balances import AppliedPosition, balances, read_rows
+from mercuria.tables.balance_rows import AppliedPosition, read_rows
+from mercuria.tables.balances import balances
 from mercuria.topics import BALANCES_CHANGELOG, WALLET_COMMANDS, WALLET_EVENTS
 from mercuria.web.endpoint import Answer, Call
 

@@ -1,7 +1,6 @@
-"""The `mercuria` command: Faust's own command line with Mercuria's commands beside it.
+"""The `mercuria` command: Mercuria's commands, one file each, and those of Faust's that fit.
 
-One file a command. `main` finds the data directory first, since the Faust app reads its settings when it is
-imported.
+`main` finds the data directory first, since settings are read once.
 """
 
 import gc
@@ -12,8 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from mercuria.cli import commands, completion, failures, root, standard_streams
-from mercuria.config import shed_foreign_variables
+from mercuria.cli import commands, completion, failures, root, standalone, standard_streams
+from mercuria.config import current_settings, shed_foreign_variables
 
 FAUST_LEVELS = {"debug": "debug", "info": "info", "warning": "warn", "error": "error"}
 
@@ -38,36 +37,46 @@ def main() -> None:
 
 def _main(hand_over: Callable[[Command], None]) -> object:
     """Run a command of Mercuria's, or hand over one of Faust's."""
+    line = root.command_line()
     if completion.is_asked():
-        return completion.answer(root.command_line())
+        return completion.answer(line)
     words = sys.argv[1:] = _take_data_dir(sys.argv[1:])
     command = commands.command_of(words)
-    if command is None or command in commands.STANDALONE or _asks_for_mercuria(words, command):
-        return root.command_line()(standalone_mode=False)
+    if command is None or command in standalone.INSTEAD or _asks_for_mercuria(words, command):
+        return line(standalone_mode=False)
     # What is imported stays: to look for garbage in it meanwhile takes a fifth of the start.
     gc.disable()
+    if command in commands.OF_FAUST:
+        hand_over(_of_faust(command))
+        return 0
+    # It needs neither Faust nor its app, which take seconds to load.
+    line.add_command(commands.load(command), command)
+    settings = current_settings()
+    shed_foreign_variables(settings)
+    gc.enable()
+    if settings.log_level != "debug":
+        # What clients log of a server that is away, a command says itself.
+        for name in ("aiokafka", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    return line(standalone_mode=False)
+
+
+def _of_faust(command: str) -> Command:
+    """Return what runs a command of Faust's."""
     from faust.cli.faust import cli
 
     from mercuria.app import app, settings
 
-    commands.register(command)
     shed_foreign_variables(settings)
-    if command in commands.MODULES:
-        gc.enable()
-        if settings.log_level != "debug":
-            # What clients log of a server that is away, a command says itself.
-            for name in ("aiokafka", "asyncio"):
-                logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-        # They need neither agents nor views, which take as long to load as all else.
-        return cli(app=app, standalone_mode=False)
+    cli.commands["worker"].help = commands.WORKER_HELP
     if command == "worker":
         # Faust's own default would hide what the setting asks for.
         sys.argv[1:1] = ["--loglevel", FAUST_LEVELS[settings.log_level]]
         if settings.writes_json_logs:
             # Faust's banner would stand between the lines.
             sys.argv[1:1] = ["--quiet"]
-    hand_over(app.main)
-    return 0
+    run: Command = app.main
+    return run
 
 
 def _asks_for_mercuria(words: Sequence[str], command: str) -> bool:

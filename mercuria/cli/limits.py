@@ -8,12 +8,12 @@ import click
 import msgspec
 from aiokafka.errors import KafkaError
 
-from mercuria.app import settings
 from mercuria.cli.failures import AnswerIsNo
 from mercuria.cli.load.feed import require_topics
 from mercuria.cli.options import data_dir_option, examples, json_option
 from mercuria.cli.showing import show_json
 from mercuria.cli.wallet import TablesError, find, wallet
+from mercuria.config import current_settings
 from mercuria.domain.commands import SetLimits
 from mercuria.domain.events import CommandRejected, Event, LimitsChanged
 from mercuria.domain.money import MoneyError, format_amount, parse_amount
@@ -114,6 +114,7 @@ async def _find(wallet_id: UUID) -> Wallet:
         AnswerIsNo: there is none.
         TablesError: neither can be read.
     """
+    settings = current_settings()
     try:
         found, why = find(settings.data_dir, wallet_id, settings.partitions), None
     except TablesError as error:
@@ -144,6 +145,7 @@ def _limit(text: str, currency: str) -> int:
 
 async def _decide(command: SetLimits, patience_s: float) -> Event:
     """Send a command, and return the event that answers it."""
+    settings = current_settings()
     is_sent = False
     try:
         async with (

@@ -1,15 +1,14 @@
 """`mercuria migrate`: brings the database to the schema that this code needs, as `mercuria up` does by itself."""
 
 import click
-from faust.cli.base import cli
 
-from mercuria.app import settings
 from mercuria.cli.options import data_dir_option, json_option
 from mercuria.cli.showing import show_json
+from mercuria.config import current_settings
 from mercuria.postgres.migrate import migrate as apply_migrations
 
 
-@cli.command()
+@click.command()
 @data_dir_option
 @json_option
 def migrate(as_json: bool) -> None:
@@ -17,7 +16,7 @@ def migrate(as_json: bool) -> None:
 
     `mercuria up` and workers do so at their start. The role is that of MERCURIA_DATABASE_OWNER, which owns the tables.
     """
-    applied = apply_migrations(settings.database_owner)
+    applied = apply_migrations(current_settings().database_owner)
     if as_json:
         show_json({"applied": applied})
         return

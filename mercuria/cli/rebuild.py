@@ -12,18 +12,17 @@ from typing import Any, NamedTuple
 import click
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
-from faust.cli.base import cli
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mercuria.app import app, settings
 from mercuria.cli.failures import AnswerIsNo
 from mercuria.cli.load.words import count
 from mercuria.cli.options import FiniteRange, data_dir_option, examples, json_option
 from mercuria.cli.showing import show_json
+from mercuria.config import current_settings
 from mercuria.kafka.client import event_reader
 from mercuria.projections.rebuild import TABLES, Places, RebuildError, Tables
-from mercuria.topics import STAGES
+from mercuria.topics import CONSUMER_GROUP, STAGES
 
 assert STAGES.keys() == TABLES.keys(), "each stage that can be rebuilt reads a topic"
 
@@ -58,7 +57,7 @@ Extents = dict[str, dict[int, Extent]]
 """By stage and partition."""
 
 
-@cli.command(epilog=examples("mercuria rebuild", "mercuria rebuild --yes --timeout 600"))
+@click.command(epilog=examples("mercuria rebuild", "mercuria rebuild --yes --timeout 600"))
 @data_dir_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
@@ -79,7 +78,7 @@ def rebuild(yes: bool, patience_s: float, as_json: bool) -> None:
     next one does. It is 1 where the log lacks what the tables hold, which stay as they are then, and 2 where a server
     is away or the workers have brought in nothing for --timeout.
     """
-    tables = Tables(settings.database_owner)
+    tables = Tables(current_settings().database_owner)
     try:
         before = tables.places()
         extents = asyncio.run(_extents())
@@ -197,7 +196,7 @@ async def _extents() -> Extents:
 
 
 async def _extents_of(topic: str) -> dict[int, Extent]:
-    async with event_reader(settings.kafka, topic) as reader:
+    async with event_reader(current_settings().kafka, topic) as reader:
         tps = reader.assignment()
         starts, ends = await reader.beginning_offsets(tps), await reader.end_offsets(tps)
         return {tp.partition: Extent(starts[tp], ends[tp]) for tp in tps}
@@ -205,11 +204,11 @@ async def _extents_of(topic: str) -> dict[int, Extent]:
 
 async def _workers() -> int:
     """Return how many workers there are, as Kafka knows."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
+    admin = AIOKafkaAdminClient(bootstrap_servers=current_settings().kafka)
     async with _answers():
         try:
             await admin.start()
-            found = await admin.describe_consumer_groups([app.conf.id])
+            found = await admin.describe_consumer_groups([CONSUMER_GROUP])
             return sum(len(group[5]) for response in found for group in response.groups)
         finally:
             await admin.close()
@@ -222,6 +221,7 @@ async def _answers() -> AsyncIterator[None]:
     Raises:
         RebuildError: it does not.
     """
+    settings = current_settings()
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             yield

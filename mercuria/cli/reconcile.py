@@ -15,15 +15,14 @@ from uuid import UUID
 
 import click
 import msgspec
-from faust.cli.base import cli
 from msgspec import Struct, field
 
-from mercuria.app import settings
 from mercuria.cli.counted import LOOK_EVERY_S, compare_copies, wrong_counters
 from mercuria.cli.failures import EXIT_NO
 from mercuria.cli.options import data_dir_option, json_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_json
+from mercuria.config import current_settings
 from mercuria.domain.wallet import Wallet
 from mercuria.kafka.client import event_reader, read_log
 from mercuria.kafka.partitioning import Homes
@@ -33,7 +32,7 @@ from mercuria.projections.ledger.snapshot import Books, books
 from mercuria.redis.authenticity import Authenticity
 from mercuria.redis.cache import Cache
 from mercuria.redis.client import connect
-from mercuria.tables.balances import read_rows
+from mercuria.tables.balance_rows import read_rows
 from mercuria.topics import BALANCES_CHANGELOG, STAGES
 
 SHOWN = 20
@@ -85,7 +84,7 @@ class TooSlow(Exception):
     """PostgreSQL does not get to where the log is."""
 
 
-@cli.command()
+@click.command()
 @data_dir_option
 @json_option
 def reconcile(as_json: bool) -> None:
@@ -100,6 +99,7 @@ def reconcile(as_json: bool) -> None:
 
 
 async def _reconcile() -> Report:
+    settings = current_settings()
     report = Report()
     tables = await _tables()
     distrusted = set[str]()
@@ -122,7 +122,11 @@ async def _reconcile() -> Report:
     for id_ in await _not_in_tables(rows.keys() - tables.keys()):
         report.differ(f"Wallet {id_} is in PostgreSQL, and not in the workers' tables.")
     copies = await compare_copies(
-        settings.database, settings.kafka, settings.redis, authenticity, settings.partitions
+        settings.database,
+        settings.kafka,
+        settings.redis,
+        authenticity,
+        settings.partitions,
     )
     report.moving_counters = len(copies.moving)
     for sentence in copies.differences:
@@ -133,7 +137,7 @@ async def _reconcile() -> Report:
 async def _tables() -> dict[UUID, State]:
     """Return the wallets of the workers' tables, from the changelog that these are made of."""
     states: dict[UUID, State] = {}
-    async for record in read_log(settings.kafka, BALANCES_CHANGELOG):
+    async for record in read_log(current_settings().kafka, BALANCES_CHANGELOG):
         for row in read_rows([(record.key, record.value)]):
             known = states.get(row.id) if isinstance(row, Wallet) else None
             if isinstance(row, Wallet) and (known is None or known.version <= row.version):
@@ -155,6 +159,7 @@ async def _not_in_tables(ids: Set[UUID]) -> Set[UUID]:
 
 async def _cached(ids: Iterable[UUID], authenticity: Authenticity) -> dict[UUID, State]:
     """Return what Redis has of wallets, as far as it counts."""
+    settings = current_settings()
     homes, states = Homes(settings.partitions), dict[UUID, State]()
     async with connect(settings.redis) as redis:
         cache = Cache(redis, authenticity)
@@ -171,6 +176,7 @@ async def _cached(ids: Iterable[UUID], authenticity: Authenticity) -> dict[UUID,
 
 async def _catch_up() -> None:
     """Wait until PostgreSQL has what the log holds now."""
+    settings = current_settings()
     database = Database(settings.database)
     deadline_s = time.monotonic() + WITHIN_S
     try:

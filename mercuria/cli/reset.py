@@ -12,9 +12,9 @@ from pathlib import Path
 
 import click
 
+from mercuria.cli.commands import has_extra
 from mercuria.cli.options import data_dir_option, examples
-from mercuria.config import Settings
-from mercuria.embedded import processes
+from mercuria.config import Settings, current_settings
 
 TABLES = Path("v1") / "tables"
 
@@ -36,7 +36,7 @@ def reset() -> None:
     The worker is `worker-1`, or MERCURIA_WORKER. It makes its tables again from Kafka at its next start, which takes
     the longer the more wallets there are. The exit code is 2 where the worker runs.
     """
-    settings = Settings.from_env()
+    settings = current_settings()
     tables = settings.worker_dir / TABLES
     with _stopped(settings, tables):
         if not tables.exists():
@@ -53,9 +53,8 @@ def _stopped(settings: Settings, tables: Path) -> Iterator[None]:
     Raises:
         WorkerRuns: a worker has them open.
     """
-    running = {name: process.pid for name, process in processes.marked(settings.data_dir.resolve())}
-    if settings.worker in running:
-        raise WorkerRuns(_running(settings, f" (process {running[settings.worker]})"))
+    if (number := _process_of(settings)) is not None:
+        raise WorkerRuns(_running(settings, f" (process {number})"))
     with ExitStack() as opened:
         for path in sorted(tables.glob("*.db/LOCK")):
             lock = opened.enter_context(path.open("r+b"))
@@ -65,6 +64,16 @@ def _stopped(settings: Settings, tables: Path) -> Iterator[None]:
             except BlockingIOError:
                 raise WorkerRuns(_running(settings, "")) from None
         yield
+
+
+def _process_of(settings: Settings) -> int | None:
+    """Return the process of the worker where `mercuria up` has started it; it may not have opened its tables yet."""
+    if not has_extra():
+        return None
+    from mercuria.embedded import processes
+
+    running = {name: process.pid for name, process in processes.marked(settings.data_dir.resolve())}
+    return running.get(settings.worker)
 
 
 def _running(settings: Settings, which: str) -> str:

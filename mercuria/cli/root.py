@@ -70,11 +70,7 @@ class Root(click.Group):
         shown = {name: each for name, each in self.commands.items() if not each.hidden}
         width = max(map(len, shown))
         for title, names in commands.GROUPS.items():
-            rows = [
-                (name.ljust(width), shown[name].get_short_help_str(SUMMARY_CHARACTERS))
-                for name in names
-                if name in shown
-            ]
+            rows = [(name.ljust(width), _summary(shown[name])) for name in names if name in shown]
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
@@ -102,6 +98,12 @@ class Root(click.Group):
 def command_line() -> Root:
     """Return the command line as it is written down. Its commands can be completed; standalone ones can be run."""
     return Root(json.loads(files("mercuria.cli").joinpath(FILE).read_text("utf-8")))
+
+
+def _summary(command: click.Command) -> str:
+    if commands.lacks_extra(command.name or ""):
+        return "Needs mercuria[embedded]."
+    return command.get_short_help_str(SUMMARY_CHARACTERS)
 
 
 def _command(name: str, written: Written) -> click.Command:

@@ -17,15 +17,14 @@ import click
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
-from faust.cli.base import cli
 from rich.table import Table
 from rich.text import Text
 
-from mercuria.app import settings
 from mercuria.cli.failures import EXIT_UNKNOWN, AnswerIsNo, say
 from mercuria.cli.options import data_dir_option, examples, json_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_json, show_table
+from mercuria.config import current_settings
 from mercuria.kafka.client import event_reader
 from mercuria.kafka.cloudevents import read_event
 from mercuria.kafka.record_batches import UnreadableRecord
@@ -34,7 +33,7 @@ from mercuria.kafka.topic_setup import declare_topics
 from mercuria.observability.log_lines import rfc3339
 from mercuria.postgres.database import Database, DatabaseUnavailable
 from mercuria.projections.checkpoints import Positions
-from mercuria.tables.balances import AppliedPosition, read_rows
+from mercuria.tables.balance_rows import AppliedPosition, read_rows
 from mercuria.topics import BALANCES_CHANGELOG, SKIPS, STAGES, WALLET_COMMANDS, WALLET_EVENTS
 
 ANSWERS_WITHIN_S = 15.0
@@ -49,7 +48,7 @@ class Refused(AnswerIsNo):
     """A record cannot be skipped."""
 
 
-@cli.command(
+@click.command(
     epilog=examples(
         'mercuria skip mercuria.wallet.commands 3 4460 --reason "see ticket 17"',
         "mercuria skip --list",
@@ -123,6 +122,7 @@ def _line(skip: Skip) -> str:
 
 def _ask(do: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Return what Kafka says, or end with a sentence when it says nothing."""
+    settings = current_settings()
 
     async def within() -> T:
         async with asyncio.timeout(ANSWERS_WITHIN_S):
@@ -139,7 +139,7 @@ def _ask(do: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 async def _all() -> list[Skip]:
-    return sorted([each async for each in all_skips(settings.kafka)], key=_place)
+    return sorted([each async for each in all_skips(current_settings().kafka)], key=_place)
 
 
 async def _record_at(wanted: Skip) -> Any:
@@ -149,7 +149,7 @@ async def _record_at(wanted: Skip) -> Any:
         Refused: there is none, or it was worked on before.
     """
     tp = TopicPartition(wanted.topic, wanted.partition)
-    async with event_reader(settings.kafka, wanted.topic) as reader:
+    async with event_reader(current_settings().kafka, wanted.topic) as reader:
         if tp not in reader.assignment():
             raise Refused(f"{wanted.topic} has no partition {wanted.partition}.")
         end = (await reader.end_offsets([tp]))[tp]
@@ -194,7 +194,7 @@ async def _require_unwritten(wanted: Skip) -> None:
     """Raise `Refused` where PostgreSQL has the event; where PostgreSQL is away, that is not checked."""
     stage = next(name for name, topic in STAGES.items() if topic == wanted.topic)
     try:
-        places = await Positions(Database(settings.database), stage).places()
+        places = await Positions(Database(current_settings().database), stage).places()
     except (DatabaseUnavailable, TimeoutError):
         return
     place = places.get(wanted.partition)
@@ -207,7 +207,7 @@ async def _require_unwritten(wanted: Skip) -> None:
 async def _last(topic: str, partition: int, count: int) -> list[Any]:
     """Return the last records of a partition."""
     tp, found = TopicPartition(topic, partition), list[Any]()
-    async with event_reader(settings.kafka, topic) as reader:
+    async with event_reader(current_settings().kafka, topic) as reader:
         start, end = (await reader.beginning_offsets([tp]))[tp], (await reader.end_offsets([tp]))[tp]
         reader.assign([tp])
         reader.seek(tp, max(start, end - count))
@@ -218,6 +218,7 @@ async def _last(topic: str, partition: int, count: int) -> list[Any]:
 
 async def _append(wanted: Skip) -> None:
     # An installation that is older than skips has no such topic before a worker starts again.
+    settings = current_settings()
     await declare_topics(settings.kafka, settings.partitions, settings.replication)
     record = record_of(wanted)
     producer = AIOKafkaProducer(bootstrap_servers=settings.kafka, acks="all", enable_idempotence=True)

@@ -1,20 +1,18 @@
-"""The commands that need neither Faust nor its app; and those of Faust's that Mercuria has something else for."""
+"""Commands of Faust's that Mercuria has something else for: each says what to use."""
 
 import sys
 
 import click
 
-from mercuria.cli.completion import completion
 from mercuria.cli.failures import EXIT_UNKNOWN, say
-from mercuria.cli.reset import reset
 
 INSTEAD = {
     "clean-versions": "Mercuria's tables have one version, so there is never an old one to delete; `mercuria reset`"
     " deletes the tables of a stopped worker",
     "livecheck": "Mercuria has no LiveCheck: `mercuria ledger verify` and `mercuria reconcile` check the books, and"
     " GET /health/ready says whether a worker decides",
-    "model": "Mercuria's records are no Faust models: GET /api/v1/asyncapi.json and the README describe them",
-    "models": "Mercuria's records are no Faust models: GET /api/v1/asyncapi.json and the README describe them",
+    "model": "Mercuria's records are no Faust models: GET /api/v1/asyncapi.json and docs/kafka.md describe them",
+    "models": "Mercuria's records are no Faust models: GET /api/v1/asyncapi.json and docs/kafka.md describe them",
     "send": "Faust cannot send Mercuria's commands: use the HTTP API, any Kafka client, or `mercuria load`",
 }
 """For commands of Faust's that do nothing here, or harm: what to use."""
@@ -37,4 +35,4 @@ def _instead(name: str, sentence: str) -> click.Command:
     )
 
 
-COMMANDS: tuple[click.Command, ...] = (completion, reset, *(_instead(*each) for each in INSTEAD.items()))
+COMMANDS: tuple[click.Command, ...] = tuple(_instead(*each) for each in INSTEAD.items())

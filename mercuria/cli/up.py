@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Self
 
 import click
-from faust.cli.base import cli
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
@@ -36,7 +35,7 @@ from mercuria.postgres.migrate import MigrationError
 EXIT_STOPPED = 3
 
 
-@cli.command(epilog=examples("mercuria up", "mercuria up --workers 2 --data-dir /srv/mercuria"))
+@click.command(epilog=examples("mercuria up", "mercuria up --workers 2 --data-dir /srv/mercuria"))
 @data_dir_option
 @click.option(
     "--http-port",
@@ -58,7 +57,7 @@ def up(http_port: int | None, workers: int) -> None:
     keep_up(chosen_directory(), http_port=http_port, workers=workers, prepare=prepare)
 
 
-@cli.command()
+@click.command()
 @data_dir_option
 @json_option
 def status(as_json: bool) -> None:
@@ -77,7 +76,7 @@ def status(as_json: bool) -> None:
     sys.exit(EXIT_STOPPED if _is_stopped(parts) else _exit_code(parts))
 
 
-@cli.command()
+@click.command()
 @data_dir_option
 def down() -> None:
     """Stop what `mercuria up` started, and wait until it is gone."""

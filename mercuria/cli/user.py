@@ -9,11 +9,9 @@ from typing import NoReturn, TypeVar, cast
 
 import click
 import msgspec
-from faust.cli.base import cli
 from psycopg2.errors import InsufficientPrivilege, UndefinedTable
 from rich.table import Table
 
-from mercuria.app import settings
 from mercuria.auth.accounts import Accounts, User
 from mercuria.auth.emails import Email, parse_email
 from mercuria.auth.passwords import Passwords, is_text, parse_line
@@ -24,14 +22,14 @@ from mercuria.cli.options import MOST, data_dir_option, examples, json_option
 from mercuria.cli.printable import printable
 from mercuria.cli.security_file import append
 from mercuria.cli.showing import show_json, show_table
-from mercuria.config import SettingError
+from mercuria.config import SettingError, current_settings
 from mercuria.http.problems import MEANINGS, Problem
 from mercuria.postgres.database import Database, DatabaseUnavailable
 
 T = TypeVar("T")
 
 
-@cli.group()
+@click.group()
 def user() -> None:
     """Create and list accounts, and set their roles and passwords."""
 
@@ -130,6 +128,7 @@ def _done(work: Callable[[Accounts], Awaitable[T | Problem]], *, as_owner: bool 
     Args:
         as_owner: whether it is done as the role that owns the tables: the workers' role may change no role.
     """
+    settings = current_settings()
     try:
         outcome = asyncio.run(
             _with_accounts(work, settings.database_owner if as_owner else settings.database)
@@ -150,6 +149,7 @@ def _done(work: Callable[[Accounts], Awaitable[T | Problem]], *, as_owner: bool 
 
 
 async def _with_accounts(work: Callable[[Accounts], Awaitable[T]], url: str) -> T:
+    settings = current_settings()
     database = Database(url)
     passwords = Passwords(settings.bcrypt_cost, settings.password_min_characters)
     try:
@@ -161,6 +161,7 @@ async def _with_accounts(work: Callable[[Accounts], Awaitable[T]], url: str) -> 
 
 def _record(event: Event, account: User) -> None:
     """Write down what was changed about an account, in the data directory's logs; warn where that cannot be."""
+    settings = current_settings()
     pseudonyms = Pseudonyms(settings.leg_key)
     email = parse_email(account.email)
     assert isinstance(email, Email), "it was parsed before it was kept"

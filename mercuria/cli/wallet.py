@@ -16,20 +16,18 @@ from uuid import UUID
 
 import click
 import rocksdict
-from faust.cli.base import cli
 from rich.table import Table
 
-from mercuria.app import settings
 from mercuria.cli.failures import AnswerIsNo
 from mercuria.cli.options import MOST, data_dir_option, examples, json_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_facts, show_json, show_table
+from mercuria.config import current_settings
 from mercuria.domain.money import format_amount
 from mercuria.domain.wallet import Wallet
-from mercuria.kafka.batch_table import BatchStore
 from mercuria.kafka.cloudevents import rfc3339
 from mercuria.kafka.partitioning import Homes
-from mercuria.tables.balances import POSITION_KEY, AppliedPosition, read_rows
+from mercuria.tables.balance_rows import OFFSET_KEY, POSITION_KEY, AppliedPosition, read_rows
 
 OPEN_ATTEMPTS = 5
 OPEN_PAUSE_S = 0.2
@@ -41,7 +39,7 @@ class TablesError(Exception):
     """The tables cannot be read; the message says why."""
 
 
-@cli.group()
+@click.group()
 def wallet() -> None:
     """Show and list wallets, and change their overdraft limits."""
 
@@ -55,6 +53,7 @@ def show(wallet_id: UUID, as_json: bool) -> None:
 
     The workers' tables are read, whether workers run or not. The exit code is 1 when there is no such wallet.
     """
+    settings = current_settings()
     found = find(settings.data_dir, wallet_id, settings.partitions)
     if found is None:
         raise AnswerIsNo(f"there is no wallet {wallet_id}")
@@ -77,7 +76,7 @@ def show(wallet_id: UUID, as_json: bool) -> None:
 def list_(owner_id: UUID | None, currency: str | None, limit: int, as_json: bool) -> None:
     """List wallets, the oldest first."""
     wanted = Selection(owner_id, currency.upper() if currency else None)
-    total, wallets = first(filter(wanted.has, read(settings.data_dir)), limit)
+    total, wallets = first(filter(wanted.has, read(current_settings().data_dir)), limit)
     if as_json:
         show_json([as_dict(each) for each in wallets])
         return
@@ -140,7 +139,7 @@ def read(data_dir: Path) -> Iterator[Wallet]:
         with _newest(_copies(data_dir, partition)) as database:
             items = cast(Iterator[tuple[bytes, bytes]], database.items())
             # Faust's own offset stands among the rows, under a key that is as long as a wallet's.
-            rows = (item for item in items if item[0] != BatchStore.offset_key)
+            rows = (item for item in items if item[0] != OFFSET_KEY)
             yield from (row for row in read_rows(rows) if isinstance(row, Wallet))
 
 

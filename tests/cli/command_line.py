@@ -18,8 +18,6 @@ FILE = Path(root.__file__).with_name(root.FILE)
 
 def written() -> dict[str, Any]:
     """Return the command line of this installation as it is written down."""
-    commands.register()
-    names = [name for name in commands.names() if name not in commands.STANDALONE]
     return {
         # Mercuria has its own version, help and data directory.
         "options": [
@@ -27,8 +25,16 @@ def written() -> dict[str, Any]:
             for each in cli.params
             if isinstance(each, click.Option) and each.name != "version"
         ],
-        "commands": {name: _command(cli.commands[name]) for name in names},
+        "commands": {name: _command(each) for name, each in all_commands().items()},
     }
+
+
+def all_commands() -> dict[str, click.Command]:
+    """Return Mercuria's commands and those of Faust's that fit, by name."""
+    cli.commands["worker"].help = commands.WORKER_HELP
+    theirs = {name: cli.commands[name] for name in commands.OF_FAUST}
+    found = {name: commands.load(name) for name in commands.MODULES} | theirs
+    return {name: found[name] for name in commands.names() if name in found}
 
 
 def as_text(command_line: dict[str, Any]) -> str:

@@ -21,7 +21,8 @@ from mercuria.cli import commands, root, standalone
 from tests.cli import command_line
 from tests.cli.conftest import MERCURIA, TIMEOUT_S, clean_environ
 
-commands.register()
+WHOLE = click.Group("mercuria", commands=command_line.all_commands())
+"""The command line as it is, with nothing that is written down."""
 
 
 def of(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
@@ -52,25 +53,22 @@ def run(*words: str, environ: dict[str, str] | None = None, cwd: Path | None = N
 def test_every_command_stands_in_one_group() -> None:
     named = [name for names in commands.GROUPS.values() for name in names]
     assert len(named) == len(set(named))
-    assert set(cli.commands) - set(named) == set(), "mercuria/cli/commands.py: GROUPS"
-    assert set(commands.names()) == set(cli.commands)
-    assert set(commands.MODULES) <= set(named)
-    assert {each.name for each in standalone.COMMANDS} == set(commands.STANDALONE)
+    assert set(cli.commands) | set(commands.MODULES) == set(named), "mercuria/cli/commands.py: GROUPS"
+    assert set(commands.MODULES) | set(commands.OF_FAUST) | set(standalone.INSTEAD) == set(named)
 
 
-@pytest.mark.parametrize("words", list(of(cli)), ids=" ".join)
+@pytest.mark.parametrize("words", list(of(WHOLE)), ids=" ".join)
 def test_the_help_of_every_command_fits_into_80_columns(words: tuple[str, ...]) -> None:
-    help_ = CliRunner().invoke(cli, [*words, "--help"], prog_name="mercuria", terminal_width=80)
+    help_ = CliRunner().invoke(WHOLE, [*words, "--help"], prog_name="mercuria", terminal_width=80)
     assert help_.exit_code == 0, help_.output
     assert help_.output.startswith(f"Usage: mercuria {' '.join(words)} ")
     assert [line for line in help_.output.splitlines() if len(line) > 80] == []
-    command: click.Command = cli
+    command: click.Command = WHOLE
     for word in words:
         assert isinstance(command, click.Group)
         command = command.commands[word]
     assert command.help
     assert all(each.help for each in command.params if isinstance(each, click.Option)) or words[0] in (
-        *commands.GROUPS[commands.MEASURE],
         *commands.GROUPS[commands.FAUST],
         "worker",
     )
@@ -82,7 +80,7 @@ def test_mercuria_lists_its_commands_by_what_people_do() -> None:
     lines = out.splitlines()
     assert [line for line in lines if len(line) > 80] == []
     titles = [title for title in commands.GROUPS if f"{title}:" in lines]
-    assert titles[:4] == ["Run", "Look", "Check", "Administer"] and titles[-1] == commands.FAUST
+    assert titles == ["Run", "Look", "Check", "Administer", commands.FAUST]
     listed = {title: section(out, title) for title in titles}
     for title, rows in listed.items():
         assert [row.split()[0] for row in rows] == [
@@ -90,9 +88,8 @@ def test_mercuria_lists_its_commands_by_what_people_do() -> None:
             for name in commands.GROUPS[title]
             if name in commands.names() and name not in standalone.INSTEAD
         ]
-        if title != commands.MEASURE:
-            # A summary is one whole sentence.
-            assert [row for row in rows if not row.endswith(".") or row.endswith("...")] == []
+        # A summary is one whole sentence.
+        assert [row for row in rows if not row.endswith(".") or row.endswith("...")] == []
 
 
 def section(text: str, title: str) -> list[str]:
@@ -109,7 +106,7 @@ WITHOUT_JSON = ("up", "join", "worker", "down", "completion", "ledger export")
 def test_commands_that_give_figures_or_lists_take_json() -> None:
     kept = root.json.loads(command_line.FILE.read_text("utf-8"))["commands"]
     found = {}
-    for words in of(cli):
+    for words in of(WHOLE):
         entry = kept.get(words[0])
         for word in words[1:]:
             entry = entry["commands"][word]
@@ -123,7 +120,7 @@ def test_commands_that_give_figures_or_lists_take_json() -> None:
 
 def test_the_subcommands_of_a_group_have_whole_summaries() -> None:
     for name in ("keys", "ledger", "user", "wallet"):
-        help_ = CliRunner().invoke(cli, [name, "--help"], terminal_width=80).output
+        help_ = CliRunner().invoke(WHOLE, [name, "--help"], terminal_width=80).output
         assert [
             row for row in section(help_, "Commands") if not row.endswith(".") or row.endswith("...")
         ] == []
@@ -148,22 +145,9 @@ def test_a_command_that_is_not_there_may_be_a_slip() -> None:
     assert code == 2 and err.endswith("Error: No such command 'xyzzy'.\n"), err
 
 
-def test_help_does_without_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    measure = commands.GROUPS[commands.MEASURE]
-    monkeypatch.setattr(commands, "is_installed", lambda name: name not in measure)
-    said = CliRunner().invoke(root.command_line(), ["--help"]).output
-    assert commands.MEASURE not in said and not set(measure) & set(root.command_line().commands)
-    assert "wallet" in said
-
-
 def test_the_command_line_is_written_down_as_it_is() -> None:
-    kept, found = command_line.FILE.read_text("utf-8"), command_line.written()
-    assert root.json.loads(kept).keys() == found.keys()
-    # Commands that measure may be left out of an installation, and need not be written down anew for that.
-    here = root.json.loads(kept)
-    here["commands"] = {name: each for name, each in here["commands"].items() if name in commands.names()}
-    assert here == found, "run `make commands`"
-    assert command_line.as_text(root.json.loads(kept)) == kept
+    kept = command_line.FILE.read_text("utf-8")
+    assert kept == command_line.as_text(command_line.written()), "run `make commands`"
 
 
 # Completion.

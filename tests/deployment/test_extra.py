@@ -39,7 +39,7 @@ def test_a_worker_and_all_that_starts_no_servers_need_no_extra() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("command", ["up", "chaos"])
+@pytest.mark.parametrize("command", ["up", "join"])
 def test_a_command_that_needs_the_extra_says_what_to_install(tmp_path: Path, command: str) -> None:
     done = mercuria(tmp_path, command, "--workers", "2", "anything")
     assert (done.returncode, done.stdout) == (2, "")

@@ -26,7 +26,7 @@ from mercuria.kafka.cloudevents import read_event
 from mercuria.kafka.partitioning import Homes
 from mercuria.kafka.sealing import Seal
 from mercuria.redis.replies import Address
-from mercuria.tables.balances import AppliedPosition
+from mercuria.tables.balance_rows import AppliedPosition
 from mercuria.topics import WALLET_COMMANDS
 
 PARTITIONS = 3

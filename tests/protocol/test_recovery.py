@@ -9,7 +9,7 @@ from mercuria.domain.commands import Deposit
 from mercuria.embedded.stack import Stack
 from mercuria.embedded.worker import Worker
 from mercuria.kafka.client import read_log
-from mercuria.tables.balances import POSITION_KEY, read_rows
+from mercuria.tables.balance_rows import POSITION_KEY, read_rows
 from mercuria.topics import BALANCES_CHANGELOG, RECEIPTS_CHANGELOG
 from tests.embedded.conftest import eventually
 from tests.harness.chaos.trial import audit_stack

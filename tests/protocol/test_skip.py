@@ -22,7 +22,7 @@ from mercuria.kafka.client import Sent, event_reader, read_log
 from mercuria.kafka.cloudevents import read_event
 from mercuria.kafka.skips import Skip, Skips, record_of
 from mercuria.redis.replies import Address
-from mercuria.tables.balances import AppliedPosition
+from mercuria.tables.balance_rows import AppliedPosition
 from mercuria.topics import SKIPS, TRANSACTION_EVENTS, WALLET_COMMANDS, WALLET_DEAD_LETTERS, WALLET_EVENTS
 from tests.embedded.conftest import clean_environ, eventually
 from tests.harness.chaos import fresh_stack

@@ -1,9 +1,9 @@
 """`mercuria ledger`: proves that the books are right, and writes them out."""
 
-from faust.cli.base import cli
+import click
 
 
-@cli.group()
+@click.group()
 def ledger() -> None:
     """Verify the ledger, and export it."""
 

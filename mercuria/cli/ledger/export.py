@@ -8,10 +8,10 @@ from typing import Any, TextIO
 
 import click
 
-from mercuria.app import settings
 from mercuria.cli.ledger import ledger
 from mercuria.cli.options import data_dir_option, examples
 from mercuria.cli.output import output_file, output_option
+from mercuria.config import current_settings
 from mercuria.domain.ledger import EXTERNAL_DEPOSITS, EXTERNAL_WITHDRAWALS
 from mercuria.domain.money import MINOR_DIGITS
 from mercuria.projections.ledger.snapshot import Books, books
@@ -73,7 +73,7 @@ def export(form: str, output: str, since: datetime | None, before: datetime | No
     there, and minor units in CSV.
     """
     period = {"since": _utc(since), "before": _utc(before)}
-    with output_file(output) as file, books(settings.database) as found:
+    with output_file(output) as file, books(current_settings().database) as found:
         (_write_beancount if form == "beancount" else _write_csv)(found, file, period)
 
 

@@ -20,7 +20,6 @@ from msgspec import Struct
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mercuria.app import settings
 from mercuria.cli.failures import EXIT_NO, say, sentence_of
 from mercuria.cli.ledger import ledger
 from mercuria.cli.ledger.chain import SHOWN, Chain, Findings, Row
@@ -28,6 +27,7 @@ from mercuria.cli.ledger.heads import Head, Heads, read_heads, write_heads
 from mercuria.cli.options import data_dir_option, examples, json_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_json
+from mercuria.config import current_settings
 from mercuria.domain.ledger import Entry
 from mercuria.kafka.client import event_reader
 from mercuria.kafka.cloudevents import read_numbered
@@ -61,7 +61,7 @@ def verify(resume: bool, as_json: bool) -> None:
     transactions belong together, and that Kafka holds the same entries: whoever has all rights on PostgreSQL cannot
     change that. The exit code is 1 where anything is wrong, and 2 where it cannot be checked.
     """
-    heads_file = settings.data_dir / HEADS_FILE
+    heads_file = current_settings().data_dir / HEADS_FILE
     cluster = asyncio.run(_cluster())
     heads = read_heads(heads_file, cluster) if resume else {}
     report, verified = asyncio.run(_verify(heads))
@@ -76,7 +76,7 @@ def verify(resume: bool, as_json: bool) -> None:
 
 async def _cluster() -> str:
     """Return the id of the Kafka cluster."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
+    admin = AIOKafkaAdminClient(bootstrap_servers=current_settings().kafka)
     try:
         async with asyncio.timeout(KAFKA_WITHIN_S):
             await admin.start()
@@ -86,6 +86,7 @@ async def _cluster() -> str:
 
 
 async def _verify(heads: Heads) -> tuple[Report, Heads]:
+    settings = current_settings()
     findings = Findings()
     async with asyncio.timeout(KAFKA_WITHIN_S):
         reader = event_reader(settings.kafka, LEDGER_EVENTS)

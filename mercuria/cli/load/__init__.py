@@ -19,7 +19,6 @@ from tempfile import TemporaryFile
 from typing import BinaryIO, cast
 
 import click
-from faust.cli.base import cli
 
 from mercuria.cli.load.errors import LoadError
 from mercuria.cli.load.loading import Loading
@@ -34,7 +33,7 @@ EXIT_NOT_LOADED = 2
 """The file or the options cannot be used, or Mercuria does not answer."""
 
 
-@cli.command(
+@click.command(
     epilog=examples(
         "mercuria load bank.csv --currency CZK --overdraft-limit 10000.00 --verify",
         "zcat bank.csv.gz | mercuria load - --currency EUR --opening-balances",

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
-from mercuria.app import settings
 from mercuria.cli.load.errors import LoadError
 from mercuria.cli.load.words import count
+from mercuria.config import current_settings
 from mercuria.domain.commands import ClientCommand
 from mercuria.domain.rejections import Code
 from mercuria.kafka.client import CommandProducer, Sent, command_producer, event_reader
@@ -79,7 +79,7 @@ class Feed:
         self._reader = reader
         self._patience_s = patience_s
         self._waiting: dict[UUID | None, tuple[Sent, Any]] = {}
-        self._waiting_in = [0] * settings.partitions
+        self._waiting_in = [0] * current_settings().partitions
         self._moved_at = time.monotonic()
         self._patience = asyncio.timeout(None)
         self._is_sending = False
@@ -104,7 +104,7 @@ class Feed:
         except TimeoutError:
             raise LoadError(f"gave up: {self.stillness()}. {_AFTERWARDS}") from None
         except KafkaError as error:
-            raise LoadError(f"Kafka at {settings.kafka} refuses: {error}. {_AFTERWARDS}") from None
+            raise LoadError(f"Kafka at {current_settings().kafka} refuses: {error}. {_AFTERWARDS}") from None
 
     @property
     def still_s(self) -> float:
@@ -115,7 +115,7 @@ class Feed:
         """Say what is being waited for, as a sentence without its full stop."""
         since = f"for {self.still_s:.0f} s"
         if self._is_sending:
-            return f"Kafka at {settings.kafka} has not taken a command {since}"
+            return f"Kafka at {current_settings().kafka} has not taken a command {since}"
         partitions = [str(number) for number, undecided in enumerate(self._waiting_in) if undecided]
         which = f"partition{'s' * (len(partitions) > 1)} {', '.join(partitions)}"
         waiting = count(sum(self._waiting_in), "undecided command")
@@ -155,6 +155,7 @@ _AFTERWARDS = (
 @asynccontextmanager
 async def connected(patience_s: float) -> AsyncIterator[Feed]:
     """Connect a `Feed`; leaving takes seconds at most, also when Kafka has gone."""
+    settings = current_settings()
     connections = AsyncExitStack()
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -222,6 +223,7 @@ async def require_topics() -> None:
     Raises:
         LoadError: it is not; the message says what to do.
     """
+    settings = current_settings()
     start = f"start Mercuria with `mercuria up --data-dir {settings.data_dir}`"
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
     try:

@@ -6,7 +6,6 @@ from functools import cache
 
 from aiokafka.errors import KafkaError
 
-from mercuria.app import settings
 from mercuria.cli.load.attempts import Attempts
 from mercuria.cli.load.errors import LoadError
 from mercuria.cli.load.feed import Answer, Feed, connected, progress_bar, require_topics
@@ -16,6 +15,7 @@ from mercuria.cli.load.statement import Statement, reversal
 from mercuria.cli.load.terms import Attempt, Terms
 from mercuria.cli.load.untrimmed import Untrimmed
 from mercuria.cli.load.verification import Done
+from mercuria.config import current_settings
 from mercuria.domain.rejections import Code
 
 CHANGED = "the file was changed while it was loaded; load it again: nothing counts twice."
@@ -72,7 +72,9 @@ class Loading:
         try:
             await openings.check_ages(terms)
         except KafkaError as error:
-            raise LoadError(f"Kafka at {settings.kafka} does not answer ({type(error).__name__}).") from None
+            raise LoadError(
+                f"Kafka at {current_settings().kafka} does not answer ({type(error).__name__})."
+            ) from None
         openings.require_all(terms)
         if terms.overdraft_limit is not None and openings.on_other_terms:
             feed.expected += len(openings.on_other_terms)

@@ -7,11 +7,11 @@ from uuid import UUID
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from mercuria.app import settings
 from mercuria.cli.load.errors import LoadError
 from mercuria.cli.load.feed import Answer
 from mercuria.cli.load.terms import Terms
 from mercuria.cli.load.words import count
+from mercuria.config import current_settings
 from mercuria.domain.events import TYPES, WalletCreated
 from mercuria.domain.printable import printable
 from mercuria.domain.rejections import DETAILS, Code
@@ -31,7 +31,7 @@ class Openings:
     def __init__(self) -> None:
         self.on_other_terms: list[str] = []
         self._refused: defaultdict[Code, list[str]] = defaultdict(list)
-        self._remembered_since_ms = int(time.time() * 1000) - settings.receipts_days * MS_PER_DAY
+        self._remembered_since_ms = int(time.time() * 1000) - current_settings().receipts_days * MS_PER_DAY
 
     def hear(self, account: str, answer: Answer) -> None:
         """Take note of the answer for one account."""
@@ -49,7 +49,7 @@ class Openings:
             return
         accounts = {terms.wallet_id(account): account for account in self.on_other_terms}
         since_ms = self._remembered_since_ms
-        async with event_reader(settings.kafka) as reader:
+        async with event_reader(current_settings().kafka) as reader:
             old = await opened_between(
                 reader, set(accounts), since_ms - RECEIPTS_MARGIN_MS, since_ms + RECEIPTS_MARGIN_MS
             )
@@ -67,8 +67,9 @@ class Openings:
         wallet_id = terms.wallet_id(accounts[0])
         reason = f"it could not be opened. {DETAILS[code]}"
         if code is Code.WALLET_ALREADY_EXISTS:
+            days = current_settings().receipts_days
             reason = (
-                f"it was opened {settings.receipts_days} days ago or earlier, or by another client. Which operations"
+                f"it was opened {days} days ago or earlier, or by another client. Which operations"
                 " it has had is no longer remembered, and some could count twice."
             )
         which = f"{'such as ' * (len(accounts) > 1)}{wallet_id} of account {printable(accounts[0])}"

@@ -22,7 +22,7 @@ from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import command_producer, event_reader, read_log
 from mercuria.kafka.sealing import Seal
 from mercuria.kafka.skips import all_skips
-from mercuria.tables.balances import read_rows
+from mercuria.tables.balance_rows import read_rows
 from mercuria.topics import BALANCES_CHANGELOG, WALLET_COMMANDS, WALLET_EVENTS
 from tests.harness.auditor import Audit, Auditor, Violations, WalletState
 from tests.harness.chaos.load import Load, Waiting, listen, send
