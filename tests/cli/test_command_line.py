@@ -1,6 +1,5 @@
 """The face of the command line: its help, its groups, what it completes, and Faust's commands that do not fit."""
 
-import fcntl
 import os
 import pty
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import click
 import pytest
+import rocksdict
 from click.testing import CliRunner
 from faust.cli.faust import cli
 
@@ -308,10 +308,10 @@ def test_what_does_not_fit_says_what_to_use(name: str, sentence: str) -> None:
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Path:
-    """Return the directory of a worker's tables, with one that is empty."""
+    """Return the directory of a worker's tables, with one that is empty and closed."""
     tables = tmp_path / "data" / "worker-1" / "v1" / "tables"
-    (tables / "balances-0.db").mkdir(parents=True)
-    (tables / "balances-0.db" / "LOCK").touch()
+    tables.mkdir(parents=True)
+    rocksdict.Rdict(str(tables / "balances-0.db")).close()
     return tables
 
 
@@ -324,9 +324,11 @@ def test_the_tables_of_a_stopped_worker_are_deleted(tables: Path, tmp_path: Path
 
 
 def test_the_tables_of_a_worker_that_has_them_open_stay(tables: Path, tmp_path: Path) -> None:
-    with (tables / "balances-0.db" / "LOCK").open("r+b") as lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX)
+    database = rocksdict.Rdict(str(tables / "balances-0.db"))
+    try:
         code, out, err = run("reset", cwd=tmp_path)
+    finally:
+        database.close()
     assert (code, out) == (2, "")
     assert err.startswith(
         f"mercuria: Worker-1 of {tmp_path / 'data'} runs, and its tables stay as they are: "

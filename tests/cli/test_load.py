@@ -78,7 +78,7 @@ def test_balances_that_are_not_the_files_are_listed(mercuria: CommandLine) -> No
 
 
 def test_the_figures_of_a_load_are_json(mercuria: CommandLine) -> None:
-    file = mercuria.file("1,,ann,deposit,500,501,", "2,,ann,withdraw,600,,", "3,,bob,deposit,1,1,", ",,,,,,")
+    file = mercuria.file("1,,ann,deposit,500,501,", "2,,ann,withdraw,600,0,", "3,,bob,deposit,1,1,", ",,,,,,")
     said = mercuria("load", file, "--currency", "CHF", "--verify", "--json")
     assert (said.code, said.err) == (1, "")
     found = json.loads(said.out)
