@@ -20,13 +20,15 @@ help: ## Show this list
 
 install: $(VENV)/installed ## Prepare .venv with Mercuria in it
 
-# Made again only when the dependencies change. All is in the lock, so pip has nothing to resolve and nothing to build with.
-$(VENV)/installed: setup.cfg pyproject.toml $(LOCKS)/dev.txt
+# Made again only when the dependencies change. All is in the locks, so pip has nothing to resolve. A new pip comes first:
+# those that older Pythons bring take several times as long to choose among a package's files.
+$(VENV)/installed: setup.cfg pyproject.toml $(LOCKS)/build.txt $(LOCKS)/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	{ echo "Mercuria needs Python 3.11 or later, and $(PYTHON) is $$($(PYTHON) --version 2>&1 || true): say which one with 'make PYTHON=…'." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	{ echo "$(PYTHON) comes without venv: install it (Debian and Ubuntu call it python3-venv)." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(PIP) install --require-hashes --no-deps --requirement $(LOCKS)/build.txt
 	$(BIN)/python $(PIP) install --require-hashes --no-deps --requirement $(LOCKS)/dev.txt
 	$(BIN)/python $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
