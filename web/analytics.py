@@ -9,12 +9,12 @@ from mercuria.app import authenticity, long_reads, redis, settings
 from mercuria.domain.analytics import DAY_MS, day_of
 from mercuria.domain.commands import CurrencyCode
 from mercuria.http.problems import Problem
-from mercuria.kafka.cloudevents import rfc3339
 from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.projections.analytics.cache import AnalyticsCache
 from mercuria.projections.analytics.counters import date_of
 from mercuria.projections.analytics.queries import Analytics, DailyMetrics, Sum, UserCurrency
 from mercuria.redis.client import UNAVAILABLE
+from mercuria.timestamps import rfc3339
 from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
 from mercuria.web.moments import Moment, now_ms, read_period
 from mercuria.web.reading import soon

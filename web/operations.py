@@ -13,9 +13,9 @@ from mercuria.app import app, long_reads, settings
 from mercuria.coalescing import Coalescer
 from mercuria.domain.events import Kind, TransactionStatus
 from mercuria.http.problems import Problem
-from mercuria.kafka.cloudevents import rfc3339
 from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.projections.operations import Operations, Read
+from mercuria.timestamps import rfc3339_of
 from mercuria.topics import STAGES, WALLET_COMMANDS
 from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
 from mercuria.web.reading import KAFKA_ANSWERS_WITHIN_S, decided_up_to
@@ -215,4 +215,4 @@ def _since(now: datetime, minutes: int, step: int) -> datetime:
 
 
 def _time(moment: datetime) -> str:
-    return rfc3339(round(moment.timestamp() * 1000))
+    return rfc3339_of(moment)

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from mercuria.kafka.cloudevents import rfc3339
+from mercuria.timestamps import rfc3339
 from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
 from mercuria.web.health import own_parts, postgresql, unready_reasons
 from mercuria.web.moments import now_ms

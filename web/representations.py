@@ -9,9 +9,9 @@ from mercuria.domain.events import Kind, Status, TransactionStatus
 from mercuria.domain.ledger import Direction
 from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
-from mercuria.kafka.cloudevents import rfc3339
 from mercuria.projections.ledger.queries import Recorded, StatementLine
 from mercuria.projections.wallets.queries import WalletEvent
+from mercuria.timestamps import rfc3339
 
 T = TypeVar("T")
 

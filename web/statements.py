@@ -19,9 +19,9 @@ from mercuria.domain.rejections import Code
 from mercuria.domain.spreadsheets import BYTE_ORDER_MARK, cell
 from mercuria.domain.wallet import Wallet
 from mercuria.http.problems import Problem
-from mercuria.kafka.cloudevents import rfc3339
 from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.projections.ledger.queries import StatementLine, WalletState
+from mercuria.timestamps import rfc3339
 from mercuria.web.endpoint import Answer, Call, Stream, endpoint
 from mercuria.web.moments import Moment, Period, now_ms, read_period
 from mercuria.web.past import ledger, lines_between, place_of, recorded_wallet

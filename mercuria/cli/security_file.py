@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from mercuria.auth.security_log import SENTENCES, Event, logger
-from mercuria.observability.log_lines import rfc3339
+from mercuria.timestamps import rfc3339
 
 FILE = "security.log"
 
@@ -21,7 +21,7 @@ def append(data_dir: Path, event: Event, **fields: str) -> None:
     logs = data_dir / "logs"
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     line = {
-        "time": rfc3339(time.time()),
+        "time": rfc3339(round(time.time() * 1000)),
         "level": "warning",
         "logger": logger.name,
         "event": SENTENCES[event],

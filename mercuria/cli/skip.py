@@ -30,10 +30,10 @@ from mercuria.kafka.cloudevents import read_event
 from mercuria.kafka.record_batches import UnreadableRecord
 from mercuria.kafka.skips import MAX_REASON_LETTERS, SKIPPABLE, Skip, all_skips, record_of
 from mercuria.kafka.topic_setup import declare_topics
-from mercuria.observability.log_lines import rfc3339
 from mercuria.postgres.database import Database, DatabaseUnavailable
 from mercuria.projections.checkpoints import Positions
 from mercuria.tables.balance_rows import AppliedPosition, read_rows
+from mercuria.timestamps import rfc3339, rfc3339_of
 from mercuria.topics import BALANCES_CHANGELOG, SKIPS, STAGES, WALLET_COMMANDS, WALLET_EVENTS
 
 ANSWERS_WITHIN_S = 15.0
@@ -90,7 +90,7 @@ def skip(
     if not reason or len(reason) > MAX_REASON_LETTERS or not reason.isprintable():
         raise click.UsageError(f"--reason has to be a line of 1 to {MAX_REASON_LETTERS} letters.")
     who = (by or f"{getpass.getuser()}@{socket.gethostname()}").strip()
-    at = rfc3339(datetime.now(UTC).timestamp())
+    at = rfc3339_of(datetime.now(UTC))
     wanted = Skip(topic, partition, offset, reason, who, at)
     known = next((each for each in _ask(_all) if _place(each) == _place(wanted)), None)
     if known is not None:
@@ -236,7 +236,7 @@ def _description(record: Any) -> str:
     more = f" and {len(value) - SHOWN_LETTERS:,} bytes more" if len(value) > SHOWN_LETTERS else ""
     if isinstance(record, UnreadableRecord):
         shown = record.fault
-    when = rfc3339(record.timestamp / 1000)
+    when = rfc3339(record.timestamp)
     headers = ", ".join(ascii(name) for name, _ in islice(record.headers, 20)) or "none"
     return f"key:     {record.key!a}\nvalue:   {shown}{more}\nheaders: {headers}\ntime:    {when}"
 

@@ -25,9 +25,9 @@ from mercuria.cli.showing import show_facts, show_json, show_table
 from mercuria.config import current_settings
 from mercuria.domain.money import format_amount
 from mercuria.domain.wallet import Wallet
-from mercuria.kafka.cloudevents import rfc3339
 from mercuria.kafka.partitioning import Homes
 from mercuria.tables.balance_rows import OFFSET_KEY, POSITION_KEY, AppliedPosition, read_rows
+from mercuria.timestamps import rfc3339
 
 OPEN_ATTEMPTS = 5
 OPEN_PAUSE_S = 0.2

@@ -1,6 +1,6 @@
 """Events in their envelope: CloudEvents 1.0, structured mode, JSON."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -11,6 +11,7 @@ from msgspec import Struct
 from mercuria.domain.events import TYPES, Event
 from mercuria.domain.ledger import Entry
 from mercuria.domain.transaction import TransactionCompleted, TransactionEvent, TransactionFailed
+from mercuria.timestamps import rfc3339
 
 SOURCE = "/mercuria/wallets"
 
@@ -95,14 +96,6 @@ def read_numbered(value: bytes) -> tuple[NumberedEvent, int]:
     """Return the event in an envelope of the transaction or the ledger topic, and when it happened, in ms."""
     envelope = _decode_envelope(value)
     return _DECODERS[envelope.type](envelope.data), _time_ms(envelope.time)
-
-
-@lru_cache(4)
-def rfc3339(time_ms: int) -> str:
-    """Return a moment as RFC 3339 has it, in UTC, with milliseconds. Records of one batch share few moments."""
-    return (
-        datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )
 
 
 @lru_cache(1024)

@@ -11,7 +11,6 @@ import json
 import logging
 import re
 import sys
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +21,7 @@ from structlog.typing import EventDict
 from mercuria.config import Settings
 from mercuria.domain.printable import printable
 from mercuria.observability.redaction import Redaction
+from mercuria.timestamps import rfc3339
 
 FIRST = ("time", "level", "logger", "event", "worker")
 """The fields that each line has, in their order."""
@@ -86,7 +86,7 @@ class Lines(logging.Formatter):
     def _line(self, record: logging.LogRecord) -> EventDict:
         event = record.getMessage()
         line: EventDict = {
-            "time": rfc3339(record.created),
+            "time": rfc3339(int(record.created * 1000)),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": event,
@@ -127,11 +127,6 @@ def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: Tr
         sys.__excepthook__(kind, error, traceback)
     else:
         logging.getLogger(__name__).critical("Nobody caught this.", exc_info=(kind, error, traceback))
-
-
-def rfc3339(time_s: float) -> str:
-    """Return a moment as RFC 3339 has it, in UTC, with milliseconds."""
-    return f"{datetime.fromtimestamp(time_s, UTC).isoformat(timespec='milliseconds')[:-6]}Z"
 
 
 def _as_json(line: EventDict) -> str:

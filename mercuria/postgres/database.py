@@ -21,6 +21,8 @@ from psycopg2.errors import UniqueViolation as UniqueViolation
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from psycopg2.extras import NamedTupleCursor
 
+from mercuria.postgres.errors import first_line
+
 CONNECT_TIMEOUT_S = 5.0
 """How long a connection that is being made, or a free one, is waited for."""
 STATEMENT_TIMEOUT_S = 10.0
@@ -297,12 +299,6 @@ def _is_unavailable(error: psycopg2.Error) -> bool:
     if error.pgcode is None:
         return isinstance(error, psycopg2.OperationalError)
     return str(error.pgcode).startswith(UNAVAILABLE)
-
-
-def first_line(error: psycopg2.Error) -> str:
-    """Return what an error says, without its details."""
-    first, *_ = str(error).strip().splitlines() or ["it gives no reason"]
-    return first
 
 
 def _sentence(error: psycopg2.Error) -> str:

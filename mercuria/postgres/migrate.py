@@ -27,6 +27,8 @@ from psycopg2.errors import DeadlockDetected, InsufficientPrivilege, LockNotAvai
 from yoyo.backends.core.postgresql import PostgresqlBackend
 from yoyo.migrations import Migration, MigrationList
 
+from mercuria.postgres.errors import first_line
+
 CONNECT_TIMEOUT_S = 10
 LOCK_TIMEOUT_S = 600
 """How long another process's migrations are waited for, and how long a migration's own locks."""
@@ -99,7 +101,7 @@ class _Backend(PostgresqlBackend):  # type: ignore[misc]  # yoyo carries no type
         try:
             connection = psycopg2.connect(dburi.url, connect_timeout=CONNECT_TIMEOUT_S)
         except psycopg2.OperationalError as error:
-            raise DatabaseAway(f"PostgreSQL cannot be reached: {_first_line(error)}") from error
+            raise DatabaseAway(f"PostgreSQL cannot be reached: {first_line(error)}") from error
         connection.autocommit = True
         return connection
 
@@ -206,7 +208,7 @@ def _apply_patiently(backend: _Backend, migration: Migration) -> str:
         except (LockNotAvailable, DeadlockDetected) as error:
             if time.monotonic() > deadline:
                 raise MigrationError(
-                    f"The migration {migration.id} has not got its locks for {LOCK_TIMEOUT_S} s: {_first_line(error)}."
+                    f"The migration {migration.id} has not got its locks for {LOCK_TIMEOUT_S} s: {first_line(error)}."
                 ) from error
         tell("The migration %s waits for somebody who uses what it changes, and tries again.", migration.id)
         # Once is enough.
@@ -224,10 +226,5 @@ def _apply(backend: _Backend, migration: Migration) -> str:
     except (LockNotAvailable, DeadlockDetected):
         raise
     except psycopg2.Error as error:
-        raise MigrationError(f"The migration {migration.id} failed: {_first_line(error)}") from error
+        raise MigrationError(f"The migration {migration.id} failed: {first_line(error)}") from error
     return str(migration.id)
-
-
-def _first_line(error: psycopg2.Error) -> str:
-    first, *_ = str(error).strip().splitlines() or ["it gives no reason."]
-    return first

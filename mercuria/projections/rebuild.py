@@ -14,7 +14,8 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.errors import DeadlockDetected, InsufficientPrivilege, LockNotAvailable, UndefinedTable
 
-from mercuria.postgres.database import first_line, queries
+from mercuria.postgres.database import queries
+from mercuria.postgres.errors import first_line
 from mercuria.postgres.migrate import CONNECT_TIMEOUT_S, LOCK, TABLE_LOCK_PAUSE_S, TABLE_LOCK_TIMEOUT_S
 
 TABLES: Mapping[str, tuple[str, ...]] = {

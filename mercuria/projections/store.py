@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import psycopg2
 from psycopg2 import sql
 
-from mercuria.postgres.database import UNAVAILABLE, DatabaseUnavailable, first_line, queries
+from mercuria.postgres.database import UNAVAILABLE, DatabaseUnavailable, queries
+from mercuria.postgres.errors import first_line
 from mercuria.projections.checkpoints import Place
 
 T = TypeVar("T")

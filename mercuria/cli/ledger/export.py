@@ -15,6 +15,7 @@ from mercuria.config import current_settings
 from mercuria.domain.ledger import EXTERNAL_DEPOSITS, EXTERNAL_WITHDRAWALS
 from mercuria.domain.money import MINOR_DIGITS
 from mercuria.projections.ledger.snapshot import Books, books
+from mercuria.timestamps import rfc3339_of
 
 COLUMNS = (
     "partition",
@@ -85,7 +86,7 @@ def _write_csv(found: Books, file: TextIO, period: dict[str, Any]) -> None:
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
     for piece in found.pieces("export", period):
-        writer.writerows((*row[:10], _rfc3339(row[10]), *row[11:]) for row in piece)
+        writer.writerows((*row[:10], rfc3339_of(row[10]), *row[11:]) for row in piece)
 
 
 def _write_beancount(found: Books, file: TextIO, period: dict[str, Any]) -> None:
@@ -136,7 +137,7 @@ def _transaction(debit: tuple[Any, ...], credit: tuple[Any, ...]) -> str:
         f'\n{debit[10].date()} * "{kind}"\n'
         f'  transaction: "{transaction_id}"\n'
         f'  entries: "{partition}-{sequence} {partition}-{credit[1]}"\n'
-        f'  time: "{_rfc3339(debit[10])}"\n'
+        f'  time: "{rfc3339_of(debit[10])}"\n'
         f"{effective}"
         f'  hash: "{credit[11]}"\n'
         f"  {_account(debit[4])}  {amount} {currency}\n"
@@ -151,7 +152,3 @@ def _account(account: str) -> str:
 
 def _amount(minor_units: int, currency: str) -> str:
     return f"{Decimal(minor_units).scaleb(-MINOR_DIGITS[currency]):f}"
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -7,7 +7,8 @@ from typing import Any
 import psycopg2
 from psycopg2.errors import UndefinedTable
 
-from mercuria.postgres.database import first_line, queries
+from mercuria.postgres.database import queries
+from mercuria.postgres.errors import first_line
 
 CONNECT_TIMEOUT_S = 10
 FETCHED_ROWS = 20_000
