@@ -30,7 +30,9 @@ $(VENV)/installed: setup.cfg pyproject.toml $(LOCKS)/build.txt $(LOCKS)/dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP) install --require-hashes --no-deps --requirement $(LOCKS)/build.txt
 	$(BIN)/python $(PIP) install --require-hashes --no-deps --requirement $(LOCKS)/dev.txt
-	$(BIN)/python $(PIP) install --no-deps --no-build-isolation --editable .
+	@# setuptools warns of folders that have the package's name. There is one, and it is the package.
+	PYTHONWARNINGS='ignore:Editable installation' \
+	  $(BIN)/python $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 up: install ## Start Kafka, PostgreSQL, Redis and Mercuria; Ctrl-C stops them

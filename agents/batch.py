@@ -33,7 +33,7 @@ from mercuria.domain.wallet import Outcome, Wallet, as_of, evolve, tell, weigh
 from mercuria.kafka.cloudevents import envelop
 from mercuria.kafka.partitioning import Home, Homes
 from mercuria.kafka.producer import Record
-from mercuria.kafka.propagation import NO_TRAIL, Trail, trail_from
+from mercuria.kafka.propagation import NO_TRACE, Trace, propagated
 from mercuria.kafka.sealing import Seal
 from mercuria.kafka.skips import Skip, Skipped
 from mercuria.redis.replies import Address, Reply, address_in, is_final, reply_of
@@ -114,7 +114,7 @@ class Batch:
         self._touched_bytes = 0
         self._dead_bytes = 0
         self._reply_to: Address | None = None
-        self._trail: Trail = NO_TRAIL
+        self._trace: Trace = NO_TRACE
 
     @property
     def position(self) -> AppliedPosition:
@@ -144,9 +144,9 @@ class Batch:
         headers = record.headers
         if headers:
             self._reply_to = address_in(headers, record.value, self._seal)
-            self._trail = trail_from(headers, "wallets", self.partition, record.offset)
+            self._trace = propagated(headers, "wallets", self.partition, record.offset)
         else:
-            self._reply_to, self._trail = None, NO_TRAIL
+            self._reply_to, self._trace = None, NO_TRACE
         kind = type(command)
         if kind is Unreadable:
             self._refuse(record, cast(Unreadable, command))
@@ -161,7 +161,7 @@ class Batch:
         return bool(self._known_receipts) or time_ms - self._first_time_ms > self._receipts_lifetime_ms
 
     def _replaces_receipt(self, record: Any, command: AnyCommand | Unreadable) -> bool:
-        """Tell whether a command uses an id again whose receipt has expired.
+        """Return whether a command uses an id again whose receipt has expired.
 
         Receipts are kept before the position. If its new receipt were kept, and then a crash came, a retry before it
         in the same batch would no longer find the old one, and be decided as if it were new.
@@ -239,7 +239,7 @@ class Batch:
             self._reply(reply_of(event, after, first.time_ms, self._reply_to.number, is_replayed=True))
 
     def _is_earlier(self, receipt: Receipt, offset: int, time_ms: int) -> bool:
-        """Tell whether a receipt is still valid, and not this very record's (or a later one's) before a crash."""
+        """Return whether a receipt is still valid, and not this very record's (or a later one's) before a crash."""
         return receipt.offset < offset and time_ms - receipt.time_ms <= self._receipts_lifetime_ms
 
     def _decide(
@@ -268,14 +268,14 @@ class Batch:
     def _send(self, leg: Leg, time_ms: int, home: Home) -> None:
         # Who waits for an answer waits for the last leg's.
         value = self._seal.close(_encode_json(leg))
-        headers = self._trail
+        headers = self._trace
         if self._reply_to is not None:
             headers = [self._reply_to.header(value, self._seal), *headers]
         self.legs[home.partition].append(Record(home.key, value, time_ms, headers))
 
     def _emit(self, event: Event, at: Position, home: Home) -> None:
         self.events.append(
-            Record(home.key, envelop(event, self.partition, at.time_ms), at.time_ms, self._trail)
+            Record(home.key, envelop(event, self.partition, at.time_ms), at.time_ms, self._trace)
         )
 
     def _refuse_readable(
@@ -299,7 +299,7 @@ class Batch:
         )
         key = self._homes.of(fault.wallet_id).key if fault.wallet_id else None
         value = envelop(event, self.partition, record.timestamp)
-        self.events.append(Record(key, value, record.timestamp, self._trail))
+        self.events.append(Record(key, value, record.timestamp, self._trace))
         if self._reply_to is not None:
             number, id_ = self._reply_to.number, fault.command_id
             self._reply(Reply(number, code=fault.code, detail=fault.detail, command_id=id_))
@@ -311,7 +311,7 @@ class Batch:
     def _skip(self, record: Any, skipped: Skipped) -> None:
         """Refuse a record that an operator has had passed over, and look at no more of it than has to be."""
         self.skipped[record.offset] = skipped.skip
-        self._reply_to, self._trail = None, NO_TRAIL
+        self._reply_to, self._trace = None, NO_TRACE
         with suppress(Exception):
             # What is wrong with the record may be here.
             self._reply_to = address_in(record.headers, record.value, self._seal)

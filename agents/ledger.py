@@ -1,4 +1,4 @@
-"""The stage that enters completed transactions into PostgreSQL's ledger, and tells of each entry."""
+"""The projection that enters completed transactions into PostgreSQL's ledger, and publishes each entry."""
 
 from mercuria.agents.staging import Staged
 from mercuria.app import app, settings
@@ -10,7 +10,12 @@ from mercuria.topics import LEDGER_EVENTS, TRANSACTION_EVENTS
 tables = LedgerTables(settings.database)
 
 ledger = Staged(
-    TRANSACTION_EVENTS, tables, tables.rows, read_numbered, says="entries of the ledger", tells=LEDGER_EVENTS
+    TRANSACTION_EVENTS,
+    tables,
+    tables.rows,
+    read_numbered,
+    says="entries of the ledger",
+    outbound=LEDGER_EVENTS,
 )
 
 metrics.ledger_broken_partitions.set_function(

@@ -1,4 +1,4 @@
-"""A stage: brings what partitions of a topic say into PostgreSQL, in order and once, and tells the next topic.
+"""A stage: brings what partitions of a topic say into PostgreSQL, in order and once, and publishes to the next topic.
 
 All partitions of a worker are written together. One transaction costs the same for one event and for hundreds, and a
 transfer whose debit and credit are in two partitions is mostly written once, with its end.
@@ -22,15 +22,15 @@ from mercuria.agents.steps import Ids, Step, ids_of_event
 from mercuria.kafka.cloudevents import envelop_numbered
 from mercuria.kafka.crash import RecordError
 from mercuria.kafka.producer import Record
-from mercuria.kafka.propagation import NO_TRAIL, trail_from
+from mercuria.kafka.propagation import NO_TRACE, propagated
 from mercuria.kafka.record_batches import UnreadableRecord
 from mercuria.kafka.skips import NONE, Skip
 from mercuria.kafka.transport import Fetched
 from mercuria.observability import metrics
 from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.projections.checkpoints import Place
-from mercuria.projections.relay import Letter, Relay, letter_of, pack
-from mercuria.projections.rows import MissingEventError, Tells, Told
+from mercuria.projections.relay import OutboxBatch, Relay, outbox_batch_of, pack
+from mercuria.projections.rows import MissingEventError, OutboundEvent, SourceEvent
 from mercuria.projections.store import OutboxRow, StageTables
 
 PACE_S = 0.1
@@ -73,13 +73,13 @@ class _Sought(NamedTuple):
 class StageRows(Protocol):
     """Rows of some events, as a stage makes them (`projections.wallets.rows.Rows` is one).
 
-    `places` is how far partitions are with them, and `tells` by partition what is told to the next topic.
+    `places` is how far partitions are with them, and `outbound` by partition what goes to the next topic.
     """
 
     places: dict[int, Place]
-    tells: defaultdict[int, list[Tells]]
+    outbound: defaultdict[int, list[OutboundEvent]]
 
-    def take(self, partition: int, told: Iterable[Told]) -> None:
+    def take(self, partition: int, events: Iterable[SourceEvent]) -> None:
         """Take records of a partition that follow those before; what is there already is left out."""
 
     def skip(self, partition: int, offset: int, event: Any) -> None:
@@ -171,7 +171,7 @@ class Stage:
         # Of its own: the shared threads may all be busy with passwords.
         self._thread = ThreadPoolExecutor(1, tables.stage)
         self._to_look_at: set[int] = set()
-        # What was forgotten while a transaction was under way: then its places and letters are no longer this worker's.
+        # What was forgotten while a transaction was under way: then its places and batches are no longer this worker's.
         self._forgotten: set[int] = set()
         self._is_drop_due = False
         if relay is not None:
@@ -188,7 +188,7 @@ class Stage:
         return 0.0 if self._away_since_s is None else time.monotonic() - self._away_since_s
 
     def is_waiting(self, partition: int) -> bool:
-        """Tell whether something of a partition is not written yet."""
+        """Return whether something of a partition is not written yet."""
         return bool(self._waiting[partition])
 
     async def take(self, partition: int, records: Fetched) -> None:
@@ -313,9 +313,9 @@ class Stage:
         """Where somebody else has written last, take over what the outbox holds."""
         strange = [number for number, place in places.items() if self.places.get(number) != place]
         if self._relay is not None and strange:
-            letters = [letter_of(*row) for row in await self._in_thread(self._tables.left, strange)]
+            batches = [outbox_batch_of(*row) for row in await self._in_thread(self._tables.left, strange)]
             for number in self._still_ours(strange):
-                self._relay.replace(number, [letter for letter in letters if letter.partition == number])
+                self._relay.replace(number, [batch for batch in batches if batch.partition == number])
         self.places.update({number: places[number] for number in self._still_ours(places)})
         self._to_look_at -= places.keys()
 
@@ -345,8 +345,8 @@ class Stage:
         moved = rows.moved
         if moved or published:
             # The texts are made here: in the thread, that would keep others from the interpreter for longer.
-            letters = list(_letters(rows))
-            told = [OutboxRow(each.partition, each.sequence, pack(each.records)) for each in letters]
+            batches = list(_outbox_batches(rows))
+            told = [OutboxRow(each.partition, each.sequence, pack(each.records)) for each in batches]
             await self._in_thread(self._tables.write, rows.texts(), moved, told, published)
             self._write_s.observe(time.monotonic() - began_s)
             self._rows_written.inc(rows.size)
@@ -356,7 +356,7 @@ class Stage:
                 self._relay.has_left(published)
                 # The others would overtake what was dropped with the partition; whoever has it now finds them.
                 ours = self._still_ours(rows.places)
-                self._relay.take(letter for letter in letters if letter.partition in ours)
+                self._relay.take(batch for batch in batches if batch.partition in ours)
         else:
             await self._in_thread(self._tables.leave)
         self.places.update({number: rows.places[number] for number in self._still_ours(rows.places)})
@@ -403,15 +403,15 @@ class Stage:
             if self._on_skipped is not None:
                 await self._on_skipped(partition, record, skip)
 
-    def _told(self, partition: int, records: list[Any]) -> Iterator[Told]:
+    def _told(self, partition: int, records: list[Any]) -> Iterator[SourceEvent]:
         # One by one, so that an event's memory is free again before the next one wants some.
         for record in records:
             if type(record) is UnreadableRecord:
                 raise ValueError(f"It cannot be read: {record.fault}.")
             event, time_ms = self._read(record.value)
             headers, offset = record.headers, record.offset
-            trail = trail_from(headers, self._tables.stage, partition, offset) if headers else NO_TRAIL
-            yield Told(event, time_ms, offset, record.key, trail)
+            trace = propagated(headers, self._tables.stage, partition, offset) if headers else NO_TRACE
+            yield SourceEvent(event, time_ms, offset, record.key, trace)
 
     def _ids(self, value: bytes) -> Ids:
         return ids_of_event(self._read(value)[0])
@@ -474,13 +474,15 @@ class Stage:
             log.warning("PostgreSQL is back after %.1f s; %s are written again.", away_s, self._says)
 
 
-def _letters(rows: StageRows) -> Iterator[Letter]:
-    """Put what rows tell into letters, one for each partition."""
-    for partition, tells in rows.tells.items():
-        if tells:
+def _outbox_batches(rows: StageRows) -> Iterator[OutboxBatch]:
+    """Put what rows tell into batches, one for each partition."""
+    for partition, outbound in rows.outbound.items():
+        if outbound:
             records = [
-                Record(key, envelop_numbered(event, partition, time_ms), time_ms, trail)
-                for event, time_ms, key, trail in tells
+                Record(key, envelop_numbered(event, partition, time_ms), time_ms, trace)
+                for event, time_ms, key, trace in outbound
             ]
             size = sum(len(record.value or b"") for record in records)
-            yield Letter(partition, tells[0].event.sequence, tells[-1].event.sequence, records, size)
+            yield OutboxBatch(
+                partition, outbound[0].event.sequence, outbound[-1].event.sequence, records, size
+            )

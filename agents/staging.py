@@ -43,7 +43,7 @@ class Staged:
     Args:
         topic: what is read.
         tables, rows, read, says, how: see `Stage`.
-        tells: the topic that is told.
+        outbound: the topic to which the stage publishes.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Staged:
         read: Callable[[bytes], tuple[Any, int]],
         *,
         says: str,
-        tells: str | None = None,
+        outbound: str | None = None,
         **how: Any,
     ) -> None:
         self.name = tables.stage
         self.topic = topic
         self.positions = Positions(database, tables.stage)
-        self.relay = Relay(self._send_to(tells)) if tells is not None else None
+        self.relay = Relay(self._send_to(outbound)) if outbound is not None else None
         self.stage = Stage(
             tables,
             rows,

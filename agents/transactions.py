@@ -1,4 +1,4 @@
-"""The stage that keeps PostgreSQL's wallets, their events and transactions, and tells how transactions ended."""
+"""The projection that keeps PostgreSQL's wallets, their events and transactions, and publishes how they ended."""
 
 from mercuria.agents.staging import Staged
 from mercuria.app import settings
@@ -13,5 +13,5 @@ transactions = Staged(
     Rows,
     read_told,
     says="wallets and transactions",
-    tells=TRANSACTION_EVENTS,
+    outbound=TRANSACTION_EVENTS,
 )

@@ -339,7 +339,7 @@ def _networks(env: Mapping[str, str], name: str, default: str = "") -> tuple[Net
 
 
 def _traces(env: Mapping[str, str]) -> bool:
-    """Tell whether the standard variables ask for traces. OpenTelemetry would send them also when none is set.
+    """Return whether the standard variables ask for traces. OpenTelemetry would send them also when none is set.
 
     https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
     """

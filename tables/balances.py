@@ -91,7 +91,7 @@ class BalancesTable(BatchTable):
             await asyncio.wait([self._keeping[partition].task])
 
     def is_keeping(self, partition: int) -> bool:
-        """Tell whether a batch is on its way: a crash now would have it decided once more."""
+        """Return whether a batch is on its way: a crash now would have it decided once more."""
         keeping = self._keeping.get(partition)
         return keeping is not None and not keeping.task.done()
 
@@ -115,7 +115,7 @@ class BalancesTable(BatchTable):
                 metrics.commit_s.observe(perf_counter() - began_s)
 
     def supersedes(self, key: bytes, new: bytes, old: bytes) -> bool:
-        """Tell which of two rows is the newer one: the one with the higher offset or version."""
+        """Return which of two rows is the newer one: the one with the higher offset or version."""
         if key == POSITION_KEY:
             return decode_position(new).offset >= decode_position(old).offset
         return decode_wallet(new).version >= decode_wallet(old).version

@@ -75,7 +75,7 @@ class CountersTable(BatchTable):
         yield from map(counter_of, takewhile(lambda row: row[0] < end.encode(), rows))
 
     def supersedes(self, key: bytes, new: bytes, old: bytes) -> bool:
-        """Tell whether a counter, or a position, is not older than another one."""
+        """Return whether a counter, or a position, is not older than another one."""
         return is_newer(new, old)
 
 

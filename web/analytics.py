@@ -98,7 +98,7 @@ class UserBody(Struct, frozen=True):
     problems=("invalid_period", "too_many_days", "database_unavailable"),
 )
 async def get_daily(call: Call) -> Answer | Problem:
-    """Tell what was completed on each day, by currency. It is counted a moment after it is in the ledger.
+    """Return what was completed on each day, by currency. It is counted a moment after it is in the ledger.
 
     With `by=effective`, a movement counts on the day of its `effective_at` where it has one, which may lie in any year.
     """

@@ -52,7 +52,7 @@ ENDING_KEY: Json = {
     "format": "uuid",
     "description": "The id of the wallet whose event ended the transaction.",
 }
-TRAIL: Json = {
+TRACE_HEADERS: Json = {
     "type": "object",
     "properties": {
         "request-id": {
@@ -79,7 +79,7 @@ COMMAND_HEADERS: Json = {
             "what no worker has signed counts as absent.",
         }
     }
-    | TRAIL["properties"],
+    | TRACE_HEADERS["properties"],
 }
 DEAD_LETTER_HEADERS: Json = {
     "type": "object",
@@ -122,7 +122,7 @@ CHANNELS: Mapping[str, tuple[str, str]] = {
 
 @endpoint("GET", "/api/v1/asyncapi.json", answers={200: dict[str, Any]}, access=ANYONE)
 async def describe_topics(_call: Call) -> Answer:
-    """Tell what goes over Kafka: the AsyncAPI document."""
+    """Return what goes over Kafka: the AsyncAPI document."""
     return Answer(msgspec.Raw(encoded()), headers={"Cache-Control": "no-cache"})
 
 
@@ -180,7 +180,7 @@ def document() -> Json:
 
 
 def is_for_clients(message: Json) -> bool:
-    """Tell whether clients may send a message."""
+    """Return whether clients may send a message."""
     return bool(message.get("x-clients-may-send", False))
 
 
@@ -238,7 +238,7 @@ def _event(kind: type[Struct], type_: str, source: str, key: Json, schemas: _Sch
     }
     return _message(kind, type_) | {
         "contentType": CLOUDEVENTS,
-        "headers": TRAIL,
+        "headers": TRACE_HEADERS,
         "payload": payload,
         "bindings": _key(key),
         "tags": [{"name": "event"}],

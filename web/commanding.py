@@ -183,7 +183,7 @@ def _acknowledged(future: asyncio.Future[int]) -> None:
 
 
 async def _is_acknowledged(acknowledged: asyncio.Future[int], waiting: Waiting, waited_s: float) -> bool:
-    """Tell whether Kafka has the command, or the wallet has even answered."""
+    """Return whether Kafka has the command, or the wallet has even answered."""
     left_s = max(0.0, ACKNOWLEDGED_WITHIN_S - waited_s)
     either: list[asyncio.Future[Any]] = [acknowledged, waiting.reply]
     await asyncio.wait(either, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)

@@ -11,7 +11,7 @@ from mercuria.app import app, database, settings
 from mercuria.http.client_address import NOWHERE, is_inside
 from mercuria.http.web import Web
 from mercuria.web.callers import is_operator
-from mercuria.web.lookout import lookout
+from mercuria.web.health_monitor import monitor
 
 READY = "ready"
 PROXY_HEADERS = ("Forwarded", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via")
@@ -39,7 +39,7 @@ async def ready(self: View, request: Request) -> Response:
         "status": "unready" if reasons else "degraded" if is_degraded else READY,
     }
     if may_see_inside(request):
-        answer |= {"reasons": reasons, "parts": parts, "lag_records": lookout.lag_records}
+        answer |= {"reasons": reasons, "parts": parts, "lag_records": monitor.lag_records}
     return self.json(answer, status=503 if reasons else 200)
 
 
@@ -83,7 +83,7 @@ def own_parts() -> dict[str, str]:
 
 
 def has_tables() -> bool:
-    """Tell whether this worker has the tables of its partitions."""
+    """Return whether this worker has the tables of its partitions."""
     return cast(TableManager, app.tables).recovery.completed.is_set() and not app.in_recovery
 
 
@@ -94,10 +94,10 @@ def _locks() -> str:
 
 
 def _kafka() -> str:
-    if lookout.is_kafka_away(time.monotonic()):
+    if monitor.is_kafka_away(time.monotonic()):
         return "away"
-    if lookout.held_up:
-        return f"partitions {lookout.held_up} wait for the end of a Kafka transaction"
+    if monitor.held_up:
+        return f"partitions {monitor.held_up} wait for the end of a Kafka transaction"
     return READY
 
 
@@ -117,7 +117,7 @@ def unready_reasons() -> list[str]:
         reasons.append("the tables are catching up with the log")
     if app.locks.is_redis_lost:
         reasons.append("Redis cannot be reached, so it cannot be proved whose the partitions are")
-    if lookout.is_kafka_away(time.monotonic()):
+    if monitor.is_kafka_away(time.monotonic()):
         reasons.append("Kafka cannot be reached, so nothing is decided")
     if cast(Web, app.web).server.leaving:
         reasons.append("the worker is stopping")

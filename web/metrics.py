@@ -24,7 +24,7 @@ from mercuria.observability import metrics
 from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.projections.operations import InFlight
 from mercuria.web.health import READY, may_see_inside, own_parts, postgresql
-from mercuria.web.lookout import unread
+from mercuria.web.health_monitor import unread
 from mercuria.web.operations import operations
 from mercuria.web.reading import KAFKA_ANSWERS_WITHIN_S, soon
 

@@ -142,7 +142,7 @@ OPERATIONS: Json = {
 
 @endpoint("GET", "/api/v1/openapi.json", answers={200: dict[str, Any]}, access=ANYONE)
 async def describe(_call: Call) -> Answer:
-    """Tell what can be called: this document."""
+    """Return what can be called: this document."""
     return Answer(_encoded(), headers={"Cache-Control": "no-cache"})
 
 

@@ -140,7 +140,7 @@ async def get_lag(_call: Call) -> Answer | Problem:
     problems=("database_unavailable",),
 )
 async def get_flow(call: Call) -> Answer | Problem:
-    """Tell what has begun in the last minutes, by kind, status, currency and reason of failure."""
+    """Return what has begun in the last minutes, by kind, status, currency and reason of failure."""
     query: FlowQuery = call.query
     step = max(query.step, -(-query.minutes // MAX_STEPS))
     since = _since(datetime.now(UTC), query.minutes, step)
@@ -159,7 +159,7 @@ async def get_flow(call: Call) -> Answer | Problem:
     problems=("database_unavailable",),
 )
 async def get_in_flight(_call: Call) -> Answer | Problem:
-    """Tell how much money is on its way between wallets."""
+    """Return how much money is on its way between wallets."""
     try:
         rows = await operations.in_flight()
     except DatabaseUnavailable:

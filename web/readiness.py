@@ -20,7 +20,7 @@ class ReadinessBody(Struct, frozen=True):
 
 @endpoint("GET", "/api/v1/operations/readiness", access=OPERATOR, answers={200: ReadinessBody})
 async def get_readiness(_call: Call) -> Answer:
-    """Tell whether the worker that answers is ready, and how its parts are. It is 200 also where it is not ready."""
+    """Return whether the worker that answers is ready, and how its parts are. It is 200 also where it is not ready."""
     reasons = unready_reasons()
     return Answer(
         ReadinessBody(

@@ -46,7 +46,7 @@ history = History(database, long_reads)
 
 
 async def is_new() -> bool:
-    """Tell whether nobody has commanded anything yet; False where Kafka does not say."""
+    """Return whether nobody has commanded anything yet; False where Kafka does not say."""
     try:
         async with asyncio.timeout(KAFKA_ANSWERS_WITHIN_S):
             ends = await app.log_ends.ends(WALLET_COMMANDS, range(settings.partitions))
@@ -121,7 +121,7 @@ async def find_wallet_now(call: Call, wallet_id: UUID) -> Wallet | Answer | Prob
 
 
 def is_mine(partition: int) -> bool:
-    """Tell whether this worker decides for a partition now, so that what it has in memory counts."""
+    """Return whether this worker decides for a partition now, so that what it has in memory counts."""
     return (
         app.locks.is_held(partition)
         and balances.store.is_open(partition)
@@ -161,7 +161,7 @@ async def _decided(partition: int) -> int:
 
 
 async def _is_blank(partition: int, start: int, end: int) -> bool:
-    """Tell whether what is left are the marks of transactions, which nobody decides."""
+    """Return whether what is left are the marks of transactions, which nobody decides."""
     return await app.log_ends.is_blank(WALLET_COMMANDS, partition, start, end)
 
 
@@ -289,4 +289,4 @@ async def _decided_by_others(partitions: Iterable[int]) -> dict[int, int]:
 
 
 is_caught_up: Coalescer[None, bool] = Coalescer(_catch_up)
-"""Tells whether PostgreSQL has what was in the log when asked. It takes None."""
+"""OutboundEvent whether PostgreSQL has what was in the log when asked. It takes None."""

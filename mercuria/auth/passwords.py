@@ -66,13 +66,13 @@ class Passwords:
         return await self._in_thread(_hash, password, self._cost)
 
     async def matches(self, password: str, kept: str | None) -> bool | Problem:
-        """Tell whether a password is the one that `kept` is the hash of; None, for no account, takes as long."""
+        """Return whether a password is the one that `kept` is the hash of; None, for no account, takes as long."""
         self.computed += 1
         matches = await self._in_thread(_matches, password, kept or self._no_hash)
         return matches if kept is not None or isinstance(matches, Problem) else False
 
     def is_outdated(self, kept: str) -> bool:
-        """Tell whether a hash was made at another cost than is wanted now."""
+        """Return whether a hash was made at another cost than is wanted now."""
         return not kept.startswith(self._prefix)
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class Passwords:
 
 
 def is_text(password: str) -> bool:
-    """Tell whether a password has neither control characters nor lone surrogates."""
+    """Return whether a password has neither control characters nor lone surrogates."""
     return not any(unicodedata.category(character) in ("Cc", "Cs") for character in password)
 
 

@@ -51,7 +51,7 @@ class Jwk(Struct, frozen=True):
         return {name: getattr(self, name) for name in ("kty", "crv", "x", "kid", "alg", "use")}
 
     def is_good(self, now_s: float) -> bool:
-        """Tell whether a token that it signed may still count."""
+        """Return whether a token that it signed may still count."""
         return self.exp is UNSET or now_s < self.exp
 
 

@@ -80,7 +80,7 @@ def _of_faust(command: str) -> Command:
 
 
 def _asks_for_mercuria(words: Sequence[str], command: str) -> bool:
-    """Tell whether the help or the version is asked for before the command, which is not run then."""
+    """Return whether the help or the version is asked for before the command, which is not run then."""
     return not {"--help", "--version"}.isdisjoint(words[: words.index(command)])
 
 

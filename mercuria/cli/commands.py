@@ -100,10 +100,10 @@ def load(name: str) -> click.Command:
 
 
 def lacks_extra(name: str) -> bool:
-    """Tell whether a command needs the extra `embedded`, and it is not installed."""
+    """Return whether a command needs the extra `embedded`, and it is not installed."""
     return name in EMBEDDED and not has_extra()
 
 
 def has_extra() -> bool:
-    """Tell whether the extra `embedded` is installed."""
+    """Return whether the extra `embedded` is installed."""
     return all(find_spec(module) is not None for module in EXTRA)

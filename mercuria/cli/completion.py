@@ -36,7 +36,7 @@ def completion(shell: str) -> None:
 
 
 def is_asked() -> bool:
-    """Tell whether a shell has started this process to complete a word."""
+    """Return whether a shell has started this process to complete a word."""
     return bool(os.environ.get(VARIABLE))
 
 

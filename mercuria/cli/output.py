@@ -127,7 +127,7 @@ def _copy(whole: IO[bytes], place: IO[bytes]) -> None:
 
 
 def _can_be_replaced(target: Path, before: os.stat_result) -> bool:
-    """Tell whether another file in its place would be the same one to all who use it."""
+    """Return whether another file in its place would be the same one to all who use it."""
     with suppress(OSError):
         there = target.lstat()
         return (

@@ -95,7 +95,7 @@ class Selection(NamedTuple):
     currency: str | None = None
 
     def has(self, each: Wallet) -> bool:
-        """Tell whether a wallet is wanted."""
+        """Return whether a wallet is wanted."""
         return self.owner_id in (None, each.owner_id) and self.currency in (None, each.currency)
 
 

@@ -21,7 +21,7 @@ class MoneyError(ValueError):
 
 
 def is_currency(code: str) -> bool:
-    """Tell whether `code` is a currency that a wallet can be in."""
+    """Return whether `code` is a currency that a wallet can be in."""
     return code in MINOR_DIGITS
 
 

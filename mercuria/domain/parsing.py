@@ -94,7 +94,7 @@ def read_leniently(value: bytes | None) -> AnyCommand | None:
 
 
 def _names_each_once(command: Any, value: bytes) -> bool:
-    """Tell whether no name of a client's command, or of its metadata, stands twice.
+    """Return whether no name of a client's command, or of its metadata, stands twice.
 
     Each name is followed by a colon. Where there are no more colons than different names, no name has come twice, and
     that is so unless a text has a colon in it. Then the exact way is taken, which costs ten times as much.

@@ -27,7 +27,7 @@ class RepeatedNameError(ValueError):
 
 
 def is_too_deep(value: bytes) -> bool:
-    """Tell whether a text, taken as JSON, is nested deeper than `MAX_DEPTH`."""
+    """Return whether a text, taken as JSON, is nested deeper than `MAX_DEPTH`."""
     if value.count(b"[") + value.count(b"{") <= MAX_DEPTH:
         return False
     depth = 0

@@ -57,7 +57,7 @@ class Transaction(Struct, frozen=True, kw_only=True):
     effective_at: str | None = None
 
     def is_visible_to(self, person_id: UUID) -> bool:
-        """Tell whether a person took part in it: owns one of its wallets, or tried it and was refused."""
+        """Return whether a person took part in it: owns one of its wallets, or tried it and was refused."""
         return person_id in (self.from_owner_id, self.to_owner_id, self.actor_id)
 
 

@@ -95,11 +95,11 @@ class DataDirectory:
         (self.path / UP_READY).touch(PRIVATE)
 
     def is_ready(self) -> bool:
-        """Tell whether the `mercuria up` that has the directory has finished its start."""
+        """Return whether the `mercuria up` that has the directory has finished its start."""
         return (self.path / UP_READY).exists()
 
     def is_taken(self) -> bool:
-        """Tell whether a `mercuria up` has the directory now."""
+        """Return whether a `mercuria up` has the directory now."""
         if self._lock.is_locked:
             return True
         if not (self.path / LOCK_FILE).exists():

@@ -48,7 +48,7 @@ class Jar:
         return f"{artifact}-{version}.jar"
 
     def is_in(self, directory: Path) -> bool:
-        """Tell whether `directory` holds this jar, unchanged to the last bit."""
+        """Return whether `directory` holds this jar, unchanged to the last bit."""
         try:
             content = (directory / self.file_name).read_bytes()
         except OSError:

@@ -85,11 +85,11 @@ class Part(ABC):
         return None if self._process is None else self._process.poll()
 
     def is_alive(self) -> bool:
-        """Tell whether the process runs; a suspended one does."""
+        """Return whether the process runs; a suspended one does."""
         return self._process is not None and self._process.poll() is None
 
     def is_ready(self) -> bool:
-        """Tell whether the process runs and answers."""
+        """Return whether the process runs and answers."""
         ready = self.is_alive() and self.probe()
         self.was_ready = self.was_ready or ready
         return ready

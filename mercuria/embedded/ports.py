@@ -89,7 +89,7 @@ def hold(port: int, host: str) -> socket.socket:
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
-    """Tell whether a server could listen on `port` now."""
+    """Return whether a server could listen on `port` now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
         # As servers do: connections of a server that has just died linger, and do not make a port taken.
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -112,7 +112,7 @@ def holder(port: int) -> str | None:
 
 
 def accepts(host: str, port: int, timeout_s: float = 1.0) -> bool:
-    """Tell whether something answers a connection to `port`."""
+    """Return whether something answers a connection to `port`."""
     try:
         with socket.create_connection((host, port), timeout_s):
             return True

@@ -66,7 +66,7 @@ def marked(data_dir: Path) -> list[tuple[str, psutil.Process]]:
 
 
 def is_running(process: psutil.Process) -> bool:
-    """Tell whether a process runs; one that waits to be reaped does not."""
+    """Return whether a process runs; one that waits to be reaped does not."""
     with suppress(psutil.NoSuchProcess):
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False

@@ -263,7 +263,7 @@ class Stack:
             self._redis = Redis("redis", here, ports.choose("redis"), stop)
 
     def _is_elsewhere(self, name: str, own_port: int | None) -> bool:
-        """Tell whether the environment says that a server is not this stack's own.
+        """Return whether the environment says that a server is not this stack's own.
 
         It says nothing when it repeats the directory's stack.env, which a person may have sourced: what stands
         there at this stack's own port is this stack's own server, and only it can start it.
@@ -421,7 +421,7 @@ def backoff_s(crashes: int) -> float:
 
 
 def _was_killed(part: Part) -> bool:
-    """Tell whether somebody else ended a part that worked: no program kills itself so."""
+    """Return whether somebody else ended a part that worked: no program kills itself so."""
     return part.was_ready and part.exit_code == -signal.SIGKILL
 
 

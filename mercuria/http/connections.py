@@ -47,7 +47,7 @@ class Connections(AiohttpServer):
         return Connection(self, loop=self._loop, **self._kwargs)
 
     def has_room(self, transport: asyncio.Transport) -> bool:
-        """Tell whether one more connection may be opened."""
+        """Return whether one more connection may be opened."""
         count = len(self._connections)
         was_full, self._is_full = self._is_full, count >= self._room
         if self._is_full and not was_full:

@@ -212,7 +212,7 @@ def _translate(request: Request, exception: HTTPException) -> Response:
 
 
 def _other_method(request: Request, exception: HTTPMethodNotAllowed) -> Response:
-    """Tell which methods there are: to who asks for them, and to who used another one."""
+    """Return which methods there are: to who asks for them, and to who used another one."""
     allow: dict[str, str] = {hdrs.ALLOW: ", ".join(sorted(exception.allowed_methods | {hdrs.METH_OPTIONS}))}
     if request.method == hdrs.METH_OPTIONS:
         return Response(status=204, headers=allow)

@@ -75,7 +75,7 @@ class BatchStore(rocksdb.Store):
         return options
 
     def is_open(self, partition: int) -> bool:
-        """Tell whether the database of a partition is open: the partition is this worker's."""
+        """Return whether the database of a partition is open: the partition is this worker's."""
         return partition in self._dbs
 
 
@@ -108,7 +108,7 @@ class BatchTable(faust.Table[bytes, bytes]):
         return (row,)
 
     def supersedes(self, key: bytes, new: bytes, old: bytes) -> bool:
-        """Tell whether `new` may replace `old`."""
+        """Return whether `new` may replace `old`."""
         return True
 
     def forget(self, partition: int) -> None:

@@ -97,7 +97,7 @@ class LogEnds(Service):
         return found
 
     async def is_blank(self, topic: str, partition: int, start: int, end: int) -> bool:
-        """Tell whether nothing is to be read from `start` to before `end`: marks of transactions, and aborted ones."""
+        """Return whether `start` to before `end` holds no record to read: marks of transactions, and aborted ones."""
         tp = TopicPartition(topic, partition)
         _, reader = await self._connected()
         if (await _ends(reader, topic, [partition]))[partition] < end:

@@ -1,4 +1,4 @@
-"""Trails: which request, and which trace, a record belongs to. Its headers say so; what follows from it has them, too.
+"""Header propagation: the request and the trace that a record belongs to. What follows from the record has them, too.
 
     request-id    the id of the HTTP request that a command came with
     traceparent   the span that the record comes from (https://www.w3.org/TR/trace-context/)
@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
-Trail = list[tuple[str, bytes]]
+Trace = list[tuple[str, bytes]]
 """The headers that say what a record belongs to."""
-NO_TRAIL: Trail = []
+NO_TRACE: Trace = []
 """Those of a record that says nothing: the same list for all, and never changed."""
 
 REQUEST_ID = "request-id"
@@ -32,24 +32,24 @@ _WELL_FORMED = {
 _SPAN = slice(36, 52)
 
 
-def trail_from(
+def propagated(
     headers: Iterable[tuple[str, bytes | None]], reader: str, partition: int, offset: int
-) -> Trail:
+) -> Trace:
     """Return the headers for what follows when `reader` processes the record at a place. Others are left out."""
     own = [header for header in headers if header[0] in _WELL_FORMED]
     if not own:
-        return NO_TRAIL
-    trail = well_formed(own)
-    parent = trail.get(TRACEPARENT)
+        return NO_TRACE
+    trace = well_formed(own)
+    parent = trace.get(TRACEPARENT)
     if parent is None:
-        trail.pop(TRACESTATE, None)
+        trace.pop(TRACESTATE, None)
     elif is_sampled(parent):
-        trail[TRACEPARENT] = parent[:36] + span_id(parent, reader, partition, offset) + parent[52:]
-    return list(trail.items()) or NO_TRAIL
+        trace[TRACEPARENT] = parent[:36] + span_id(parent, reader, partition, offset) + parent[52:]
+    return list(trace.items()) or NO_TRACE
 
 
 def well_formed(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes]:
-    """Return the headers of a trail that are as they should be. One that comes twice says nothing."""
+    """Return the headers of a trace that are as they should be. One that comes twice says nothing."""
     found: dict[str, bytes | None] = {}
     for name, value in headers:
         is_well_formed = _WELL_FORMED.get(name)
@@ -60,7 +60,7 @@ def well_formed(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes]
 
 
 def is_sampled(traceparent: bytes) -> bool:
-    """Tell whether anybody wants to see the spans of a trace."""
+    """Return whether the spans of a trace are recorded."""
     return int(traceparent[53:55], 16) & 1 == 1
 
 

@@ -95,7 +95,7 @@ class RecordBatch:
         self._is_complete = self._count == self.next_offset - self.base_offset
 
     def validate_crc(self) -> bool:
-        """Tell whether the batch is as it was sent."""
+        """Return whether the batch is as it was sent."""
         return bool(self._header.validate_crc())
 
     def __iter__(self) -> Iterator[Any]:

@@ -27,7 +27,7 @@ class Seal:
         return b'%b,"mac":"%b"}' % (body, self._mac(body))
 
     def holds(self, leg_json: bytes) -> bool:
-        """Tell whether a leg carries the seal that belongs to it."""
+        """Return whether a leg carries the seal that belongs to it."""
         body = leg_json[:-_TAIL_BYTES]
         return compare_digest(leg_json[-_TAIL_BYTES:], b',"mac":"%b"}' % self._mac(body))
 

@@ -40,7 +40,7 @@ class BatchScheduler(DefaultSchedulingStrategy):
         self._schemas: dict[str, BatchSchema | None] = {}
 
     def wants_batches(self, topic: str) -> bool:
-        """Tell whether a topic is delivered in batches."""
+        """Return whether a topic is delivered in batches."""
         return self._schema(topic) is not None
 
     def map_from_records(  # type: ignore[override]  # Faust's is a class method, but calls it on the instance

@@ -142,7 +142,7 @@ class Database(Statements):
         return Share(self, size, self._patience_s)
 
     async def ping(self) -> bool:
-        """Tell whether PostgreSQL answers; asks it at most once a second, and never for longer than two."""
+        """Return whether PostgreSQL answers; asks it at most once a second, and never for longer than two."""
         async with self._pinging:
             known_s = max(self._answered_s, self._silent_s)
             if time.monotonic() - known_s < PING_EVERY_S:

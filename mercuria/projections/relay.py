@@ -22,7 +22,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Record]).decode
 
 
-class Letter(Struct, frozen=True):
+class OutboxBatch(Struct, frozen=True):
     """What one transaction has told in a partition: the events with the numbers `first` to `sequence`.
 
     `since_s` is when this process has had it, on its monotonic clock.
@@ -53,7 +53,7 @@ class Relay:
         """By partition, up to which number Kafka has what the outbox may still hold."""
         self.on_published = on_published
         self._send = send
-        self._waiting: defaultdict[int, deque[Letter]] = defaultdict(deque)
+        self._waiting: defaultdict[int, deque[OutboxBatch]] = defaultdict(deque)
         self._sending: dict[int, asyncio.Task[None]] = {}
         self._room = asyncio.Event()
         self._failed: asyncio.Future[None] | None = None
@@ -61,13 +61,13 @@ class Relay:
 
     @property
     def waiting(self) -> int:
-        """How many letters wait to be sent, or are under way."""
+        """How many batches wait to be sent, or are under way."""
         return sum(map(len, self._waiting.values()))
 
     @property
     def events(self) -> int:
         """How many events wait to be sent, or are under way."""
-        return sum(len(letter.records) for waiting in self._waiting.values() for letter in waiting)
+        return sum(len(batch.records) for waiting in self._waiting.values() for batch in waiting)
 
     @property
     def oldest_s(self) -> float:
@@ -80,26 +80,26 @@ class Relay:
         """Whether Kafka did not take something."""
         return self._failed is not None
 
-    def take(self, letters: Iterable[Letter]) -> None:
-        """Send letters, behind those before."""
-        for letter in letters:
-            waiting = self._waiting[letter.partition]
-            assert not waiting or letter.first == waiting[-1].sequence + 1, (
+    def take(self, batches: Iterable[OutboxBatch]) -> None:
+        """Send batches, behind those before."""
+        for batch in batches:
+            waiting = self._waiting[batch.partition]
+            assert not waiting or batch.first == waiting[-1].sequence + 1, (
                 "what is told follows what was told"
             )
-            waiting.append(letter)
-            self._waiting_bytes += letter.size
-            self._begin(letter.partition)
+            waiting.append(batch)
+            self._waiting_bytes += batch.size
+            self._begin(batch.partition)
 
-    def replace(self, partition: int, letters: Iterable[Letter]) -> None:
+    def replace(self, partition: int, batches: Iterable[OutboxBatch]) -> None:
         """Send what the outbox holds of a partition, in place of what was known of it."""
         self.forget(partition)
-        self.take(letters)
+        self.take(batches)
 
     def forget(self, partition: int) -> None:
         """Send nothing more of a partition. What is under way may still arrive, which does no harm."""
-        for letter in self._waiting.pop(partition, ()):
-            self._waiting_bytes -= letter.size
+        for batch in self._waiting.pop(partition, ()):
+            self._waiting_bytes -= batch.size
         self.published.pop(partition, None)
         self._look_for_room()
 
@@ -129,9 +129,9 @@ class Relay:
 
     async def _run(self, partition: int) -> None:
         while waiting := self._waiting.get(partition):
-            letters = tuple(waiting)
+            batches = tuple(waiting)
             try:
-                await self._send(partition, [record for letter in letters for record in letter.records])
+                await self._send(partition, [record for batch in batches for record in batch.records])
             except Exception as error:
                 self._fail(error)
                 return
@@ -139,10 +139,10 @@ class Relay:
             now = self._waiting.get(partition)
             if now is not waiting:
                 continue
-            for letter in letters:
+            for batch in batches:
                 waiting.popleft()
-                self._waiting_bytes -= letter.size
-            self.published[partition] = letters[-1].sequence
+                self._waiting_bytes -= batch.size
+            self.published[partition] = batches[-1].sequence
             self._look_for_room()
             self.on_published()
 
@@ -165,7 +165,7 @@ def pack(records: Sequence[Record]) -> bytes:
     return _encode(records)
 
 
-def letter_of(partition: int, sequence: int, packed: bytes) -> Letter:
+def outbox_batch_of(partition: int, sequence: int, packed: bytes) -> OutboxBatch:
     """Return what an outbox has kept. Events are numbered one by one, so the last number says the first."""
     records = _decode(packed)
-    return Letter(partition, sequence - len(records) + 1, sequence, records, len(packed))
+    return OutboxBatch(partition, sequence - len(records) + 1, sequence, records, len(packed))

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from mercuria.kafka.propagation import NO_TRAIL, Trail
+from mercuria.kafka.propagation import NO_TRACE, Trace
 from mercuria.projections.checkpoints import Place
 
 
@@ -12,26 +12,26 @@ class MissingEventError(Exception):
     """A topic misses an event, so that the tables would miss something."""
 
 
-class Told(NamedTuple):
+class SourceEvent(NamedTuple):
     """A record of a topic of events: the event, when it happened, the record's offset and key.
 
-    `trail` are the headers of what is told because of it.
+    `trace` are the headers of what is published because of it.
     """
 
     event: Any
     time_ms: int
     offset: int
     key: bytes | None = None
-    trail: Trail = NO_TRAIL
+    trace: Trace = NO_TRACE
 
 
-class Tells(NamedTuple):
+class OutboundEvent(NamedTuple):
     """An event for the next topic, with its key and headers."""
 
     event: Any
     time_ms: int
     key: bytes | None
-    trail: Trail
+    trace: Trace
 
 
 class PlacedRows:
@@ -43,8 +43,8 @@ class PlacedRows:
 
     def __init__(self, places: Mapping[int, Place]) -> None:
         self.places = dict(places)
-        self.tells: defaultdict[int, list[Tells]] = defaultdict(list)
-        """By partition, what is told to the next topic; what was told before is left out."""
+        self.outbound: defaultdict[int, list[OutboundEvent]] = defaultdict(list)
+        """By partition, what goes to the next topic; what went there before is left out."""
         self.before = dict(places)
 
     @property
@@ -67,15 +67,15 @@ class PlacedRows:
             command = max(command, event.offset)
         self.places[partition] = place._replace(read=offset, command=command, sequence=sequence)
 
-    def follow(self, partition: int, told: Iterable[Told]) -> list[Told]:
+    def follow(self, partition: int, events: Iterable[SourceEvent]) -> list[SourceEvent]:
         """Return which records of a numbered topic are new, and let them be the last that were read.
 
         Raises:
             MissingEventError: the numbers of the events do not follow each other.
         """
         place = self.places[partition]
-        read, sequence, new = place.read, place.sequence, list[Told]()
-        for each in told:
+        read, sequence, new = place.read, place.sequence, list[SourceEvent]()
+        for each in events:
             if each.offset <= read:
                 continue
             read = each.offset

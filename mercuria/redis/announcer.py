@@ -47,7 +47,7 @@ class Announcer(Service):
         self._breaker = CircuitBreaker(UNAVAILABLE)
 
     def announce(self, announcement: Announcement) -> None:
-        """Tell what was decided, soon."""
+        """Return what was decided, soon."""
         self._waiting.append(announcement)
         self._some.set()
 

@@ -55,7 +55,7 @@ class Authenticity:
         return digest
 
     def holds(self, key: bytes, content: bytes, mac: bytes) -> bool:
-        """Tell whether a MAC is that of `content` under `key`."""
+        """Return whether a MAC is that of `content` under `key`."""
         return compare_digest(self.mac(key, content), mac)
 
     def distrust(self, key: str) -> None:

@@ -91,7 +91,7 @@ class PartitionLocks(Service):
         self._renewed = asyncio.Condition()
 
     def is_held(self, partition: int) -> bool:
-        """Tell whether the lock of a partition is provably this worker's now."""
+        """Return whether the lock of a partition is provably this worker's now."""
         return time.monotonic() < self._held_until_s.get(partition, 0.0)
 
     @property

@@ -175,7 +175,7 @@ class Replies(Service):
 
 
 def is_final(command: Decidable, event: Event) -> bool:
-    """Tell whether `event` answers the request behind `command`: no leg follows that would."""
+    """Return whether `event` answers the request behind `command`: no leg follows that would."""
     if type(event) is BalanceUpdated:
         return event.transaction_status != "pending"
     return type(command) is not Credit

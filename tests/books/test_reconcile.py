@@ -74,7 +74,7 @@ async def test_a_wallet_that_was_opened_meanwhile_is_no_difference(quiet: Stack)
 
 
 def is_connected(pid: int, port: int | None) -> bool:
-    """Tell whether a process has a connection to a port."""
+    """Return whether a process has a connection to a port."""
     return any(each.raddr and each.raddr.port == port for each in psutil.Process(pid).net_connections("tcp"))
 
 

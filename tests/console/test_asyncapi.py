@@ -118,7 +118,7 @@ def read(value: bytes | None) -> Any:
 
 
 def is_valid(check: Draft7Validator, value: Any) -> bool:
-    """Tell whether a value is as a schema says."""
+    """Return whether a value is as a schema says."""
     return not any(check.iter_errors(value))
 
 

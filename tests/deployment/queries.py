@@ -251,7 +251,7 @@ def transfer(source: UUID, target: UUID) -> Transfer:
 
 
 async def has_told_of_money_in_flight(port: int) -> bool:
-    """Tell whether a worker tells of money in flight."""
+    """Return whether a worker tells of money in flight."""
     lines = (await ask(port, "GET", "/metrics")).body.decode().splitlines()
     told = [line.rpartition(" ")[2] for line in lines if line.startswith("mercuria_in_flight_minor_units{")]
     return any(float(value) > 0 for value in told)

@@ -241,6 +241,6 @@ def in_service(
 
 
 def listens(port: int) -> bool:
-    """Tell whether somebody takes connections at a port."""
+    """Return whether somebody takes connections at a port."""
     with socket.socket() as client:
         return client.connect_ex((LOOPBACK, port)) == 0

@@ -135,7 +135,7 @@ def test_images_and_actions_are_pinned_by_digest() -> None:
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
     actions = re.findall(r"uses: (.*)", workflow)
     assert actions
-    # With the version beside it, for who reads it.
+    # With the version beside it, for the reader.
     assert [
         each for each in actions if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", each)
     ] == []

@@ -9,7 +9,7 @@ import pytest
 from mercuria.auth.tokens import Caller, Tokens
 from mercuria.config import Settings
 from mercuria.embedded.stack import Stack
-from mercuria.web.lookout import AWAY_AFTER_S, Lookout
+from mercuria.web.health_monitor import AWAY_AFTER_S, HealthMonitor
 from tests.observability.conftest import Talkative, funded, registered
 from tests.web.people import until
 from tests.web.wire import Reply, ask
@@ -33,10 +33,10 @@ PARTS = {"wallets", "tables", "locks", "kafka", "redis", "http", "postgresql"} |
 def test_kafka_is_away_when_it_was_asked_and_has_not_answered_for_long(
     answers: list[tuple[float, bool]], now_s: float, is_away: bool
 ) -> None:
-    lookout = Lookout()
+    monitor = HealthMonitor()
     for at_s, answered in answers:
-        lookout.note(answered, 1000 + at_s)
-    assert lookout.is_kafka_away(1000 + now_s) == is_away
+        monitor.note(answered, 1000 + at_s)
+    assert monitor.is_kafka_away(1000 + now_s) == is_away
 
 
 BEHIND_A_PROXY = (

@@ -19,7 +19,7 @@ from mercuria.domain.commands import (
 )
 from mercuria.kafka.cloudevents import read_told
 from mercuria.kafka.transport import Fetched
-from mercuria.projections.rows import Told
+from mercuria.projections.rows import SourceEvent
 from mercuria.projections.wallets.rows import Rows
 from mercuria.projections.wallets.store import Projections
 from tests.projections.model import Model
@@ -161,6 +161,6 @@ def bring_in(log: Log, writer: Projections) -> None:
     writer.write(rows.texts(), rows.moved)
 
 
-def told(records: Fetched) -> list[Told]:
+def told(records: Fetched) -> list[SourceEvent]:
     """Read the events of a fetch."""
-    return [Told(*read_told(record.value), record.offset) for record in records]
+    return [SourceEvent(*read_told(record.value), record.offset) for record in records]

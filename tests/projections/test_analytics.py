@@ -19,12 +19,12 @@ from mercuria.projections.analytics.queries import Analytics, counters_of
 from mercuria.projections.analytics.rows import AnalyticsRows
 from mercuria.projections.analytics.store import AnalyticsTables, Counters
 from mercuria.projections.ledger.snapshot import books
-from mercuria.projections.rows import MissingEventError, Told
+from mercuria.projections.rows import MissingEventError, SourceEvent
 from mercuria.projections.wallets.rows import timestamp
 from tests.projections.conftest import as_owner
 from tests.projections.test_ledger_reads import Books
 
-Log = dict[int, list[Told]]
+Log = dict[int, list[SourceEvent]]
 """By partition, the records of the ledger topic."""
 
 IS_WAITED_FOR = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = %s::regclass AND NOT granted)"
@@ -47,7 +47,9 @@ def log_of(books: Books) -> Log:
     log: Log = {}
     for partition, of_partition in entries.items():
         told = [*of_partition[:3], *of_partition]
-        log[partition] = [Told(entry, entry.occurred_at_ms, offset) for offset, entry in enumerate(told)]
+        log[partition] = [
+            SourceEvent(entry, entry.occurred_at_ms, offset) for offset, entry in enumerate(told)
+        ]
     return log
 
 

@@ -11,13 +11,13 @@ import pytest
 from mercuria.domain.commands import Position, WalletSide
 from mercuria.domain.transaction import TransactionCompleted
 from mercuria.projections.ledger.store import LedgerTables
-from mercuria.projections.rows import Told
+from mercuria.projections.rows import SourceEvent
 from tests.projections.conftest import as_owner
 
 TIME_MS = 1_795_600_000_000
 
 
-def deposit(sequence: int) -> Told:
+def deposit(sequence: int) -> SourceEvent:
     """Return the event of a deposit, the `sequence`-th of its partition."""
     event = TransactionCompleted(
         sequence=sequence,
@@ -32,7 +32,7 @@ def deposit(sequence: int) -> Told:
         reference=None,
         metadata={},
     )
-    return Told(event, TIME_MS, sequence - 1)
+    return SourceEvent(event, TIME_MS, sequence - 1)
 
 
 @pytest.fixture

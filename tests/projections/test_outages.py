@@ -82,7 +82,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def is_done(worker: Worker, log: Log) -> bool:
-    """Tell whether all of a log is projected, as the worker knows."""
+    """Return whether all of a log is projected, as the worker knows."""
     known = worker.stage.places
     return all(number in known and known[number].read == len(log[number]) - 1 for number in range(len(log)))
 

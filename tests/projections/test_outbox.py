@@ -1,4 +1,4 @@
-"""What a stage tells reaches the next topic: all of it, in order, with one content, and then it leaves the outbox."""
+"""What a projection publishes reaches the next topic: all of it, in order, once, and then it leaves the outbox."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from mercuria.kafka.cloudevents import envelop_numbered, read_numbered, read_tol
 from mercuria.kafka.producer import Record
 from mercuria.projections.checkpoints import Place
 from mercuria.projections.relay import Relay, pack
-from mercuria.projections.rows import Told
+from mercuria.projections.rows import SourceEvent
 from mercuria.projections.store import OutboxRow
 from mercuria.projections.wallets.rows import Rows
 from mercuria.projections.wallets.store import Projections
@@ -28,7 +28,7 @@ from tests.projections.unsteady import Group, straight, without_duplicates
 
 @asynccontextmanager
 async def stage(url: str, topic: Topic) -> AsyncIterator[tuple[Stage, Relay]]:
-    """Run the stage of transactions, which tells a topic."""
+    """Run the stage of transactions, which publishes to a topic."""
     relay = Relay(topic.append)
 
     async def seek(_partition: int, _offset: int) -> None:
@@ -50,11 +50,11 @@ def in_outbox(url: str) -> int:
 
 
 def some_log(seed: int) -> tuple[Log, int]:
-    """Return a log, and a partition that tells something."""
+    """Return a log, and a partition in which something is published."""
     log = random_log(Random(seed), 400)
     records = [[Record(None, event, None) for event in events] for events in log]
     told = straight(records, rows_of(log), read_told, Projections.stage)
-    return log, next(partition for partition, tells in enumerate(told) if tells)
+    return log, next(partition for partition, outbound in enumerate(told) if outbound)
 
 
 def rows_of(log: Log) -> Rows:
@@ -96,19 +96,20 @@ async def test_what_another_worker_told_and_did_not_send_is_sent_although_nothin
         with closing(Projections(url)) as other:
             rows = Rows(other.begin([partition]))
             rows.take(
-                partition, [Told(*read_told(event), offset) for offset, event in enumerate(log[partition])]
+                partition,
+                [SourceEvent(*read_told(event), offset) for offset, event in enumerate(log[partition])],
             )
-            tells = rows.tells[partition]
+            outbound = rows.outbound[partition]
             records = [
-                Record(key, envelop_numbered(event, partition, time_ms), time_ms, trail)
-                for event, time_ms, key, trail in tells
+                Record(key, envelop_numbered(event, partition, time_ms), time_ms, trace)
+                for event, time_ms, key, trace in outbound
             ]
-            letter = OutboxRow(partition, tells[-1].event.sequence, pack(records))
+            letter = OutboxRow(partition, outbound[-1].event.sequence, pack(records))
             other.write(rows.texts(), rows.moved, [letter])
         # The other one is dead. This one has the partition again, and reads on behind what is written.
         one.compare(rows.places)
         await until(lambda: in_outbox(url) == 0)
-        assert topic.numbers == list(range(1, len(tells) + 1))
+        assert topic.numbers == list(range(1, len(outbound) + 1))
 
 
 @pytest.mark.parametrize("_example", range(4))

@@ -19,7 +19,7 @@ from mercuria.domain.rejections import Code
 from mercuria.domain.transfer import react
 from mercuria.domain.wallet import Wallet, decide, evolve
 from mercuria.projections.checkpoints import Place
-from mercuria.projections.rows import Told
+from mercuria.projections.rows import SourceEvent
 from mercuria.projections.wallets.rows import NULL, Rows, Texts, timestamp
 
 ALICE, BOB = UUID(int=1), UUID(int=2)
@@ -31,7 +31,7 @@ class Bank:
     """Decides commands one after the other; all wallets are in partition 0, but BOBS is in partition 1."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[int, Told]] = []
+        self.told: list[tuple[int, SourceEvent]] = []
         self._wallets: dict[UUID, Wallet | None] = {}
         self._offsets = [0, 0]
         self._ids = iter(range(100, 1000))
@@ -50,7 +50,7 @@ class Bank:
         wallet = self._wallets.get(command.wallet_id)
         event = decide(command, wallet, at)
         self._wallets[command.wallet_id] = evolve(wallet, event, TIME_MS)
-        self.told.append((partition, Told(event, TIME_MS, at.offset)))
+        self.told.append((partition, SourceEvent(event, TIME_MS, at.offset)))
         leg = react(command, event, at)
         if leg is not None:
             assert isinstance(leg, Credit | Refund)
@@ -64,7 +64,7 @@ class Bank:
         return rows_of(self.told[-count:]).texts()
 
 
-def rows_of(told: list[tuple[int, Told]]) -> Rows:
+def rows_of(told: list[tuple[int, SourceEvent]]) -> Rows:
     rows = Rows({0: Place(), 1: Place()})
     for partition, each in told:
         rows.take(partition, [each])
@@ -145,7 +145,7 @@ def test_other_refusals_leave_nothing_but_the_place() -> None:
     ]
     for each in refused:
         event = each if isinstance(each, CommandRejected) else decide(each, None, Position(0, 90, TIME_MS))
-        rows = rows_of([(0, Told(event, TIME_MS, 8))])
+        rows = rows_of([(0, SourceEvent(event, TIME_MS, 8))])
         assert rows.size == 0 and rows.moved == {0: Place(8, 90)}
 
 
@@ -155,7 +155,7 @@ def test_what_is_told_again_is_left_out() -> None:
     once, twice = rows_of(bank.told), rows_of(bank.told + again)
     assert once.texts() == twice.texts()
     assert twice.places == {0: Place(102, 2, told=1, sent=1), 1: Place(100, 0)}
-    assert once.tells == twice.tells
+    assert once.outbound == twice.outbound
 
 
 def test_records_that_were_read_before_are_left_out() -> None:

@@ -25,7 +25,7 @@ from mercuria.projections.analytics.store import AnalyticsTables
 from mercuria.projections.ledger.queries import Ledger
 from mercuria.projections.ledger.snapshot import books
 from mercuria.projections.ledger.store import LedgerTables
-from mercuria.projections.rows import Told
+from mercuria.projections.rows import SourceEvent
 from mercuria.projections.wallets.queries import History
 from mercuria.projections.wallets.rows import Rows, timestamp
 from mercuria.projections.wallets.store import Projections
@@ -123,17 +123,17 @@ def go_on(url: str) -> None:
     """Let all stages take what has happened since."""
     with closing(Projections(url)) as projections:
         rows = Rows(projections.begin([0]))
-        rows.take(0, [Told(event, TIME_MS, event.offset) for event in EVENTS])
-        assert len(rows.tells[0]) == len(entered(EVENTS)) - OLD_TRANSACTIONS
+        rows.take(0, [SourceEvent(event, TIME_MS, event.offset) for event in EVENTS])
+        assert len(rows.outbound[0]) == len(entered(EVENTS)) - OLD_TRANSACTIONS
         projections.write(rows.texts(), rows.moved)
     with closing(LedgerTables(url)) as ledger:
         entries = ledger.rows(ledger.begin([0]))
-        entries.take(0, [Told(end, TIME_MS, end.sequence - 1) for end, _ in entered(EVENTS)])
+        entries.take(0, [SourceEvent(end, TIME_MS, end.sequence - 1) for end, _ in entered(EVENTS)])
         ledger.write(entries.texts(), entries.moved)
     with closing(AnalyticsTables(url)) as analytics:
         figures = AnalyticsRows(analytics.begin([0]))
         pairs = [entry for _, pair in entered(EVENTS) for entry in pair]
-        figures.take(0, [Told(entry, TIME_MS, offset) for offset, entry in enumerate(pairs)])
+        figures.take(0, [SourceEvent(entry, TIME_MS, offset) for offset, entry in enumerate(pairs)])
         analytics.write(figures.texts(), figures.moved)
 
 

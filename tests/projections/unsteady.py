@@ -17,11 +17,11 @@ import psycopg2
 from mercuria.agents.stage import Stage
 from mercuria.kafka.cloudevents import envelop_numbered
 from mercuria.kafka.producer import Record
-from mercuria.kafka.propagation import trail_from
+from mercuria.kafka.propagation import propagated
 from mercuria.kafka.transport import Fetched
 from mercuria.projections.checkpoints import Place
 from mercuria.projections.relay import Relay
-from mercuria.projections.rows import Told
+from mercuria.projections.rows import SourceEvent
 from mercuria.projections.store import StageTables
 
 Topic = list[list[Record]]
@@ -285,17 +285,17 @@ def straight(
         rows.take(
             partition,
             [
-                Told(
+                SourceEvent(
                     *read(record.value or b""),
                     offset,
                     record.key,
-                    trail_from(record.headers, stage, partition, offset),
+                    propagated(record.headers, stage, partition, offset),
                 )
                 for offset, record in enumerate(records)
             ],
         )
         told[partition] = [
-            (key, envelop_numbered(event, partition, time_ms), trail)
-            for event, time_ms, key, trail in rows.tells[partition]
+            (key, envelop_numbered(event, partition, time_ms), trace)
+            for event, time_ms, key, trace in rows.outbound[partition]
         ]
     return [told[partition] for partition in range(len(log))]

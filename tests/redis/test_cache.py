@@ -232,7 +232,7 @@ async def assert_nothing_older(cache: Cache, version: int, *, for_s: float) -> N
 
 
 async def is_shown(cache: Cache, version: int) -> bool:
-    """Tell whether a version is shown."""
+    """Return whether a version is shown."""
     try:
         return await shown(cache) == version
     except UNAVAILABLE:
@@ -240,5 +240,5 @@ async def is_shown(cache: Cache, version: int) -> bool:
 
 
 async def is_gone(cache: Cache) -> bool:
-    """Tell whether the wallet is not remembered."""
+    """Return whether the wallet is not remembered."""
     return await cache.wallet(3, ID) is None

@@ -35,7 +35,7 @@ class Log:
         return {prefix: self.known[prefix] for prefix in prefixes if prefix in self.known}
 
     async def has_nothing(self) -> bool:
-        """Tell whether there has been no command."""
+        """Return whether there has been no command."""
         return self.is_new
 
     def learn(self, command_id: UUID) -> None:

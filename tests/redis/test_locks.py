@@ -168,5 +168,5 @@ async def test_an_epoch_ends_when_redis_is_another_process_although_nobody_has_m
 
 
 async def redis_has(redis: Client, value: bytes) -> bool:
-    """Tell whether the lock of partition 3 is as it should be."""
+    """Return whether the lock of partition 3 is as it should be."""
     return bool(await redis.get(LOCK) == value)

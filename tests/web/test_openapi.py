@@ -121,7 +121,7 @@ def required_of(operation: dict[str, Any]) -> set[str]:
 
 
 def is_there(expression: str, answer: dict[str, Any], operation: dict[str, Any]) -> bool:
-    """Tell whether a runtime expression finds something."""
+    """Return whether a runtime expression finds something."""
     source, _, pointer = expression.partition("#/")
     first = pointer.partition("/")[0]
     if source == "$response.body":

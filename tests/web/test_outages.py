@@ -235,7 +235,7 @@ def owners(locks: list[Lock]) -> set[str]:
 
 
 def are_dealt_out(locks: list[Lock]) -> bool:
-    """Tell whether both workers have locks, in one generation."""
+    """Return whether both workers have locks, in one generation."""
     return owners(locks) == {"worker-1", "worker-2"} and len({each.generation for each in locks}) == 1
 
 

@@ -78,7 +78,7 @@ def undecoded(cell: str) -> str | None:
 
 
 def wrong_separator(cells: Sequence[str], expected: int) -> bool:
-    """Tell whether cells look as if something else than a comma separated the `expected` ones."""
+    """Return whether cells look as if something else than a comma separated the `expected` ones."""
     if len(cells) == expected:
         return False
     text = ",".join(cells)

@@ -52,7 +52,7 @@ def counter_of(row: Row) -> DayCounter | ActiveWallet | UserCounter:
 
 
 def is_newer(new: bytes, old: bytes) -> bool:
-    """Tell whether a value is not older than another one of the same key: all of them only grow."""
+    """Return whether a value is not older than another one of the same key: all of them only grow."""
     return int(new.split()[0]) >= int(old.split()[0])
 
 

@@ -87,7 +87,7 @@ class Analytics:
         ]
 
     async def is_known(self, user_id: UUID) -> bool:
-        """Tell whether somebody has an account, or wallets."""
+        """Return whether somebody has an account, or wallets."""
         row = await self._database.row(_SQL["is_known"], {"user_id": user_id})
         return bool(row and row.is_known)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from mercuria.domain.analytics import Figures
 from mercuria.projections.checkpoints import Place
-from mercuria.projections.rows import PlacedRows, Told
+from mercuria.projections.rows import PlacedRows, SourceEvent
 
 
 class Added(NamedTuple):
@@ -25,13 +25,13 @@ class AnalyticsRows(PlacedRows):
         self._figures: defaultdict[int, Figures] = defaultdict(Figures)
         self._size = 0
 
-    def take(self, partition: int, told: Iterable[Told]) -> None:
+    def take(self, partition: int, events: Iterable[SourceEvent]) -> None:
         """Take records of a partition that follow those before; what is counted already is left out.
 
         Raises:
             MissingEventError: the numbers of the events do not follow each other.
         """
-        new = self.follow(partition, told)
+        new = self.follow(partition, events)
         self._size += len(new)
         self._figures[partition].take(each.event for each in new)
 

@@ -131,7 +131,7 @@ class Ledger:
         )
 
     async def has_event_since(self, wallet_id: UUID, at_ms: int) -> bool:
-        """Tell whether something happened to a wallet at a moment or after it: all of before is there then."""
+        """Return whether something happened to a wallet at a moment or after it: all of before is there then."""
         parameters = {"wallet_id": wallet_id, "moment": moment(at_ms)}
         return await self._database.row(_SQL["event_since"], parameters) is not None
 

@@ -6,7 +6,7 @@ from mercuria.domain.ledger import Entry, entries_of
 from mercuria.domain.transaction import TransactionCompleted
 from mercuria.postgres.copy_text import NULL, hex_of, timestamp
 from mercuria.projections.checkpoints import Place
-from mercuria.projections.rows import PlacedRows, Tells, Told
+from mercuria.projections.rows import OutboundEvent, PlacedRows, SourceEvent
 
 
 class LedgerRows(PlacedRows):
@@ -22,16 +22,16 @@ class LedgerRows(PlacedRows):
         self._heads = dict(heads)
         self._rows: list[str] = []
 
-    def take(self, partition: int, told: Iterable[Told]) -> None:
+    def take(self, partition: int, events: Iterable[SourceEvent]) -> None:
         """Take records of a partition that follow those before; what is entered already is left out.
 
         Raises:
             MissingEventError: the numbers of the events do not follow each other.
         """
-        new = self.follow(partition, told)
+        new = self.follow(partition, events)
         place = self.places[partition]
-        entries, tells = place.told, self.tells[partition]
-        for event, time_ms, _, key, trail in new:
+        entries, outbound = place.told, self.outbound[partition]
+        for event, time_ms, _, key, trace in new:
             if type(event) is TransactionCompleted:
                 pair = entries_of(
                     event, partition, time_ms, sequence=entries, previous=self._heads[partition]
@@ -40,7 +40,7 @@ class LedgerRows(PlacedRows):
                 self._heads[partition] = bytes.fromhex(pair[1].hash)
                 self._rows += (entry_row(partition, entry) for entry in pair)
                 if entries > place.sent:
-                    tells += (Tells(entry, time_ms, key, trail) for entry in pair)
+                    outbound += (OutboundEvent(entry, time_ms, key, trace) for entry in pair)
         self.places[partition] = place._replace(told=entries, sent=max(place.sent, entries))
 
     @property

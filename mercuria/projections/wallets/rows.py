@@ -31,7 +31,7 @@ from mercuria.domain.transaction import (
 )
 from mercuria.postgres.copy_text import NULL, array, hex_of, hex_or_null, text, timestamp
 from mercuria.projections.checkpoints import Place
-from mercuria.projections.rows import PlacedRows, Tells, Told
+from mercuria.projections.rows import OutboundEvent, PlacedRows, SourceEvent
 
 NO_METADATA = "{}"
 
@@ -76,11 +76,11 @@ class Rows(PlacedRows):
         self._pending: dict[Position, Transaction] = {}
         self._ended: set[Position] = set()
 
-    def take(self, partition: int, told: Iterable[Told]) -> None:
+    def take(self, partition: int, events: Iterable[SourceEvent]) -> None:
         """Take records of a partition that follow those before; what is projected already is left out."""
         place = self.places[partition]
-        read, command, told_before, tells = place.read, place.command, place.told, self.tells[partition]
-        for event, time_ms, offset, key, trail in told:
+        read, command, told_before, outbound = place.read, place.command, place.told, self.outbound[partition]
+        for event, time_ms, offset, key, trace in events:
             if offset <= read:
                 continue
             read = offset
@@ -97,7 +97,7 @@ class Rows(PlacedRows):
             if end is not None:
                 told_before += 1
                 if told_before > place.sent:
-                    tells.append(Tells(end, time_ms, key, trail))
+                    outbound.append(OutboundEvent(end, time_ms, key, trace))
         self.places[partition] = Place(read, command, told=told_before, sent=max(place.sent, told_before))
 
     @property

@@ -270,7 +270,7 @@ class _Bench:
 
 
 class _Progress:
-    """Tells now and then how far the ledger is filled."""
+    """Say now and then how far the ledger is filled."""
 
     def __init__(self, feed: Feed, tell: Tell) -> None:
         self._feed = feed

@@ -214,7 +214,7 @@ def _unequal(body: dict[str, Any], **expected: Any) -> list[str]:
 
 
 def _moved(movements: list[BalanceUpdated]) -> bool:
-    """Tell whether movements have changed what wallets hold: a debit that came back has not."""
+    """Return whether movements have changed what wallets hold: a debit that came back has not."""
     statuses = sorted(each.transaction_status for each in movements)
     return statuses not in ([], ["failed", "pending"])
 

@@ -138,7 +138,7 @@ async def _all_is_through(stack: Stack) -> None:
 
 
 async def _is_through(database: Database, stage: str, topic: str, servers: str) -> bool:
-    """Tell whether a stage has all that its topic holds; what is told meanwhile makes it longer."""
+    """Return whether a stage has all that its topic holds; what is told meanwhile makes it longer."""
     async with event_reader(servers, topic) as reader:
         found = await reader.end_offsets(reader.assignment())
     ends = {tp.partition: end for tp, end in found.items()}

@@ -1,4 +1,4 @@
-"""The lookout: asks Kafka every few seconds whether it is there, and how much the stages have to do.
+"""The monitor: asks Kafka every few seconds whether it is there, and how much the stages have to do.
 
 So a probe waits for nobody, and one late answer does not make a worker unready.
 """
@@ -30,7 +30,7 @@ class Unread(NamedTuple):
     end: int
 
 
-class Lookout:
+class HealthMonitor:
     """What Kafka has said last."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Lookout:
             self._answered_s = now_s
 
     def is_kafka_away(self, now_s: float) -> bool:
-        """Tell whether Kafka has been asked and has not answered for long."""
+        """Return whether Kafka has been asked and has not answered for long."""
         # A worker that was suspended has not asked for long, which says nothing of Kafka.
         return self._has_missed and now_s - self._answered_s > AWAY_AFTER_S
 
@@ -93,10 +93,10 @@ async def _lags() -> dict[str, int]:
     return lags
 
 
-lookout = Lookout()
+monitor = HealthMonitor()
 
 
 @app.timer(interval=LOOK_EVERY_S)  # type: ignore[untyped-decorator]
 async def look() -> None:
     """Look."""
-    await lookout.look()
+    await monitor.look()
