@@ -50,7 +50,7 @@ MAX_RECORD_BYTES = 4 * 1024 * 1024
 _FOREVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 _COMPACTED = {
     "cleanup.policy": "compact",
-    # While a straggler may still write, no row that it overwrites must vanish (`kafka.batch_table`).
+    # While a zombie writer may still write, no row that it overwrites must vanish (`kafka.batch_table`).
     "min.compaction.lag.ms": str(60 * 60 * 1000),
     "segment.bytes": str(64 * 1024 * 1024),
     "max.message.bytes": str(MAX_RECORD_BYTES),

@@ -119,7 +119,7 @@ class ReceiptsTable(BatchTable):
                 yield receipt_key, None
 
     def supersedes(self, key: bytes, new: bytes, old: bytes) -> bool:
-        """Return which of two segments knows more: of the same batch, a straggler may have decided a shorter part."""
+        """Return which of two segments has more: of the same batch, a zombie writer may have decided a shorter part."""
         return len(new) >= len(old)
 
     def forget(self, partition: int) -> None:

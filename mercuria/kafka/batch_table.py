@@ -8,9 +8,9 @@ Faust opens, assigns and recovers it like every table. The partition is an argum
 the current event, which is wrong as soon as events are taken in batches.
 
 A table has one writer at a time, but a worker that was suspended can have a batch under way when another one has
-taken over. Such a straggler's rows are never newer than what the new owner has. Therefore recovery keeps the newer of
-two rows (`supersedes`), and what a straggler has overwritten in the changelog is appended again (`_stale`). A gap
-between two appends of ours is a straggler's as well: then the worker stops, and recovers.
+taken over. A zombie writer's rows are never newer than what the new owner has. Therefore recovery keeps the newer of
+two rows (`supersedes`), and what a zombie writer has overwritten in the changelog is appended again (`_stale`). A gap
+between two appends of ours is a zombie writer's as well: then the worker stops, and recovers.
 """
 
 import asyncio

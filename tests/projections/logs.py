@@ -65,7 +65,7 @@ def random_log(random: Random, count: int) -> Log:
 
 
 def told_again(random: Random, events: list[bytes]) -> list[bytes]:
-    """Put some events in once more behind themselves, as a straggler or a crash does."""
+    """Put some events in once more behind themselves, as a zombie writer or a crash does."""
     told: list[bytes] = []
     for event in events:
         told.append(event)

@@ -31,7 +31,7 @@ async def lone_worker(live_stack: Stack, desk: Desk) -> AsyncIterator[Worker]:
     """Let only the first worker run, and return it when it has all partitions and decides in each."""
     first, second = live_stack.workers
     await asyncio.to_thread(second.stop)
-    # Until then it reads the changelogs, and takes what a straggler writes for what it has to recover.
+    # Until then it reads the changelogs, and takes what a zombie writer writes for what it has to recover.
     await asyncio.gather(*(desk.wallet(partition=number) for number in range(PARTITIONS)))
     yield first
     await asyncio.to_thread(second.start)

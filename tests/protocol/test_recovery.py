@@ -31,7 +31,7 @@ async def rows_of(stack: Stack, topic: str, partition: int, key: bytes) -> list[
 
 
 async def write_late(desk: Desk, stack: Stack, wallet_id: UUID, version: int) -> None:
-    """Write what a straggler would: a wallet and a position as they were some batches ago."""
+    """Write what a zombie writer would: a wallet and a position as they were some batches ago."""
     partition = desk.homes.of(wallet_id).partition
     wallets = await rows_of(stack, BALANCES_CHANGELOG, partition, wallet_id.bytes)
     positions = await rows_of(stack, BALANCES_CHANGELOG, partition, POSITION_KEY)
@@ -77,7 +77,7 @@ async def test_tables_come_back_when_a_workers_files_are_gone(
     assert (await desk.deposit(wallet_id, 1)).balance == 107
 
 
-async def test_a_stragglers_late_rows_are_noticed_and_written_over(
+async def test_a_zombies_late_rows_are_noticed_and_written_over(
     desk: Desk, live_stack: Stack, lone_worker: Worker, said: list[str]
 ) -> None:
     wallet_id = await desk.wallet(100)
@@ -95,7 +95,7 @@ async def test_a_stragglers_late_rows_are_noticed_and_written_over(
     assert (await audit_stack(live_stack)).violations == []
 
 
-async def test_what_a_straggler_wrote_over_is_written_again_even_after_further_restarts(
+async def test_what_a_zombie_wrote_over_is_written_again_even_after_further_restarts(
     desk: Desk, live_stack: Stack, lone_worker: Worker
 ) -> None:
     wallet_id = await desk.wallet(100)
