@@ -267,6 +267,6 @@ async def test_a_closed_database_opens_again(database: Database) -> None:
 
 
 def test_queries_have_names() -> None:
-    named = queries("tests.auth", "test_postgres.sql")
+    named = queries("mercuria.auth", "accounts.sql")
     assert named["user_by_id"].startswith("SELECT id, email")
     assert all(not sql.endswith(";") and "-- name" not in sql for sql in named.values())

@@ -123,7 +123,7 @@ async def test_what_is_in_flight_is_summed_up_beyond_64_bits(undone: Transaction
 async def test_the_flow_reads_what_the_window_holds_and_not_all_there_is(undone: Transaction) -> None:
     await undone.execute(PENDING, {"now": datetime.now(UTC), "status": "completed", "count": 100_000})
     await undone.execute("ANALYZE transactions")
-    sql = queries("tests.console", "test_operations.sql")
+    sql = queries("mercuria.projections", "operations.sql")
     since = datetime.now(UTC) - timedelta(minutes=1)
     plan = await undone.rows(f"EXPLAIN {sql['flow']}", {"since": since, "step": 1})
     assert any("transactions_pkey" in row[0] for row in plan), plan

@@ -284,7 +284,7 @@ def test_no_page_sorts_or_reads_a_whole_table(url: str, name: str, filters: dict
     with connection.cursor() as cursor:
         # The planner then takes what it would rather not, only where there is no other way.
         cursor.execute("SET enable_seqscan = off; SET enable_sort = off; SET enable_bitmapscan = off")
-        sql = "EXPLAIN (FORMAT JSON) " + queries("tests.projections", "test_history.sql")[name]
+        sql = "EXPLAIN (FORMAT JSON) " + queries("mercuria.projections.wallets", "queries.sql")[name]
         cursor.execute(sql, parameters | filters)
         (((plan,),),) = cursor.fetchall()
     connection.close()

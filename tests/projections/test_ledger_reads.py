@@ -62,7 +62,7 @@ class Books:
         added = [each for _ in range(count) for each in self._transaction()]
         rows = io.StringIO("".join(entry_row(partition, entry) for partition, entry in added))
         with closing(psycopg2.connect(self._url)) as connection, connection, connection.cursor() as cursor:
-            cursor.copy_expert(queries("tests.projections", "test_ledger_reads.sql")["copy_entries"], rows)
+            cursor.copy_expert(queries("mercuria.projections.ledger", "store.sql")["copy_entries"], rows)
         self.entries = sorted(
             self.entries + added,
             key=lambda each: (each[1].occurred_at_ms, each[0], each[1].sequence),
@@ -282,7 +282,7 @@ def test_no_page_sorts_or_reads_a_whole_table(url: str, name: str) -> None:
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         cursor.execute("SET enable_seqscan = off; SET enable_sort = off; SET enable_bitmapscan = off")
         cursor.execute(
-            "EXPLAIN (FORMAT JSON) " + queries("tests.projections", "test_ledger_reads.sql")[name], parameters
+            "EXPLAIN (FORMAT JSON) " + queries("mercuria.projections.ledger", "queries.sql")[name], parameters
         )
         (((plan,),),) = cursor.fetchall()
     assert list(unbounded(plan["Plan"])) == [], plan
