@@ -75,7 +75,16 @@ class CommandLine:
         return path
 
     def wallets(self, *words: str) -> list[dict[str, Any]]:
-        """Return what `mercuria wallet list WORDS --json` prints."""
+        """Return what `mercuria wallet list WORDS --json` prints, once it prints the same twice.
+
+        A worker writes its tables a moment after it has answered.
+        """
+        found = self._listed(*words)
+        while (again := self._listed(*words)) != found:
+            found = again
+        return found
+
+    def _listed(self, *words: str) -> list[dict[str, Any]]:
         said = self("wallet", "list", *words, "--json")
         assert said.code == 0, said.err
         wallets: list[dict[str, Any]] = json.loads(said.out)
