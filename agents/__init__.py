@@ -1,1 +1,1 @@
-"""The agents: each reads one topic, a batch of one partition at a time."""
+"""The agents. Each agent reads one topic, in batches of one partition."""

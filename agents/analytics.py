@@ -1,4 +1,4 @@
-"""The stage that counts the ledger's entries in PostgreSQL, and has the counters copied to RocksDB and Redis."""
+"""The analytics projection: counts ledger entries in PostgreSQL, with copies in RocksDB and Redis."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ from mercuria.tables.counters import counters
 from mercuria.topics import LEDGER_EVENTS
 
 PACE_S = 0.25
-"""Nobody waits for figures, and what is counted together touches each row once."""
+"""No client waits for analytics, and entries that are counted in one transaction update each row once."""
 MAX_ENTRIES = 20_000
 
 tables = AnalyticsTables(settings.database)

@@ -1,7 +1,7 @@
-"""Deciding a batch: from the records of one partition to everything that has to be written because of them.
+"""Deciding a batch: turns the records of one partition into everything that must be written because of them.
 
-Nothing is sent or stored here. What comes out depends on the records and on the tables' rows alone, never on where a
-batch begins or ends, so a batch that is decided again after a crash gives the same bytes.
+Nothing is sent or stored here. The result depends only on the records and on the rows of the tables, never on
+where a batch begins or ends. A batch that is decided again after a crash therefore gives the same bytes.
 """
 
 from collections import defaultdict
@@ -41,10 +41,16 @@ from mercuria.tables.balance_rows import AppliedPosition
 from mercuria.tables.receipts import FINGERPRINT_BYTES, Receipt, receipt_of
 
 MAX_TOUCHED_BYTES = 1024 * 1024
-"""A batch ends early when the metadata of its wallets exceed this: its rows must fit into one record batch."""
+"""A batch ends early when the metadata of its wallets exceeds this size.
+
+The rows of a batch must fit into one record batch.
+"""
 
 MAX_DEAD_BYTES = 16 * 1024 * 1024
-"""A batch ends early when its dead letters exceed this: a small compressed one may hold a thousand large records."""
+"""A batch ends early when its dead letters exceed this size.
+
+A small compressed record batch may hold a thousand large records.
+"""
 
 _encode_json = msgspec.json.Encoder().encode
 _encode_body = msgspec.msgpack.Encoder(uuid_format="bytes").encode
@@ -59,14 +65,14 @@ APPLIED, REFUSED, DUPLICATE, DEAD_LETTER, FORWARDED = (
     "dead_letter",
     "forwarded",
 )
-"""What may become of a record of the command topic."""
+"""The possible results of a record of the command topic."""
 
 Taken = tuple[type | str | None, str, Code | None]
-"""A record: the type of its command (as text, where nobody decides it), what became of it, and why it was refused."""
+"""The command type of a record (a text if no wallet decides it), its result, and the code of a refusal."""
 
 
 class Installation(msgspec.Struct, frozen=True):
-    """What all workers of an installation agree on."""
+    """The settings that all workers of an installation share."""
 
     homes: Homes
     receipts_lifetime_ms: int
@@ -77,9 +83,11 @@ class Batch:
     """The decisions on some records of one partition.
 
     Args:
-        wallets: by the number of its id, each wallet that the commands name; None for one that does not exist.
+        wallets: by the number of its id, each wallet that the commands name; None for a wallet that does not
+            exist.
         receipts: by the number of its id, the receipt of each command that has one.
-        is_behind: whether the batch before it is not kept yet, and would be decided again after a crash.
+        is_behind: whether the previous batch is not persisted yet, so that a crash would have it decided
+            again.
     """
 
     def __init__(
@@ -118,16 +126,19 @@ class Batch:
 
     @property
     def position(self) -> AppliedPosition:
-        """Up to where the partition is decided with this batch."""
+        """The position of the partition after this batch."""
         return AppliedPosition(self.offset, self.origins)
 
     @property
     def is_full(self) -> bool:
-        """Whether no further record may be taken."""
+        """Whether the batch takes no further record."""
         return self._touched_bytes > MAX_TOUCHED_BYTES or self._dead_bytes > MAX_DEAD_BYTES
 
     def take(self, record: Any, command: AnyCommand | Unreadable) -> bool:
-        """Decide one record; `command` is what it holds. False: it is not taken, and must begin the next batch."""
+        """Decide one record, which holds `command`.
+
+        Return False if the record is not taken and must begin the next batch.
+        """
         if self.time_ms == 0:
             self._first_time_ms = record.timestamp
         is_exposed = self.time_ms > 0 or self._is_behind
@@ -157,14 +168,15 @@ class Batch:
         return True
 
     def _may_replace_receipt(self, time_ms: int) -> bool:
-        """Tell, for all records but a few without looking closer, that they use no id again."""
+        """Return whether a record may reuse an id. This cheap check rules out all but a few records."""
         return bool(self._known_receipts) or time_ms - self._first_time_ms > self._receipts_lifetime_ms
 
     def _replaces_receipt(self, record: Any, command: AnyCommand | Unreadable) -> bool:
-        """Return whether a command uses an id again whose receipt has expired.
+        """Return whether a command reuses an id whose receipt has expired.
 
-        Receipts are kept before the position. If its new receipt were kept, and then a crash came, a retry before it
-        in the same batch would no longer find the old one, and be decided as if it were new.
+        Receipts are persisted before the position. If the new receipt were persisted and the worker then
+        crashed, an earlier retry in the same batch would no longer find the old receipt, and would be decided
+        as a new command.
         """
         if type(command) is Forwarded:
             command = _forwarded(command)
@@ -200,7 +212,7 @@ class Batch:
         if type(leg) is Forwarded:
             command = _forwarded(leg)
             if type(command) is Unreadable:
-                # It was read before it was forwarded, by a worker of a version that let it pass.
+                # A worker of an earlier version, which accepted it, read the command before forwarding it.
                 self._refuse(record, command)
             else:
                 self._decide_once(record, cast(ClientCommand, command), home)
@@ -221,7 +233,8 @@ class Batch:
         elif receipt.fingerprint == fingerprint:
             self._decide_again(command, wallet, receipt, home)
         elif as_came is not command and receipt.fingerprint == _fingerprint(as_came):
-            # Before metadata was put in order, receipts and events had it as it came; so does the first event again.
+            # Earlier versions did not sort metadata, so their receipts and events have it as it came; the repeated
+            # event must match.
             self._decide_again(as_came, wallet, receipt, home)
         else:
             self._refuse_readable(record, command, Code.COMMAND_ID_REUSED, dead_letter=False)
@@ -229,7 +242,7 @@ class Batch:
     def _decide_again(
         self, command: ClientCommand, wallet: Wallet | None, receipt: Receipt, home: Home
     ) -> None:
-        """Give the first answer to a command once more."""
+        """Emit the first answer to a command again."""
         self.taken.append((type(command), DUPLICATE, None))
         first = Position(self.partition, receipt.offset, receipt.time_ms)
         event = tell(command, wallet, receipt.outcome, first)
@@ -239,7 +252,10 @@ class Batch:
             self._reply(reply_of(event, after, first.time_ms, self._reply_to.number, is_replayed=True))
 
     def _is_earlier(self, receipt: Receipt, offset: int, time_ms: int) -> bool:
-        """Return whether a receipt is still valid, and not this very record's (or a later one's) before a crash."""
+        """Return whether a receipt is valid and belongs to an earlier record.
+
+        After a crash, a receipt may belong to this very record or to a later one.
+        """
         return receipt.offset < offset and time_ms - receipt.time_ms <= self._receipts_lifetime_ms
 
     def _decide(
@@ -266,7 +282,7 @@ class Batch:
         self._send(leg, record.timestamp, home)
 
     def _send(self, leg: Leg, time_ms: int, home: Home) -> None:
-        # Who waits for an answer waits for the last leg's.
+        # A client that waits for the reply waits for that of the last leg.
         value = self._seal.close(_encode_json(leg))
         headers = self._trace
         if self._reply_to is not None:
@@ -281,13 +297,13 @@ class Batch:
     def _refuse_readable(
         self, record: Any, command: ClientCommand | Leg, code: Code, dead_letter: bool = True
     ) -> None:
-        """Refuse what is a command, but not one that a wallet may decide."""
+        """Refuse a record that is a command, but not one that a wallet may decide."""
         kind = str(type(command).__struct_config__.tag)
         id_ = getattr(command, "id", None)
         self._refuse(record, Unreadable(code, DETAILS[code], id_, kind, command.wallet_id), dead_letter)
 
     def _refuse(self, record: Any, fault: Unreadable, dead_letter: bool = True) -> None:
-        """Answer a record that no wallet decides, and keep it as it came."""
+        """Answer a record that no wallet decides, and keep it unchanged as a dead letter."""
         self.taken.append((fault.command_type, DEAD_LETTER if dead_letter else REFUSED, fault.code))
         event = CommandRejected(
             offset=record.offset,
@@ -309,11 +325,11 @@ class Batch:
             self._dead_bytes += len(letter.key or b"") + len(letter.value or b"")
 
     def _skip(self, record: Any, skipped: Skipped) -> None:
-        """Refuse a record that an operator has had passed over, and look at no more of it than has to be."""
+        """Refuse a record that an operator has skipped, and read no more of it than necessary."""
         self.skipped[record.offset] = skipped.skip
         self._reply_to, self._trace = None, NO_TRACE
         with suppress(Exception):
-            # What is wrong with the record may be here.
+            # The record's defect may be in its headers.
             self._reply_to = address_in(record.headers, record.value, self._seal)
         self._refuse(record, skipped)
 
@@ -334,7 +350,7 @@ class Batch:
 
 
 def wallet_ids(commands: Sequence[AnyCommand | Unreadable]) -> list[UUID]:
-    """Return the wallets that commands name."""
+    """Return the ids of the wallets that commands name."""
     return [command.wallet_id for command in commands if command.wallet_id is not None]
 
 

@@ -1,7 +1,8 @@
-"""Dead letters: what is kept of a record that no wallet decides.
+"""Dead letters: the copies of records that no wallet decides.
 
-Kafka takes a record by its size after the client's compression, which may be hundreds of megabytes before. What is kept
-goes by the size before, so it depends on the record alone, and fits whatever compression the topic has.
+Kafka limits a record by its size after the client's compression; before compression, it may have hundreds of
+megabytes. The size of a dead letter depends on the size before compression. It is therefore a function of the
+record alone, and fits whatever compression the topic has.
 """
 
 from hashlib import sha256
@@ -14,15 +15,15 @@ from mercuria.kafka.skips import Skipped
 from mercuria.topics import MAX_COMMAND_RECORD_BYTES, WALLET_COMMANDS
 
 MAX_KEPT_BYTES = MAX_COMMAND_RECORD_BYTES
-"""Up to which size of key and value together a record is kept as it came: all that Kafka takes without compression."""
+"""A record is kept unchanged up to this size of key and value: all that Kafka takes uncompressed."""
 
 FIRST_KEY_BYTES = 1024
 FIRST_VALUE_BYTES = 64 * 1024
-"""What is kept of a larger one."""
+"""How much of the value of a larger record is kept."""
 
 
 def dead_letter_of(partition: int, record: Any, fault: Unreadable, topic: str = WALLET_COMMANDS) -> Record:
-    """Return the record that keeps `record`, which came in a partition of a topic."""
+    """Return the dead letter for `record`, which was read from a partition of a topic."""
     headers = [
         ("code", str(fault.code).encode()),
         ("detail", fault.detail.encode()),
@@ -43,10 +44,10 @@ def dead_letter_of(partition: int, record: Any, fault: Unreadable, topic: str = 
 
 
 def _measures(key: bytes, value: bytes, headers: Any) -> list[tuple[str, bytes]]:
-    """Return what a record is recognised by that is not kept as it came."""
+    """Return the headers that identify a record that is not kept unchanged."""
     digest = sha256(key)
     digest.update(value)
-    # A name that is no text has a replacement for each byte that is none.
+    # Bytes of a header's name that are not text are each replaced.
     headers_bytes = sum(len(name.encode(errors="replace")) + len(each or b"") for name, each in headers)
     return [
         ("digest", digest.hexdigest().encode()),

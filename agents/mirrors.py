@@ -1,8 +1,9 @@
-"""Mirrors: what is counted is copied from PostgreSQL to RocksDB and to Redis.
+"""Mirrors: copies of the analytics counters from PostgreSQL in RocksDB and in Redis.
 
-A copy knows up to which entry it has counted, and takes changes that follow that. Where something is missing, since
-this worker died between the two, got the partition from another one, or Redis has forgotten it, it is filled again:
-RocksDB from PostgreSQL, and Redis from RocksDB. A copy that fails stops nobody who decides or counts.
+A copy stores the entry up to which it has counted, and accepts only changes that follow that entry. Changes
+are missing if this worker died between the two writes, took the partition over from another worker, or if
+Redis lost its data. The copy is then filled again: RocksDB from PostgreSQL, and Redis from RocksDB. A failing
+copy blocks neither deciding nor counting.
 """
 
 import asyncio
@@ -22,19 +23,19 @@ from mercuria.tables.counters import CountersTable
 
 LOOK_EVERY_S = 2.0
 MAX_WAITING = 200_000
-"""More counters are not kept for copies that do not keep up: they are filled again."""
+"""If a copy falls behind by more counters than this, they are dropped and the copy is filled again."""
 
 log = get_logger(__name__)
 
 
 class Mirrors:
-    """What waits to be copied, and the one who copies it.
+    """The queue of counters to copy, and the task that copies them.
 
     Args:
-        table: in RocksDB.
-        cache: in Redis.
-        read: reads all counters of a partition from PostgreSQL, and waits.
-        counted: tells of the partitions that are this worker's now, up to where they are counted.
+        table: the table in RocksDB.
+        cache: the cache in Redis.
+        read: reads all counters of a partition from PostgreSQL; it blocks.
+        counted: returns the position of each partition that this worker owns.
     """
 
     def __init__(
@@ -53,14 +54,14 @@ class Mirrors:
         self._looked_s = 0.0
 
     def take(self, written: Mapping[int, Counters]) -> None:
-        """Take counters that have just changed."""
+        """Queue counters that have just changed."""
         for partition, counters in written.items():
             waiting = self._waiting.get(partition)
             self._waiting[partition] = counters if waiting is None else _together(waiting, counters)
         self._some.set()
 
     async def run(self) -> None:
-        """Copy what comes, and look now and then whether anything is missing, until cancelled."""
+        """Copy queued counters, and check regularly whether any are missing, until cancelled."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
@@ -80,7 +81,7 @@ class Mirrors:
         if time.monotonic() > self._looked_s + LOOK_EVERY_S:
             self._looked_s = time.monotonic()
             for partition, position in counted.items():
-                # No change at all: it only shows whether those before it are there.
+                # An empty change only shows whether the changes before it have arrived.
                 waiting.setdefault(partition, Counters(position, position, [], [], []))
         for partition, counters in waiting.items():
             if partition in counted and self._table.store.is_open(partition):
@@ -91,7 +92,8 @@ class Mirrors:
             if not await self._table.put(partition, counters):
                 await self._table.put(partition, await asyncio.to_thread(self._read, partition))
         except ZombieWriterError:
-            # Whoever had the partition before still wrote. What is there is newer or the same; the next look tells.
+            # The previous owner of the partition still wrote. The stored rows are newer or the same; the next check
+            # finds out.
             self._table.forget(partition)
         if not await self._cache.put(partition, counters):
             log.debug("Redis lacks counters of partition %d; it is filled again.", partition)
@@ -101,10 +103,10 @@ class Mirrors:
 
 
 def _together(first: Counters, second: Counters) -> Counters:
-    """Put counters together with later ones."""
+    """Merge counters with later ones."""
     size = len(first.days) + len(first.active) + len(first.users)
     if size > MAX_WAITING or first.after != second.before:
-        # The copies notice that something is missing before these, and are filled again.
+        # The copies notice that the changes before these are missing, and are filled again.
         return second
     return Counters(
         first.before,

@@ -1,11 +1,13 @@
-"""A stage: brings what partitions of a topic say into PostgreSQL, in order and once, and publishes to the next topic.
+"""The projection runner: writes the events of a topic's partitions to PostgreSQL, in order and exactly once.
 
-All partitions of a worker are written together. One transaction costs the same for one event and for hundreds, and a
-transfer whose debit and credit are in two partitions is mostly written once, with its end.
+It writes all partitions of a worker together. One transaction costs the same for one event as for hundreds,
+and a transfer whose debit and credit are in two partitions is mostly written once, in its final state.
 
-Each transaction locks where its partitions are, drops what is there already, and writes the rows with the new places.
-So it does not matter what Faust has acknowledged, whether a COMMIT was answered, or who else writes. What is told is
-written to the stage's outbox in the same transaction, and leaves it when the next topic has it (`projections.relay`).
+Each transaction locks the checkpoints of its partitions, drops the events that are already written, and
+writes the rows together with the new checkpoints. The result therefore does not depend on what Faust has
+acknowledged, on whether a COMMIT was answered, or on other writers. Outbound events are written to the
+projection's outbox in the same transaction, and are removed from it once the next topic has them
+(`projections.relay`).
 """
 
 import asyncio
@@ -34,17 +36,20 @@ from mercuria.projections.rows import MissingEventError, OutboundEvent, SourceEv
 from mercuria.projections.store import OutboxRow, StageTables
 
 PACE_S = 0.1
-"""What comes meanwhile is cheaper together, and nobody waits long. What comes when all was quiet is written at once."""
+"""Events that arrive within this time are cheaper to write together, and the delay is short.
+
+An event that arrives when the projection is idle is written immediately.
+"""
 ENOUGH = 500
-"""So many events are hardly cheaper together with more."""
+"""With this many events, adding more hardly makes a transaction cheaper."""
 MAX_ROWS = 2_500
 SLICE = 50
-"""So many events are read before others have their turn: commands are decided on the same event loop."""
+"""After this many events, the loop yields to other tasks: commands are decided on the same event loop."""
 MAX_WAITING = 8
-"""How many fetches of a partition may wait here; further ones wait in Kafka."""
+"""How many fetches of a partition may be queued here; further ones wait in Kafka."""
 
 DROP_AFTER_S = 0.2
-"""After it, what was published leaves the outbox, also when nothing else is to be written."""
+"""After this time, published events are removed from the outbox, even if nothing else is to be written."""
 
 LOCKED_RETRY_S = 0.2
 SHORTEST_RETRY_S = 0.02
@@ -59,11 +64,11 @@ T = TypeVar("T")
 
 
 class GapError(Exception):
-    """Records are missing, and reading them again did not bring them."""
+    """Records are missing, and reading them again did not return them."""
 
 
 class _Sought(NamedTuple):
-    """Where reading went back to, when, and how often without success."""
+    """The offset to which reading was reset, when, and how often without success."""
 
     offset: int
     at_s: float
@@ -71,50 +76,51 @@ class _Sought(NamedTuple):
 
 
 class StageRows(Protocol):
-    """Rows of some events, as a stage makes them (`projections.wallets.rows.Rows` is one).
+    """The rows of some events, as a projection makes them (`projections.wallets.rows.Rows` is one).
 
-    `places` is how far partitions are with them, and `outbound` by partition what goes to the next topic.
+    `places` holds the checkpoints after these rows, and `outbound` the events for the next topic by
+    partition.
     """
 
     places: dict[int, Place]
     outbound: defaultdict[int, list[OutboundEvent]]
 
     def take(self, partition: int, events: Iterable[SourceEvent]) -> None:
-        """Take records of a partition that follow those before; what is there already is left out."""
+        """Add the next records of a partition. Records that are already stored are left out."""
 
     def skip(self, partition: int, offset: int, event: Any) -> None:
-        """Pass over a record of a partition; None is an event that cannot be read."""
+        """Skip a record of a partition. `event` is None if it cannot be read."""
 
     @property
     def size(self) -> int:
-        """How many rows there are, about."""
+        """The approximate number of rows."""
 
     @property
     def moved(self) -> dict[int, Place]:
-        """The partitions whose place is another one now."""
+        """The partitions whose checkpoint has changed."""
 
     def texts(self) -> Any:
-        """Return what is to be written."""
+        """Return the COPY payload."""
 
 
 class Stage:
-    """What waits to be written, and the one who writes it.
+    """The queue of a projection, and the task that writes it.
 
     Args:
-        tables: in PostgreSQL.
-        rows: makes rows of what follows some places.
+        tables: the projection's tables in PostgreSQL.
+        rows: makes rows of the events that follow some checkpoints.
         read: reads an event and its time in ms from a record's value.
-        topic: what is read.
-        says: what the stage writes, for people.
-        relay: brings what is told to the next topic, if anything is.
-        seek: lets reading of a partition go on at an offset.
-        seek_takes_s: for so long after a seek, what was on its way before may come.
-        max_rows: a transaction is complete when it has more; larger ones would be little cheaper, and hold up others.
-        pace_s: transactions begin no sooner one after the other, unless there is enough for one.
-        enough: so many events.
+        topic: the topic that the projection reads.
+        says: a label for what the projection writes, for log messages.
+        relay: publishes outbound events to the next topic, if the projection has any.
+        seek: resets reading of a partition to an offset.
+        seek_takes_s: how long after a seek records from before it may still arrive.
+        max_rows: a transaction with more rows is complete; larger ones would save little, and block others.
+        pace_s: the minimum time between the starts of two transactions, unless `enough` events are queued.
+        enough: the number of events that starts a transaction early.
         on_written: is called when rows have been written.
-        skips: returns by offset the records of a partition that are passed over.
-        on_skipped: is called for each such record, and may come again for the same.
+        skips: returns the skipped records of a partition by offset.
+        on_skipped: is called for each skipped record, possibly more than once.
     """
 
     def __init__(
@@ -136,7 +142,7 @@ class Stage:
         on_skipped: Callable[[int, Any, Skip], Awaitable[None]] | None = None,
     ) -> None:
         self.places: dict[int, Place] = {}
-        """How far partitions were when this worker wrote them last."""
+        """The checkpoints of the partitions as this worker last wrote them."""
         self._tables = tables
         self._rows = rows
         self._read = read
@@ -152,7 +158,8 @@ class Stage:
         self._skips = skips
         self._on_skipped = on_skipped
         self._topic = topic
-        # How many events are still written one by one, to find the one that cannot be written, and which one it is now.
+        # The number of events that are still written one by one, to find the event that cannot be written; and the
+        # current one.
         self._one_by_one = 0
         self._at: tuple[int, int] | None = None
         self._waiting: defaultdict[int, deque[Fetched]] = defaultdict(deque)
@@ -168,10 +175,11 @@ class Stage:
         if relay is not None:
             metrics.outbox_events.labels(tables.stage).set_function(lambda: relay.events)
             metrics.outbox_oldest_s.labels(tables.stage).set_function(lambda: relay.oldest_s)
-        # Of its own: the shared threads may all be busy with passwords.
+        # It has its own thread: password hashing may occupy all of the shared ones.
         self._thread = ThreadPoolExecutor(1, tables.stage)
         self._to_look_at: set[int] = set()
-        # What was forgotten while a transaction was under way: then its places and batches are no longer this worker's.
+        # Partitions that were forgotten during a transaction: their checkpoints and batches no longer belong to this
+        # worker.
         self._forgotten: set[int] = set()
         self._is_drop_due = False
         if relay is not None:
@@ -179,20 +187,20 @@ class Stage:
 
     @property
     def is_away(self) -> bool:
-        """Whether PostgreSQL is away, as far as is known here."""
+        """Whether PostgreSQL is unavailable, as far as this projection knows."""
         return self._away_since_s is not None
 
     @property
     def away_s(self) -> float:
-        """For how long PostgreSQL has been away; 0 while it is there."""
+        """For how long PostgreSQL has been unavailable; 0 while it is available."""
         return 0.0 if self._away_since_s is None else time.monotonic() - self._away_since_s
 
     def is_waiting(self, partition: int) -> bool:
-        """Return whether something of a partition is not written yet."""
+        """Return whether records of a partition are not written yet."""
         return bool(self._waiting[partition])
 
     async def take(self, partition: int, records: Fetched) -> None:
-        """Take the next records of a partition, when there is room for them."""
+        """Queue the next records of a partition once there is room for them."""
         waiting = self._waiting[partition]
         async with self._room:
             await self._room.wait_for(lambda: len(waiting) < MAX_WAITING)
@@ -201,20 +209,20 @@ class Stage:
         self._look_for_enough()
 
     def look_at(self, partitions: Collection[int]) -> None:
-        """Look what the outbox holds of partitions, although nothing comes."""
+        """Check the outbox for batches of partitions, even if no events arrive."""
         self._to_look_at.update(partitions)
         self._some.set()
 
     def compare(self, places: Mapping[int, Place]) -> None:
-        """Look what the outbox holds of partitions that are elsewhere than this worker knows, although nothing comes.
+        """Check the outbox for partitions whose checkpoint differs from the local one, even without events.
 
         Args:
-            places: where PostgreSQL says that this worker's partitions are.
+            places: the checkpoints of this worker's partitions, as PostgreSQL has them.
         """
         self.look_at([number for number, place in places.items() if self.places.get(number) != place])
 
     def forget(self, partition: int) -> None:
-        """Drop what waits of a partition: it has gone to another worker, or is read again."""
+        """Drop the queue of a partition: another worker owns it now, or it is read again."""
         self._waiting[partition].clear()
         self._to_look_at.discard(partition)
         self._forgotten.add(partition)
@@ -224,12 +232,12 @@ class Stage:
             self._relay.forget(partition)
 
     async def run(self) -> None:
-        """Write what comes, until cancelled. PostgreSQL is waited for, however long it is away.
+        """Write queued events until cancelled. Wait for PostgreSQL however long it is unavailable.
 
         Raises:
-            GapError: records are missing for good.
-            RecordError: a bug, which shows at this record.
-            Exception: Kafka did not take what is told.
+            GapError: records are permanently missing.
+            RecordError: this record triggers a bug.
+            Exception: Kafka did not accept the outbound events.
         """
         try:
             while True:
@@ -240,16 +248,16 @@ class Stage:
                 await self._step()
                 await self._gather(due_s)
         finally:
-            # What a thread still writes has its effect or none; nobody here waits for it.
+            # A write that is still running in the thread takes effect or does not; this task does not wait for it.
             self._tables.interrupt()
             self._thread.shutdown(wait=False)
 
     async def _gather(self, until_s: float) -> None:
-        """Let more come until then, or until there is enough, or no room for more of a partition."""
+        """Wait until `until_s`, until there are enough events, or until the queue of a partition is full."""
         self._has_enough.clear()
         self._look_for_enough()
         with suppress(TimeoutError):
-            # Not `wait_for`: that of Python 3.11 loses a cancellation that comes together with what it waits for.
+            # `wait_for` of Python 3.11 loses a cancellation that arrives together with the result.
             async with asyncio.timeout(until_s - time.monotonic()):
                 await self._has_enough.wait()
 
@@ -259,7 +267,7 @@ class Stage:
             self._has_enough.set()
 
     async def _step(self) -> None:
-        """Write what waits, and let reading go back where something is missing."""
+        """Write queued events, and reset reading where records are missing."""
         published = dict(self._relay.published) if self._relay is not None else {}
         concerned = {number for number, pieces in self._waiting.items() if pieces} | self._to_look_at
         if self._is_drop_due:
@@ -275,7 +283,7 @@ class Stage:
             await self._adopt(places)
             missing = await self._write(places, published, began_s)
         except DatabaseUnavailable as error:
-            # Although nothing may come: then this alone shows that PostgreSQL is back.
+            # Even if no events arrive: this attempt alone then shows that PostgreSQL is back.
             self._is_drop_due = bool(published)
             await self._wait_for_postgres(error)
             return
@@ -288,15 +296,15 @@ class Stage:
         for partition, offset in missing.items():
             await self._read_again(partition, offset)
         if not places:
-            # Who had the partitions before still writes them.
+            # The previous owner of the partitions still writes them.
             await asyncio.sleep(LOCKED_RETRY_S)
 
     async def _look_closer(self, error: Exception) -> None:
-        """Write what waits once more, one by one, to find the record that cannot be written.
+        """Start to write the queued events one by one, to find the record that cannot be written.
 
         Raises:
-            RecordError: it is found.
-            Exception: what is wrong is none of a record.
+            RecordError: the record is found.
+            Exception: the error does not come from a record.
         """
         if self._one_by_one and self._at is not None:
             raise RecordError(self._topic, *self._at) from error
@@ -310,7 +318,7 @@ class Stage:
         await self._in_thread(self._tables.close)
 
     async def _adopt(self, places: dict[int, Place]) -> None:
-        """Where somebody else has written last, take over what the outbox holds."""
+        """Take over the outbox of partitions that another worker wrote last."""
         strange = [number for number, place in places.items() if self.places.get(number) != place]
         if self._relay is not None and strange:
             batches = [outbox_batch_of(*row) for row in await self._in_thread(self._tables.left, strange)]
@@ -322,7 +330,9 @@ class Stage:
     async def _write(
         self, places: dict[int, Place], published: dict[int, int], began_s: float
     ) -> dict[int, int]:
-        """Write what follows `places`; return where records are missing, and from which offset on.
+        """Write the events that follow `places`.
+
+        Return where records are missing, with the first missing offset.
 
         Args:
             began_s: when the transaction began.
@@ -344,7 +354,7 @@ class Stage:
                 break
         moved = rows.moved
         if moved or published:
-            # The texts are made here: in the thread, that would keep others from the interpreter for longer.
+            # The payload is built here: in the thread, it would hold the interpreter lock for longer.
             batches = list(_outbox_batches(rows))
             told = [OutboxRow(each.partition, each.sequence, pack(each.records)) for each in batches]
             await self._in_thread(self._tables.write, rows.texts(), moved, told, published)
@@ -354,7 +364,8 @@ class Stage:
                 self._on_written()
             if self._relay is not None:
                 self._relay.has_left(published)
-                # The others would overtake what was dropped with the partition; whoever has it now finds them.
+                # Other batches would overtake those dropped with the partition. Its new owner finds them in the
+                # outbox.
                 ours = self._still_ours(rows.places)
                 self._relay.take(batch for batch in batches if batch.partition in ours)
         else:
@@ -374,7 +385,7 @@ class Stage:
         return set(partitions) - self._forgotten
 
     def _next_one(self, partition: int, piece: Fetched, follows: int) -> Fetched:
-        """Return the first record of a piece that is not there yet, or the last one."""
+        """Return the first record of a fetch that is not written yet, or the last one."""
         record = next((each for each in piece if each.offset >= follows), piece[-1])
         self._at = partition, record.offset
         return Fetched([record], piece.start)
@@ -396,7 +407,7 @@ class Stage:
         elif record.offset > rows.places[partition].read:
             event = None
             with suppress(Exception):
-                # Reading it may be what ends a worker.
+                # Reading the record may be what crashes a worker.
                 event = self._read(record.value)[0]
             rows.skip(partition, record.offset, event)
             log.warning("An event is skipped; PostgreSQL lacks it.", extra=skip.facts)
@@ -404,7 +415,7 @@ class Stage:
                 await self._on_skipped(partition, record, skip)
 
     def _told(self, partition: int, records: list[Any]) -> Iterator[SourceEvent]:
-        # One by one, so that an event's memory is free again before the next one wants some.
+        # One by one, so that the memory of an event is free before the next event is read.
         for record in records:
             if type(record) is UnreadableRecord:
                 raise ValueError(f"It cannot be read: {record.fault}.")
@@ -417,7 +428,7 @@ class Stage:
         return ids_of_event(self._read(value)[0])
 
     def _drop_soon(self) -> None:
-        """Let what was published leave the outbox: with the next rows, or alone when none come."""
+        """Remove published events from the outbox: with the next rows, or alone if no rows follow."""
         loop = asyncio.get_running_loop()
         loop.call_later(DROP_AFTER_S, self._drop_now)
 
@@ -427,7 +438,7 @@ class Stage:
             self._some.set()
 
     def _in_turn(self, partitions: list[int]) -> Iterator[tuple[int, Fetched]]:
-        """Yield the first piece of each partition, then the second of each, and so on."""
+        """Yield the first fetch of each partition, then the second of each, and so on."""
         pieces = {number: tuple(self._waiting[number]) for number in partitions}
         for index in range(max(map(len, pieces.values()), default=0)):
             yield from ((number, each[index]) for number, each in pieces.items() if index < len(each))
@@ -435,19 +446,19 @@ class Stage:
     async def _drop(self, done: list[tuple[int, Fetched]]) -> None:
         for partition, piece in done:
             waiting = self._waiting[partition]
-            # Others may be there, if the partition was taken away and came back meanwhile.
+            # The queue holds other fetches if the partition was revoked and assigned again in the meantime.
             if waiting and waiting[0] is piece:
                 waiting.popleft()
-            # The others come first in the next round.
+            # The other partitions come first in the next round.
             self._waiting[partition] = self._waiting.pop(partition)
         async with self._room:
             self._room.notify_all()
 
     async def _read_again(self, partition: int, offset: int) -> None:
-        """Let reading go back to an offset, unless it just did and what comes is from before.
+        """Reset reading to an offset, unless that just happened and records from before it still arrive.
 
         Raises:
-            GapError: it did so several times, and what is there did not come.
+            GapError: reading was reset several times, and the missing records did not arrive.
         """
         sought, now_s = self._sought.get(partition), time.monotonic()
         times = sought.times if sought is not None and sought.offset == offset else 0
@@ -475,7 +486,7 @@ class Stage:
 
 
 def _outbox_batches(rows: StageRows) -> Iterator[OutboxBatch]:
-    """Put what rows tell into batches, one for each partition."""
+    """Group the outbound events into outbox batches, one for each partition."""
     for partition, outbound in rows.outbound.items():
         if outbound:
             records = [

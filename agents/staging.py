@@ -1,6 +1,6 @@
-"""Stages in a worker: their topics are read by Faust, and where they are, PostgreSQL says itself (`agents.stage`).
+"""Projections in a worker: Faust reads the topics, PostgreSQL stores the checkpoints (`agents.stage`).
 
-What Faust commits only counts while PostgreSQL is away.
+The offsets that Faust commits are used only while PostgreSQL is unavailable.
 """
 
 import asyncio
@@ -29,21 +29,21 @@ from mercuria.projections.store import StageTables
 from mercuria.topics import WALLET_DEAD_LETTERS
 
 RESUME_WITHIN_S = 1.5
-"""PostgreSQL is asked for so long where to go on; deciding commands waits for that."""
+"""How long PostgreSQL is asked for the checkpoints; deciding commands waits for it."""
 COMPARE_EVERY_S = 2.0
 OUTBOX_LATE_S = 10.0
-"""What Kafka is told takes milliseconds."""
+"""Publishing to Kafka takes milliseconds; after this time, the outbox is late."""
 
 log = get_logger(__name__)
 
 
 class Staged:
-    """A stage of this worker: its agent, the task that writes, and those who look after them.
+    """A projection of this worker: its agent, the task that writes, and the checks that monitor both.
 
     Args:
-        topic: what is read.
+        topic: the topic that the projection reads.
         tables, rows, read, says, how: see `Stage`.
-        outbound: the topic to which the stage publishes.
+        outbound: the topic to which the projection publishes.
     """
 
     def __init__(
@@ -74,13 +74,12 @@ class Staged:
             **how,
         )
         self._lacking: dict[int, int] = {}
-        # Whether it was seen that the topic reaches as far as PostgreSQL; if not, PostgreSQL was away at the time.
+        # Whether the topic was found to reach as far as PostgreSQL; False if PostgreSQL was unavailable at the time.
         self._is_checked = True
         self._watchdog = Watchdog()
         channel = app.topic(
             topic,
-            # A fetch in one piece: pieces for which there is no room would hold up all partitions, those of commands
-            # included.
+            # A fetch stays in one piece: pieces without room would block all partitions, including those of commands.
             schema=BatchSchema(cut=False),
             partitions=settings.partitions,
         )
@@ -93,16 +92,17 @@ class Staged:
         app.stage_waits[self.name] = self._waits
 
     async def seek(self, partition: int, offset: int) -> None:
-        """Let reading of a partition go back to an offset."""
+        """Reset reading of a partition to an offset."""
         log.warning("Partition %d of %s is read again from %d on.", partition, self.topic, offset)
         try:
             await app.consumer.seek_wait({TP(self.topic, partition): offset})
         except Exception:
-            # The partition has just been taken away, or Kafka is. A gap that is still there is noticed again.
+            # The partition has just been revoked, or Kafka is unavailable. The next comparison finds a gap that is
+            # still there.
             log.info("Partition %d of %s cannot be read again now.", partition, self.topic, exc_info=True)
 
     async def resume_at(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """Return the offsets to go on with; none while PostgreSQL does not say where the partitions are."""
+        """Return the offsets to resume at; none while PostgreSQL does not return the checkpoints."""
         try:
             async with asyncio.timeout(RESUME_WITHIN_S):
                 places = await self.positions.places()
@@ -112,9 +112,10 @@ class Staged:
         return _follows(partitions, places)
 
     async def compare(self) -> None:
-        """Read again what was read and is not in PostgreSQL, nor waits to be written.
+        """Read records again that were read, but are neither in PostgreSQL nor queued.
 
-        It was read on from where Faust had committed, while PostgreSQL was away; or the tables have been emptied.
+        Reading resumed at the offset that Faust had committed while PostgreSQL was unavailable; or the tables
+        were emptied.
         """
         before, self._lacking = self._lacking, {}
         if not _is_at_work() or self.stage.is_away:
@@ -125,14 +126,14 @@ class Staged:
             follows = _follows(read, places)
             if not self._is_checked:
                 self._is_checked = await app.check_log(self.topic, follows)
-            # Another worker may have had a partition meanwhile, and died with something to tell.
+            # Another worker may have owned a partition in the meantime, and died with outbound events to publish.
             self.stage.compare({number: places.get(number, Place()) for number in read})
             self._lacking = self._lacks(read, follows)
         for partition, offset in self._lacking.items() & before.items():
             await self.seek(partition, offset)
 
     def _lacks(self, read: Mapping[int, int], follows: Mapping[int, int]) -> dict[int, int]:
-        """Return where PostgreSQL lacks something before the offsets that are read next, and from where on."""
+        """Return, by partition, the first offset that was read and that PostgreSQL lacks."""
         return {
             number: offset
             for number, offset in follows.items()
@@ -140,7 +141,7 @@ class Staged:
         }
 
     def here(self) -> dict[int, Place]:
-        """Return where the partitions are that are this worker's now, as far as it knows."""
+        """Return the checkpoints of the partitions that this worker owns, as far as it knows them."""
         if not _is_at_work():
             return {}
         mine = {tp.partition for tp in app.consumer.assignment() if tp.topic == self.topic}
@@ -172,7 +173,7 @@ class Staged:
             await self.stage.run()
 
     async def _watch(self) -> None:
-        """End the process when partitions are not read on although there is something to read."""
+        """End the process if partitions are not read although there are records to read."""
         if not _is_at_work():
             self._watchdog.look({}, time.monotonic())
             return
@@ -182,9 +183,10 @@ class Staged:
                 raise StandstillError(f"Partitions {still} of {self.topic} have not been read for too long.")
 
     async def _progress(self) -> dict[int, Progress]:
-        """Return how far the partitions of this worker are; nothing while Kafka does not tell.
+        """Return the progress of this worker's partitions; nothing while Kafka does not answer.
 
-        Where something waits to be written, PostgreSQL is waited for, which may be away for long.
+        Partitions with queued records are left out: they wait for PostgreSQL, which may be unavailable for
+        long.
         """
         read = {
             number: offset
@@ -202,12 +204,12 @@ class Staged:
         }
 
     async def _read_offsets(self) -> dict[int, int]:
-        """Return what is read next in the partitions of this worker; nothing while Kafka does not tell."""
+        """Return the next offset to read by partition of this worker; nothing while Kafka does not answer."""
         mine = [tp for tp in app.consumer.assignment() if tp.topic == self.topic]
         try:
             return {tp.partition: await app.consumer.position(tp) or 0 for tp in mine}
         except Exception:
-            # Kafka is away, or the partitions have just been taken.
+            # Kafka is unavailable, or the partitions have just been revoked.
             return {}
 
     def _send_to(self, topic: str) -> Callable[[int, Sequence[Record]], "asyncio.Future[int]"]:
@@ -216,14 +218,14 @@ class Staged:
 
 
 async def keep_skipped(partition: int, record: Any, skip: Skip) -> None:
-    """Keep an event that is passed over as a dead letter."""
+    """Keep a skipped event as a dead letter."""
     fault = Skipped(code=Code.SKIPPED, detail=DETAILS[Code.SKIPPED], skip=skip)
     dead = dead_letter_of(partition, record, fault, skip.topic)
     await app.batch_producer.enqueue("skipped", WALLET_DEAD_LETTERS, partition, [dead])
 
 
 def _follows(partitions: Iterable[int], places: Mapping[int, Place]) -> dict[int, int]:
-    """Return the offsets that follow what PostgreSQL has."""
+    """Return the offsets that follow the checkpoints in PostgreSQL."""
     return {number: places.get(number, Place()).read + 1 for number in partitions}
 
 

@@ -1,6 +1,6 @@
-"""Steps: what is told of a record's way through the agents, each time that one of them is done with it.
+"""Steps: the log lines and trace spans of a record, one each time that an agent has finished with it.
 
-Nothing is done for a record unless the log's level asks for it, or it is traced.
+They are produced only if the log level asks for them or the record is traced.
 """
 
 import logging
@@ -24,20 +24,20 @@ log = logging.getLogger(__name__)
 
 
 class Ids(NamedTuple):
-    """What a record is part of: the command that it comes from, and the transaction, if that moves money."""
+    """The command that a record comes from, and its transaction if the command moves money."""
 
     command_id: UUID | None
     transaction_id: UUID | None
 
 
 class Step(NamedTuple):
-    """What one agent does with the records of a topic.
+    """The step that one agent performs on the records of a topic.
 
     Args:
         reader: the agent.
-        verb: what it does, as traces call it.
-        said: a sentence that says what has been done with a record.
-        ids: reads them from a record's value.
+        verb: the name of the step in traces.
+        said: the log message for a finished record.
+        ids: reads the ids from a record's value.
     """
 
     reader: str
@@ -47,7 +47,7 @@ class Step(NamedTuple):
     ids: Callable[[bytes], Ids]
 
     def done(self, partition: int, records: Iterable[Any], took_s: float) -> None:
-        """Tell that records of a partition are done with, which has taken `took_s` for all of them."""
+        """Report that records of a partition are finished, which took `took_s` for all of them."""
         is_logged, is_traced = log.isEnabledFor(logging.DEBUG), tracing.tracer is not None
         if not (is_logged or is_traced):
             return
@@ -94,16 +94,16 @@ class Step(NamedTuple):
 
 
 def ids_of_command(value: bytes) -> Ids:
-    """Return what the record of a command, or of a leg, is part of."""
+    """Return the ids of the record of a command or of a leg."""
     command: Any = read_command(value)
     if type(command) is Forwarded:
         command = read_command(bytes(command.command))
-    # What cannot be read may have an id all the same.
+    # A record that cannot be decoded may still have an id.
     id_ = getattr(command, "id", None) or getattr(command, "command_id", None)
     return Ids(id_, id_ if hasattr(command, "amount") else None)
 
 
 def ids_of_event(event: Any) -> Ids:
-    """Return what an event is part of. A command that moves money has the id of its transaction."""
+    """Return the ids of an event. A command that moves money has the id of its transaction."""
     transaction_id = getattr(event, "transaction_id", None)
     return Ids(getattr(event, "command_id", None) or transaction_id, transaction_id)

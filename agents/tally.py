@@ -1,4 +1,4 @@
-"""The tally of a batch: what became of its commands, counted for the metrics."""
+"""Batch metrics: counts the results of a batch's commands."""
 
 from collections import Counter
 from functools import cache
@@ -10,7 +10,7 @@ _CODES_OF = {REFUSED: metrics.refusals, DEAD_LETTER: metrics.dead_letters}
 
 
 def count(batch: Batch) -> None:
-    """Count a batch whose outputs are in Kafka."""
+    """Count the results of a batch whose outputs are in Kafka."""
     metrics.batch_commands.observe(len(batch.taken))
     for (kind, outcome, code), number in Counter(batch.taken).items():
         metrics.commands.labels(_label(kind), outcome).inc(number)

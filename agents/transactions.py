@@ -1,4 +1,4 @@
-"""The projection that keeps PostgreSQL's wallets, their events and transactions, and publishes how they ended."""
+"""The projection that stores wallets, events and transactions, and publishes transactions that ended."""
 
 from mercuria.agents.staging import Staged
 from mercuria.app import settings

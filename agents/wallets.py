@@ -1,8 +1,8 @@
-"""The wallet agent: decides the commands of each partition, in order, with exactly one effect each.
+"""The wallet agent: decides the commands of each partition, in order, each with exactly one effect.
 
-The order of the steps is what makes a crash at any moment harmless (docs/architecture.md, "Six steps of a batch"):
-outputs first, then the changelog with the position, then RocksDB. While one batch is on its way into the last two, the
-next one is decided.
+The order of the steps makes a crash at any moment harmless (docs/architecture.md, "Six steps of a batch"):
+first the outputs, then the changelog with the position, then RocksDB. While the last two are written for one
+batch, the next batch is decided.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,7 +47,7 @@ async def wallets(stream: Any) -> None:
 
 @cache
 def installation() -> Installation:
-    """Return what this worker shares with all others. The key is read when the first command comes."""
+    """Return the settings that all workers share. The key is read when the first command arrives."""
     return Installation(Homes(settings.partitions), receipts.lifetime_ms, Seal(settings.leg_key()))
 
 
@@ -56,7 +56,7 @@ deciding = Step("wallets", "decide", WALLET_COMMANDS, "A command is decided.", i
 
 
 def decided() -> dict[int, int]:
-    """Return up to before which offset this worker's partitions are decided, once their tables are up to date."""
+    """Return, by partition, the next offset to decide, once the partition's table is up to date."""
     if app.rebalancing or app.in_recovery:
         return {}
     return {
@@ -70,21 +70,22 @@ app.worked_through["wallets"] = decided
 
 
 class GapError(Exception):
-    """Records are missing between those that are decided and those that came."""
+    """Records are missing between the decided ones and those that arrived."""
 
 
 def queued(stream: Any) -> list[Fetched]:
-    """Return the fetches that wait in an agent's queue behind the one that it has taken."""
+    """Return the fetches in an agent's queue behind the one that the agent has taken."""
     return [event.value for event in stream.channel.queue._queue]
 
 
 async def process(partition: int, records: Fetched, more: Callable[[], Iterable[Fetched]] = list) -> None:
-    """Decide those of `records` that are not decided yet, and with them what has come since, up to a whole batch.
+    """Decide the undecided `records`, and records that have arrived since, up to a whole batch.
 
-    A batch costs the same for one command and for fifty. What is decided early is skipped when its turn comes.
+    A batch costs the same for one command as for fifty. Records that are decided early are skipped when their
+    turn comes.
 
     Raises:
-        GapError: some before them did not come.
+        GapError: records before these did not arrive.
     """
     await app.know_skips()
     async with balances.lock(partition):
@@ -129,7 +130,7 @@ async def process(partition: int, records: Fetched, more: Callable[[], Iterable[
 
 
 def following(records: Fetched, more: Iterable[Fetched], room: int) -> list[Any]:
-    """Return the records of the fetches that go on right after `records`, of as many as there is room for."""
+    """Return the records of the fetches that directly follow `records`, as far as there is room."""
     end, found = records[-1].offset + 1, list[Any]()
     for fetched in more:
         if fetched.start != end or len(found) + len(fetched) > room:
@@ -140,9 +141,9 @@ def following(records: Fetched, more: Iterable[Fetched], room: int) -> list[Any]
 
 
 def decide(partition: int, records: Sequence[Any]) -> Batch:
-    """Decide records, from the first on, as many as fit into one batch.
+    """Decide as many records, from the first one on, as fit into one batch.
 
-    None, when the first one has to wait until the batch before is kept.
+    The batch takes no record if the first one must wait until the previous batch is persisted.
     """
     skips = app.skips.of(WALLET_COMMANDS, partition)
     commands = [command_in(record, skips) for record in records]
@@ -150,7 +151,7 @@ def decide(partition: int, records: Sequence[Any]) -> Batch:
         installation(),
         partition,
         balances.position(partition),
-        # Whatever is wrong with a record that is passed over, it may be with its wallet.
+        # The defect of a skipped record may lie in its wallet, so that wallet is not read.
         balances.wallets(partition, wallet_ids([each for each in commands if type(each) is not Skipped])),
         receipts.find(partition, command_ids(commands)),
         is_behind=balances.is_keeping(partition),
@@ -162,7 +163,7 @@ def decide(partition: int, records: Sequence[Any]) -> Batch:
 
 
 def culprit(partition: int, records: Sequence[Any]) -> int:
-    """Return the offset of the first of some records without which those before it can be decided."""
+    """Return the offset of the first record that makes deciding fail."""
     good, bad = 0, len(records)
     while bad - good > 1:
         middle = (good + bad) // 2
@@ -175,11 +176,11 @@ def culprit(partition: int, records: Sequence[Any]) -> int:
 
 
 def command_in(record: Any, skips: Mapping[int, Skip] = NONE) -> AnyCommand | Unreadable:
-    """Return the command that a record holds, or why there is none."""
+    """Return the command that a record holds, or the reason why it holds none."""
     if record.offset in skips:
         command: Any = None
         with suppress(Exception):
-            # Reading it may be what ends a worker.
+            # Reading the record may be what crashes a worker.
             command = read_command(record.value)
         return Skipped(
             code=Code.SKIPPED,
@@ -196,7 +197,7 @@ def command_in(record: Any, skips: Mapping[int, Skip] = NONE) -> AnyCommand | Un
 
 
 def type_of(command: AnyCommand | Unreadable | None) -> str | None:
-    """Return what a command is called, as far as it is known."""
+    """Return the type of a command, as far as it is known."""
     if isinstance(command, Unreadable):
         return command.command_type
     if command is None:
@@ -205,9 +206,10 @@ def type_of(command: AnyCommand | Unreadable | None) -> str | None:
 
 
 def receipt_rows_of(batch: Batch, first: Any, since_ms: int) -> list[Row]:
-    """Return the rows of a batch's receipts, which begins with the record `first`, and of those expired at `since_ms`.
+    """Return the receipt rows of a batch whose first record is `first`, and those that expired at `since_ms`.
 
-    That is when the first record came of all that a crash would have decided again: it may lean on what expires later.
+    `since_ms` is the time of the first record that a crash would have decided again: that record may depend
+    on receipts that expire later.
     """
     rows = receipts.expired(batch.partition, since_ms)
     if batch.receipts:
@@ -216,7 +218,7 @@ def receipt_rows_of(batch: Batch, first: Any, since_ms: int) -> list[Row]:
 
 
 async def publish(batch: Batch, receipt_rows: list[Row]) -> int:
-    """Send all that a batch says, and wait until Kafka has acknowledged it.
+    """Send all outputs of a batch, and wait until Kafka has acknowledged them.
 
     Returns:
         The offset of the last receipt row in its changelog.

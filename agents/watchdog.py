@@ -1,7 +1,8 @@
-"""The watchdog: ends a worker whose partitions stand still although there is work. The supervisor starts it again.
+"""The watchdog: ends a worker whose partitions make no progress although there is work.
 
-Consumers on Kafka are known to stop without a word after rebalances and broken connections (docs/architecture.md,
-"Faust pitfalls"). Standing still is always worse than a restart, which loses nothing.
+The supervisor then starts the worker again. Kafka consumers are known to stop silently after rebalances and
+broken connections (docs/architecture.md, "Faust pitfalls"). A stalled partition is always worse than a
+restart, which loses nothing.
 """
 
 import time
@@ -20,11 +21,11 @@ STILL_AFTER_S = 60.0
 
 
 class StandstillError(Exception):
-    """Partitions stand still although there is work."""
+    """Partitions make no progress although there is work."""
 
 
 class Progress(NamedTuple):
-    """How far a partition is: what is decided, what is read, what there is, and whether a batch is being decided."""
+    """The progress of a partition: its decided, read and end offsets, and whether a batch is in progress."""
 
     decided: int
     read: int
@@ -33,12 +34,12 @@ class Progress(NamedTuple):
 
     @property
     def has_work(self) -> bool:
-        """Whether it ought to move: there is something to read, or something being decided."""
+        """Whether the partition should progress: there are records to read, or a batch is being decided."""
         return self.read < self.end or self.is_deciding
 
 
 class Watchdog:
-    """Remembers since when each partition has stood still."""
+    """Records since when each partition has made no progress."""
 
     def __init__(self, still_after_s: float = STILL_AFTER_S) -> None:
         self._still_after_s = still_after_s
@@ -46,9 +47,9 @@ class Watchdog:
         self._looked_s = 0.0
 
     def look(self, progress: Mapping[int, Progress], now_s: float) -> list[int]:
-        """Return the partitions that have had work for too long without moving, as of `now_s`."""
+        """Return the partitions that have had work for too long without progress, as of `now_s`."""
         if now_s - self._looked_s > 3 * LOOK_EVERY_S:
-            # The worker, or Kafka that it had to ask, was frozen: nobody could move.
+            # The worker, or Kafka that it had to ask, was suspended: no partition could progress.
             self._seen = {}
         self._looked_s = now_s
         seen = {}
@@ -65,8 +66,8 @@ watchdog = Watchdog()
 
 @app.timer(interval=LOOK_EVERY_S)  # type: ignore[untyped-decorator]
 async def watch() -> None:
-    """Look, and end the process when partitions stand still."""
-    # Without Redis, deciding pauses on purpose.
+    """Check all partitions, and end the process if some make no progress."""
+    # Without Redis, deciding pauses by design.
     if app.rebalancing or app.in_recovery or not app.tables.actives_ready or app.locks.is_redis_lost:
         watchdog.look({}, time.monotonic())
         return
@@ -79,7 +80,7 @@ async def watch() -> None:
 
 
 async def progress() -> dict[int, Progress]:
-    """Return how far the partitions of this worker are; nothing while Kafka does not tell."""
+    """Return the progress of this worker's partitions; nothing while Kafka does not answer."""
     mine = [
         TP(WALLET_COMMANDS, number)
         for number in range(settings.partitions)
@@ -89,7 +90,7 @@ async def progress() -> dict[int, Progress]:
         ends = await app.consumer.highwaters(*mine)
         read = {tp: await app.consumer.position(tp) for tp in mine}
     except Exception:
-        # Kafka is away, or the partitions have just been taken: no standstill of ours.
+        # Kafka is unavailable, or the partitions have just been revoked: the agent has not stalled.
         return {}
     return {
         tp.partition: Progress(
