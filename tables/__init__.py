@@ -1,1 +1,1 @@
-"""What the agents know: Faust tables, each a changelog topic with a RocksDB database per partition in front of it."""
+"""The agents' state: Faust tables. Each has a changelog topic, and a RocksDB database for each partition."""

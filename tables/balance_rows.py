@@ -1,6 +1,6 @@
-"""Rows of the balances' table, in RocksDB and in its changelog, for workers and for those who only read them.
+"""The rows of the balances table, in RocksDB and in its changelog, for workers and for read-only clients.
 
-Of a partition, each wallet stands under the 16 bytes of its id, and the position under `position`.
+In each partition, the key of a wallet is the 16 bytes of its id, and the key of the position is `position`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,14 +12,14 @@ from mercuria.domain.wallet import Wallet
 
 POSITION_KEY = b"position"
 OFFSET_KEY = b"__faust\0offset__"
-"""Under it, Faust's store keeps its own offset in RocksDB, among the rows."""
+"""Under this key, Faust's store keeps its own offset in RocksDB, among the rows."""
 
 encode = msgspec.msgpack.Encoder(uuid_format="bytes").encode
 decode_wallet = msgspec.msgpack.Decoder(Wallet).decode
 
 
 class AppliedPosition(Struct, frozen=True, array_like=True):
-    """Up to where a partition is decided: the last record, and for each partition that sends legs its last origin."""
+    """How far a partition is decided: its last record, and the last origin by partition that sends legs."""
 
     offset: int = -1
     origins: dict[int, int] = {}
@@ -29,7 +29,7 @@ decode_position = msgspec.msgpack.Decoder(AppliedPosition).decode
 
 
 def rows_of(wallets: Iterable[Wallet], position: AppliedPosition) -> list[tuple[bytes, bytes | None]]:
-    """Return the rows of decided wallets and of the position after them, which goes last."""
+    """Return the rows of decided wallets, followed by the row of the position after them."""
     rows: list[tuple[bytes, bytes | None]] = [(wallet.id.bytes, encode(wallet)) for wallet in wallets]
     rows.append((POSITION_KEY, encode(position)))
     return rows

@@ -1,7 +1,7 @@
-"""Wallets and their balances, with the position that says up to where the commands are part of them.
+"""Wallets and their balances, with the position up to which commands are applied to them.
 
-A batch of commands appends the wallets that it touched and the new position together, whole or not at all. What the
-rows look like: `tables.balance_rows`.
+A batch of commands appends the wallets that it changed and the new position together, atomically.
+`tables.balance_rows` describes the rows.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from mercuria.tables.balance_rows import (
 from mercuria.topics import WALLET_COMMANDS
 
 REMEMBERED_WALLETS = 100_000
-"""How many wallets of a partition are kept decoded; a wallet without metadata takes about 700 bytes."""
+"""How many wallets of a partition stay decoded in memory; a wallet without metadata takes about 700 bytes."""
 
 
 class BalancesTable(BatchTable):
@@ -40,20 +40,23 @@ class BalancesTable(BatchTable):
         self._keeping: dict[int, _Keeping] = {}
 
     def position(self, partition: int) -> AppliedPosition:
-        """Return up to where `partition` is decided."""
+        """Return the position up to which `partition` is decided."""
         if partition not in self._positions:
             value = self.read(partition, [POSITION_KEY])[0]
             self._positions[partition] = decode_position(value) if value else AppliedPosition()
         return self._positions[partition]
 
     async def resume_at(self, partitions: Iterable[int]) -> dict[int, int]:
-        """Return the offsets to go on with, of those partitions that are open. A new one begins at the beginning."""
+        """Return the offsets to resume at, for those partitions that are open.
+
+        A new partition starts at its beginning.
+        """
         return {each: self.position(each).offset + 1 for each in partitions if self.store.is_open(each)}
 
     def wallets(self, partition: int, ids: Iterable[UUID]) -> dict[int, Wallet | None]:
-        """Return a mapping that has at least the wallets `ids`, by number; None stands for one that does not exist.
+        """Return a mapping with at least the wallets `ids`, by number; None for one that does not exist.
 
-        It is not to be changed.
+        The caller must not change it.
         """
         known = self._wallets[partition]
         numbers = {each.int for each in ids}
@@ -71,12 +74,12 @@ class BalancesTable(BatchTable):
     async def keep(
         self, partition: int, wallets: dict[int, Wallet], position: AppliedPosition, since_ms: int
     ) -> None:
-        """Make decided wallets the current ones, and append and write them in the background.
+        """Make decided wallets current, and append and write them in the background.
 
-        One batch of a partition is on its way at a time: this waits for the one before.
+        Only one batch of a partition is written at a time: this call waits for the previous one.
 
         Args:
-            since_ms: when the first record of the batch came.
+            since_ms: when the first record of the batch arrived.
         """
         await self.kept(partition)
         self._wallets[partition].update(wallets)
@@ -85,18 +88,18 @@ class BalancesTable(BatchTable):
         keeping.task = asyncio.create_task(self._append_and_write(partition, keeping, position))
 
     async def kept(self, partition: int) -> None:
-        """Wait until all that was decided of a partition is kept."""
+        """Wait until all decisions of a partition are persisted."""
         if self.is_keeping(partition):
-            # Whoever waits may be cancelled; what is on its way goes on.
+            # The caller may be cancelled; the write continues.
             await asyncio.wait([self._keeping[partition].task])
 
     def is_keeping(self, partition: int) -> bool:
-        """Return whether a batch is on its way: a crash now would have it decided once more."""
+        """Return whether a batch is being written: a crash now would have it decided again."""
         keeping = self._keeping.get(partition)
         return keeping is not None and not keeping.task.done()
 
     def kept_since_ms(self, partition: int, now_ms: int) -> int:
-        """Return when the first record came that a crash now would have decided once more, at the latest `now_ms`."""
+        """Return the time of the first record that a crash now would have decided again, at most `now_ms`."""
         return min(now_ms, self._keeping[partition].since_ms) if self.is_keeping(partition) else now_ms
 
     async def _append_and_write(self, partition: int, keeping: "_Keeping", position: AppliedPosition) -> None:
@@ -109,19 +112,19 @@ class BalancesTable(BatchTable):
                 if self._keeping.get(partition) is keeping:
                     raise
                 return
-            # In the meantime, the partition may have gone to somebody else, or may be read from the log again.
+            # In the meantime, the partition may have moved to another worker, or may be restored from the log.
             if self._keeping.get(partition) is keeping:
                 self.write(partition, rows, offset)
                 metrics.commit_s.observe(perf_counter() - began_s)
 
     def supersedes(self, key: bytes, new: bytes, old: bytes) -> bool:
-        """Return which of two rows is the newer one: the one with the higher offset or version."""
+        """Return whether `new` is at least as new as `old`, by its offset or version."""
         if key == POSITION_KEY:
             return decode_position(new).offset >= decode_position(old).offset
         return decode_wallet(new).version >= decode_wallet(old).version
 
     def forget(self, partition: int) -> None:
-        """Drop what is remembered of a partition."""
+        """Drop the cached data of a partition."""
         super().forget(partition)
         self._wallets.pop(partition, None)
         self._positions.pop(partition, None)
@@ -129,7 +132,7 @@ class BalancesTable(BatchTable):
 
 
 class _Keeping:
-    """A batch on its way into the changelog and RocksDB: its wallets, and when its first record came."""
+    """A batch that is being written: its wallets, and when its first record arrived."""
 
     def __init__(self, wallets: dict[int, Wallet], since_ms: int) -> None:
         self.wallets = wallets

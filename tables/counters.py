@@ -1,7 +1,8 @@
-"""What analytics has counted: each partition's counters, with the position up to which entries are part of them.
+"""Analytics counters: each partition's counters, with the position up to which entries are counted in them.
 
-PostgreSQL counts (`projections.analytics.store`); these are its counters as a worker has them at hand, so that Redis
-can be filled again without asking it. They are absolute, so it does not matter how often they are written.
+PostgreSQL counts (`projections.analytics.store`). A worker keeps a copy of the counters here, so that it can
+fill Redis again without a query to PostgreSQL. The counters are absolute, so writing them repeatedly is
+harmless.
 """
 
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ class CountersTable(BatchTable):
         super().__init__(app, name="counters", partitions=settings.partitions, help="What analytics counts.")
 
     def position(self, partition: int) -> int:
-        """Return the offset of the last ledger event that is counted; `NOWHERE` where nothing is known."""
+        """Return the offset of the last ledger event that is counted; `NOWHERE` if there is none."""
         value = self.read(partition, [POSITION_KEY])[0]
         return NOWHERE if value is None else int(value)
 
@@ -36,10 +37,10 @@ class CountersTable(BatchTable):
         """Write counters.
 
         Returns:
-            False where some that have changed before are missing; nothing is written then.
+            False if earlier changes are missing; nothing is written then.
 
         Raises:
-            ZombieWriterError: somebody else has written.
+            ZombieWriterError: another worker has written to the partition.
         """
         async with self.lock(partition):
             position = self.position(partition)
@@ -47,7 +48,7 @@ class CountersTable(BatchTable):
                 return True
             if counters.before > position:
                 return False
-            # The position comes last: until then, there are counters that are newer than it says.
+            # The position is written last: until then, some counters are newer than the position.
             rows = chain(rows_of(counters), [(POSITION_KEY, b"%d" % counters.after)])
             while chunk := list(islice(rows, ROWS_AT_ONCE)):
                 await self._put(partition, chunk)
@@ -58,8 +59,8 @@ class CountersTable(BatchTable):
         self.write(partition, rows, offset)
 
     def since(self, partition: int, day: date) -> Counters:
-        """Return the counters of days from `day` on; those of users are left out."""
-        # First the position: what is written meanwhile is newer, and comes again.
+        """Return the counters of days from `day` on, without those of users."""
+        # The position is read first: counters that are written in the meantime are newer, and are sent again.
         counters = Counters(NOWHERE, self.position(partition), [], [], [])
         for counter in self._counters(partition, f"day:{day}", "day;"):
             counters.days.append(cast(DayCounter, counter))
@@ -75,7 +76,7 @@ class CountersTable(BatchTable):
         yield from map(counter_of, takewhile(lambda row: row[0] < end.encode(), rows))
 
     def supersedes(self, key: bytes, new: bytes, old: bytes) -> bool:
-        """Return whether a counter, or a position, is not older than another one."""
+        """Return whether a counter, or a position, is at least as new as another one."""
         return is_newer(new, old)
 
 

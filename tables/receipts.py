@@ -1,9 +1,9 @@
-"""Receipts: what became of each command id, so that a command that is sent twice counts once.
+"""Receipts: the outcome of each command id, so that a command that is sent twice has one effect.
 
-A receipt lives for `receipts_days` of the command topic's time. In the changelog, the receipts of one batch are one row
-(a segment, under the offset of the batch's first record), which expires as a whole: the agent sends its tombstone.
-In RocksDB, each receipt stands under `r` and its command id, and the segments follow under `s` and their offset, to
-find what expires.
+A receipt is valid for `receipts_days`, measured by the timestamps of the command topic. In the changelog, the
+receipts of one batch are one row (a segment, whose key is the offset of the batch's first record). A segment
+expires as a whole: the agent sends its tombstone. In RocksDB, the key of a receipt is `r` and its command id.
+The key of a segment is `s` and its offset, which makes expired segments easy to find.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ from mercuria.kafka.batch_table import BatchTable, Row
 MS_PER_DAY = 24 * 60 * 60 * 1000
 FINGERPRINT_BYTES = 8
 MAX_EXPIRED_SEGMENTS = 4
-"""How many segments a batch lets expire: more than the one it adds, so that the table shrinks when it can."""
+"""How many segments a batch expires: more than the one that it adds, so that the table can shrink."""
 
 _SEGMENT_KEY = Struct(">cq")
 _RECEIPT = Struct(">qq8sBBqq")
@@ -32,7 +32,7 @@ _ROW_BYTES = 16 + _RECEIPT.size
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """What became of a command: where and when it was decided, a hash of its content, and the outcome."""
+    """The outcome of a command, when and where it was decided, and a hash of its content."""
 
     offset: int
     time_ms: int
@@ -44,11 +44,11 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def outcome(self) -> Outcome:
-        """The outcome, from which the first answer can be told again."""
+        """The outcome, from which the first answer can be built again."""
         return Outcome(self.balance, self.version, _STATUSES[self.status], CODES.get(self.code))
 
     def pack(self) -> bytes:
-        """Return the receipt as the table keeps it."""
+        """Return the receipt in the form that the table stores."""
         return _RECEIPT.pack(
             self.offset,
             self.time_ms,
@@ -89,7 +89,7 @@ class ReceiptsTable(BatchTable):
         }
 
     def expired(self, partition: int, now_ms: int) -> list[Row]:
-        """Return tombstones for the oldest segments whose receipts are all expired at `now_ms`."""
+        """Return tombstones for the oldest segments whose receipts have all expired at `now_ms`."""
         before_ms = now_ms - self.lifetime_ms
         if self._oldest.get(partition, 0) >= before_ms:
             return []
@@ -99,12 +99,12 @@ class ReceiptsTable(BatchTable):
             if newest_ms >= before_ms or len(rows) == MAX_EXPIRED_SEGMENTS:
                 return rows
             rows.append((key, None))
-        # All that is there expires; the next one to come is younger than this.
+        # All segments in the table expire; the next one to come is younger than this.
         self._oldest[partition] = before_ms
         return rows
 
     def expand(self, partition: int, row: Row) -> Iterable[Row]:
-        """Return the receipts of a segment, or for a tombstone those that expire with it."""
+        """Return the receipts of a segment; for a tombstone, return the receipts that expire with it."""
         key, value = row
         yield row
         if value is not None:
@@ -114,16 +114,19 @@ class ReceiptsTable(BatchTable):
         expiring = list(unpack_segment(segment)) if segment else []
         current = self.read(partition, [key for key, _ in expiring])
         for (receipt_key, receipt), now in zip(expiring, current, strict=True):
-            # The id may have been used again since then, and its new receipt stays.
+            # If the id has been used again since then, its new receipt stays.
             if now == receipt:
                 yield receipt_key, None
 
     def supersedes(self, key: bytes, new: bytes, old: bytes) -> bool:
-        """Return which of two segments has more: of the same batch, a zombie writer may have decided a shorter part."""
+        """Return whether `new` has at least as many receipts as `old`.
+
+        A zombie writer may have decided a shorter part of the same batch.
+        """
         return len(new) >= len(old)
 
     def forget(self, partition: int) -> None:
-        """Drop what is remembered of a partition."""
+        """Drop the cached data of a partition."""
         super().forget(partition)
         self._oldest.pop(partition, None)
 
@@ -139,7 +142,7 @@ def segment_row(first_offset: int, receipts: dict[int, Receipt]) -> Row:
 
 
 def unpack_segment(value: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Return the receipts of a segment as they stand in RocksDB: key and packed receipt."""
+    """Return the keys and packed receipts of a segment, as RocksDB stores them."""
     for start in range(0, len(value), _ROW_BYTES):
         yield b"r" + value[start : start + 16], value[start + 16 : start + _ROW_BYTES]
 
