@@ -1,1 +1,1 @@
-"""The web views: each authenticates, parses, sends, answers; no rule of the domain is here."""
+"""The web views: each one authenticates, parses, sends, answers; domain rules live elsewhere."""

@@ -156,13 +156,13 @@ async def get_user(call: Call) -> Answer | Problem:
 
 
 async def _by_effective_date(query: DailyQuery) -> Answer | Problem:
-    """Answer from PostgreSQL alone: these figures have no copies."""
+    """Answer from PostgreSQL alone: figures by effective date have no copies."""
     period = read_period(query.from_, query.to, first_ms=FIRST_EFFECTIVE_DAY * DAY_MS)
     if isinstance(period, Problem):
         return period
     tomorrow = now_ms() // DAY_MS + 1
     since = None if period.since_ms is None else _first_day(period.since_ms)
-    # What counts in the future is shown to those who ask for it.
+    # Movements with an effective date in the future are shown to callers that ask for those days.
     until = max(tomorrow, (since or 0) + 1) if period.until_ms is None else _first_day(period.until_ms)
     first = max(until - DAYS, FIRST_EFFECTIVE_DAY) if since is None else since
     if until - first > MAX_DAYS:
@@ -179,7 +179,7 @@ async def _by_effective_date(query: DailyQuery) -> Answer | Problem:
 
 
 def _first_day(at_ms: int) -> int:
-    """Return the number of the first day that begins at a moment or later."""
+    """Return the number of the first day that begins at or after a point in time."""
     return -(-at_ms // DAY_MS)
 
 

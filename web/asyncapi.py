@@ -1,7 +1,7 @@
 """The AsyncAPI document: what goes over Kafka, told to programs.
 
-It is made from what works: the topics as they are declared, the types that records are read and written with, and the
-docstrings of both. What those do not say stands here: who may write what, and what the headers are.
+The document is generated from the running code: the declared topics, the types that records are read and
+written with, and the docstrings of both. The rest stands here: who may write what, and what the headers are.
 """
 
 import inspect
@@ -117,7 +117,7 @@ CHANNELS: Mapping[str, tuple[str, str]] = {
     LEDGER_EVENTS: ("ledgerEvents", "The ledger: a debit and a credit for each completed transaction."),
     WALLET_DEAD_LETTERS: ("walletDeadLetters", "Records that no wallet could decide, as they came."),
 }
-"""By topic: what the document calls it, and what it is for. Changelogs and skips are not for others to read."""
+"""By topic: its name in the document, and its purpose. Changelogs and skips are internal."""
 
 
 @endpoint("GET", "/api/v1/asyncapi.json", answers={200: dict[str, Any]}, access=ANYONE)
@@ -185,7 +185,7 @@ def is_for_clients(message: Json) -> bool:
 
 
 class _Schemas(Schemas):
-    """The schemas of types; problems are none of Kafka's."""
+    """The schemas of types, without problems, which do not occur on Kafka."""
 
     def __init__(self) -> None:
         self.components: Json = {}
@@ -196,7 +196,7 @@ class _Schemas(Schemas):
 
 
 def _to_draft_7(schema: Any) -> None:
-    """Write tuples as JSON Schema did in its draft 7, which AsyncAPI keeps to."""
+    """Write tuples in the form of JSON Schema draft 7, which AsyncAPI uses."""
     if isinstance(schema, dict):
         if "prefixItems" in schema:
             schema["items"] = schema.pop("prefixItems")
@@ -217,7 +217,7 @@ def _command(kind: type[Struct], schemas: _Schemas) -> Json:
         "payload": schemas.of(kind),
         "bindings": _key(WALLET_KEY),
         "tags": [{"name": "leg" if is_leg else "command"}],
-        # Workers seal legs, and refuse those of others (`leg_not_authentic`).
+        # Workers seal legs, and refuse unsealed legs of other producers (`leg_not_authentic`).
         "x-clients-may-send": not is_leg,
     }
 
@@ -233,7 +233,7 @@ def _event(kind: type[Struct], type_: str, source: str, key: Json, schemas: _Sch
             "datacontenttype": {"const": "application/json"},
             "data": schemas.of(kind),
         },
-        # Of what was no command, the wallet may be unknown.
+        # The wallet of a record that is not a command may be unknown.
         "required": [*envelope["required"], *([] if kind is CommandRejected else ["subject"]), "data"],
     }
     return _message(kind, type_) | {
@@ -247,10 +247,10 @@ def _event(kind: type[Struct], type_: str, source: str, key: Json, schemas: _Sch
 
 
 def _envelope(schemas: _Schemas) -> Json:
-    """Return the schema of what is around the data of an event."""
+    """Return the schema of the envelope around the data of an event."""
     fields = [_declaration(each) for each in msgspec.structs.fields(CloudEvent) if each.name != "data"]
     properties, required = schemas.fields_of(msgspec.defstruct(CloudEvent.__name__, fields))
-    # Where it is not known, it is missing, never null.
+    # An unknown subject is missing, never null.
     properties["subject"] = {
         "type": "string",
         "format": "uuid",
@@ -261,7 +261,10 @@ def _envelope(schemas: _Schemas) -> Json:
 
 
 def _any_for_raw(kind: type[Struct]) -> type[Struct]:
-    """Return a struct without JSON that is raw by default, of which no schema can be made: it is any JSON, or null."""
+    """Return a struct without JSON fields that are raw by default: such a field is any JSON, or null.
+
+    No schema can be generated for raw JSON.
+    """
     fields = msgspec.structs.fields(kind)
     if not any(isinstance(each.default, Raw) for each in fields):
         return kind
@@ -327,7 +330,7 @@ def _channel(topic: str, names: Iterable[str]) -> Json:
 
 
 def _operations(of_topic: Mapping[str, list[str]]) -> Json:
-    """Return what Mercuria does with the topics: it receives what clients send, and sends what they read."""
+    """Return Mercuria's operations: it receives what clients send, and sends what they read."""
     legs = [kind.__name__ for kind in get_args(AnyCommand) if kind in LEGS]
     commands = [name for name in of_topic[WALLET_COMMANDS] if name not in legs]
     found = {

@@ -26,7 +26,10 @@ from mercuria.web.security import address_of, report
 
 SECRET = {"Cache-Control": "no-store"}
 PUBLISHED = {"Cache-Control": "public, max-age=60"}
-"""How long others may keep the public keys; a new key signs at once, so whoever meets an unknown one asks again."""
+"""How long clients may cache the public keys.
+
+A new key signs immediately, so a client that meets an unknown key fetches them again.
+"""
 
 LIMITED: dict[Action, Event] = {
     "login": Event.LOGIN_LIMITED,
@@ -40,7 +43,7 @@ limits = RateLimits(settings)
 
 @app.task  # type: ignore[untyped-decorator]
 async def check_keys() -> None:
-    """Let no worker run that could not tell who calls."""
+    """Stop a worker that cannot verify access tokens."""
     with crash_on_bug():
         tokens.check()
 
@@ -82,7 +85,7 @@ class Jwks(Struct, frozen=True):
 def needs_database(
     view: Callable[[Call], Awaitable[Answer | Problem]],
 ) -> Callable[[Call], Awaitable[Answer | Problem]]:
-    """Let a view answer 503 while PostgreSQL is away."""
+    """Have a view answer 503 while PostgreSQL is unavailable."""
 
     @wraps(view)
     async def answer(call: Call) -> Answer | Problem:
@@ -174,7 +177,7 @@ async def me(call: Call) -> Answer | Problem:
     """Show the caller's own account."""
     user = await accounts.user(call.caller.id)
     if user is None:
-        # The token is good, and the account is gone, as after a database was brought back from a backup.
+        # The token is valid, and the account is gone, for example after the database was restored from a backup.
         fault = TokenFault.INVALID_TOKEN
         return Problem(fault, headers={"WWW-Authenticate": fault.challenge})
     return Answer(user, headers=SECRET)
@@ -187,7 +190,7 @@ async def jwks(_call: Call) -> Answer | Problem:
 
 
 async def _attempt(call: Call, action: Action, attempt: Attempt, status: int) -> Answer | Problem:
-    """Let somebody try their credentials, unless that was tried too often; then no password is looked at."""
+    """Let a client try credentials, unless it exceeds the rate limit; then no password is checked."""
     email = parse_email(call.body.email)
     if isinstance(email, Problem):
         return email

@@ -1,4 +1,4 @@
-"""Callers: whose access token a request bears."""
+"""Callers: the owner of the access token in a request."""
 
 from aiohttp.web import Request
 
@@ -10,7 +10,7 @@ tokens = Tokens(settings)
 
 
 def caller_of(request: Request) -> Caller | Problem:
-    """Return who calls, or why nobody knows."""
+    """Return the caller, or the problem why the caller is unknown."""
     outcome = tokens.verify_header(request.headers.get("Authorization"))
     if isinstance(outcome, Caller):
         return outcome
@@ -18,6 +18,6 @@ def caller_of(request: Request) -> Caller | Problem:
 
 
 def is_operator(request: Request) -> bool:
-    """Return whether a request bears an operator's token."""
+    """Return whether a request carries an operator's token."""
     caller = caller_of(request)
     return isinstance(caller, Caller) and caller.role == "operator"

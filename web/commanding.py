@@ -1,7 +1,8 @@
-"""Commanding: from a request that changes something to one command on Kafka, and to what its wallet decided.
+"""Sending commands: from a request to one command on Kafka, and on to its wallet's decision.
 
-The wallet decides, nobody here: whether the caller may, whether the money is there, whether the command came before.
-The answer is sure once Kafka has the command. Before, nobody can say whether it will be carried out; after, it will.
+The wallet alone decides whether the caller is authorized, whether the funds suffice, and whether the command
+is a duplicate. The outcome is certain once Kafka has acknowledged the command. Before that, it is unknown
+whether the command will be carried out; after that, it will be.
 """
 
 import asyncio
@@ -39,14 +40,20 @@ from mercuria.web.reading import homes, keys, settled_transaction
 WAIT_S = 5.0
 MAX_WAIT_S = 30.0
 LOOK_AFTER_S = 1.5
-"""A reply takes milliseconds; where none came for so long, it may have been lost, and the log's copy is looked at."""
+"""After this time without a reply, the transaction is looked up in the log's copy.
+
+Replies take milliseconds, so a missing one may be lost.
+"""
 LOOK_EVERY_S = 0.5
 LOOK_SOON_S = 0.01
 MAX_LOOKS = 4
-"""How many requests may look at a time."""
+"""How many requests may look up their transaction at a time."""
 ACKNOWLEDGED_WITHIN_S = 5.0
 MAX_UNACKNOWLEDGED = 4096
-"""How many commands may be on their way to Kafka; beyond, the producer has stopped, and memory must not fill up."""
+"""How many commands may be unacknowledged.
+
+With more, the producer has stopped, and memory must not fill up.
+"""
 
 _RESPOND_ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", re.IGNORECASE)
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])", re.IGNORECASE)
@@ -66,7 +73,7 @@ class Ids(NamedTuple):
     prefix: bytes | None
 
     def command_at(self, wallet_id: UUID) -> UUID:
-        """Return the id of the command that `wallet_id` shall decide."""
+        """Return the id of the command that `wallet_id` decides."""
         return command_id_of(self.prefix, wallet_id) if self.prefix else uuid4()
 
     def new_wallet(self) -> UUID:
@@ -75,13 +82,16 @@ class Ids(NamedTuple):
 
 
 class Pending(Struct, frozen=True):
-    """A command that Kafka has and nobody has answered yet; or has, and only the transaction is known."""
+    """A command that Kafka has acknowledged and that has no final answer yet.
+
+    At most its transaction is known.
+    """
 
     transaction: Transaction | None = None
 
 
 class Patience(NamedTuple):
-    """How long a caller wants to wait, and what to say about it."""
+    """How long a caller wants to wait, and the header that confirms it."""
 
     wait_s: float
     applied: str | None
@@ -99,7 +109,7 @@ def ids_of(call: Call) -> Ids | Problem:
 
 
 def sent_by(call: Call, ids: Ids, wallet_id: UUID) -> dict[str, Any]:
-    """Return what every command says: its id, the wallet that decides, and on whose behalf it is sent."""
+    """Return the fields that all commands have: the id, the deciding wallet, and the caller."""
     return {
         "id": ids.command_at(wallet_id),
         "wallet_id": wallet_id,
@@ -123,7 +133,7 @@ def patience_of(call: Call) -> Patience:
 
 
 async def carry_out(call: Call, ids: Ids, command: ClientCommand) -> Reply | Pending | Problem:
-    """Send a command and wait for what its wallet decides, as long as the caller wants to."""
+    """Send a command and wait for its wallet's decision, for as long as the caller wants to wait."""
     if app.locks.is_redis_lost:
         return Problem(
             "wallets_unavailable", "Redis cannot be reached, so nothing is decided at the moment: ask again."
@@ -179,11 +189,11 @@ def _send(command: ClientCommand, value: bytes, waiting: Waiting, request: Reque
 def _acknowledged(future: asyncio.Future[int]) -> None:
     _unacknowledged.discard(future)
     if not future.cancelled():
-        future.exception()  # Nobody may have waited for it.
+        future.exception()  # Retrieve the exception: the caller may have stopped waiting for the result.
 
 
 async def _is_acknowledged(acknowledged: asyncio.Future[int], waiting: Waiting, waited_s: float) -> bool:
-    """Return whether Kafka has the command, or the wallet has even answered."""
+    """Return whether Kafka has acknowledged the command, or its wallet has already answered."""
     left_s = max(0.0, ACKNOWLEDGED_WITHIN_S - waited_s)
     either: list[asyncio.Future[Any]] = [acknowledged, waiting.reply]
     await asyncio.wait(either, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
@@ -191,7 +201,10 @@ async def _is_acknowledged(acknowledged: asyncio.Future[int], waiting: Waiting, 
 
 
 async def _reply_within(wait_s: float, waiting: Waiting, command: ClientCommand) -> Reply | Pending | None:
-    """Wait for the end: the wallet's reply, or what was written down where that is lost or tells the beginning only."""
+    """Wait for the final result of a command.
+
+    That is the wallet's reply, or the recorded transaction if the reply is lost or not final.
+    """
     loop = asyncio.get_running_loop()
     ends_s = loop.time() + wait_s
     reply = await _next_reply(waiting, min(wait_s, LOOK_AFTER_S))
@@ -224,27 +237,31 @@ async def _next_reply(waiting: Waiting, wait_s: float) -> Reply | None:
 
 
 async def _look(command: ClientCommand, waiting: Waiting, left_s: float) -> Transaction | None:
-    """Return the transaction of a command if it is settled, unless many others look, or the reply comes first."""
+    """Return the transaction of a command if it is settled.
+
+    Return None if too many requests look up theirs, or if the reply arrives first.
+    """
     if len(_looks) >= MAX_LOOKS or not isinstance(command, Movement):
         return None
     look = asyncio.create_task(_settled(command))
     _looks.add(look)
     look.add_done_callback(_looks.discard)
     either: list[asyncio.Future[Any]] = [look] if waiting.reply.done() else [look, waiting.reply]
-    # A look may take longer than anybody wants to wait: PostgreSQL that has stopped is given up after a while only.
+    # A lookup may take longer than the caller wants to wait: a query to a stopped PostgreSQL times out only after a
+    # while.
     await asyncio.wait(either, timeout=max(left_s, 0.0), return_when=asyncio.FIRST_COMPLETED)
     return look.result() if look.done() else None
 
 
 async def _settled(command: Movement) -> Transaction | None:
     found = await settled_transaction(command.id)
-    # Under the same id there may be another request's: to tell so is up to the wallet.
+    # The id may be that of another request's transaction: only the wallet can report that.
     asked = pending_movement(command)
     return found if found is not None and _content(found) == _content(asked) else None
 
 
 def _content(transaction: Transaction) -> tuple[object, ...]:
-    """Return what the client has said of a transaction."""
+    """Return the client's part of a transaction."""
     return (
         transaction.kind,
         transaction.from_wallet_id,
@@ -257,7 +274,7 @@ def _content(transaction: Transaction) -> tuple[object, ...]:
 
 
 def refusal(reply: Reply, *, status: int | None = None) -> Problem | None:
-    """Return the problem that a reply is, if it is one: a refusal, or a transfer that failed."""
+    """Return the problem that a reply stands for, if any: a refusal, or a failed transfer."""
     headers = replayed(reply)
     if reply.code is not None:
         return Problem(reply.code, reply.detail, headers=headers, status=status)
@@ -268,28 +285,28 @@ def refusal(reply: Reply, *, status: int | None = None) -> Problem | None:
 
 
 def replayed(reply: Reply) -> dict[str, str]:
-    """Return the header that says that this answer was given before."""
+    """Return the header that marks a repeated answer."""
     return {"Idempotent-Replayed": "true"} if reply.is_replayed else {}
 
 
 def applied(call: Call) -> dict[str, str]:
-    """Return the header that says which preference was honoured."""
+    """Return the header that confirms the honoured preference."""
     preference = patience_of(call).applied
     return {"Preference-Applied": preference} if preference else {}
 
 
 def location_of(transaction: Transaction) -> dict[str, str]:
-    """Return the header that says where a transaction can be asked for."""
+    """Return the header with the address of a transaction."""
     return {"Location": f"/api/v1/transactions/{transaction.id}"}
 
 
 def pending_movement(command: Movement) -> Transaction:
-    """Return the transaction that a command asks for, as long as nobody knows where it stands in the log."""
+    """Return the transaction that a command asks for, while its position in the log is unknown."""
     return asked_transaction(command, Position(-1, -1, 0))
 
 
 async def accepted(call: Call, transaction: Transaction, content: object) -> Answer:
-    """Answer that a transaction is on its way; it can be asked for from now on."""
+    """Answer that a transaction is pending; from now on, it can be retrieved."""
     with suppress(*UNAVAILABLE):  # Else, whoever asks waits until PostgreSQL has it.
         await cache.remember_pending(transaction)
     return Answer(content, 202, location_of(transaction) | applied(call))

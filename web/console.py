@@ -1,7 +1,8 @@
-"""The operator's console: a page that shows what goes on, and lets operators freeze wallets.
+"""The operator's console: a page that shows current activity, and lets operators freeze wallets.
 
-It is files, and this serves them. In the browser, it uses the same HTTP API as everybody else, so it can do nothing
-that its user could not do without it. It loads nothing from elsewhere and runs nothing that is written into the page.
+The console consists of files, which this module serves. In the browser, it uses the same HTTP API as other
+clients, so it can do nothing that its user could not do without it. It loads nothing from other hosts and
+runs no inline scripts.
 """
 
 import gzip
@@ -33,14 +34,14 @@ HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # It asks each time whether the file is still the same: after an upgrade, all files are of one version.
+    # The browser revalidates each file: after an upgrade, all files are of one version.
     hdrs.CACHE_CONTROL: "no-cache",
     hdrs.VARY: hdrs.ACCEPT_ENCODING,
 }
 
 
 class File(NamedTuple):
-    """A file of the console, as it is and compressed; `tag` changes with its content."""
+    """A file of the console, plain and compressed; `tag` changes with its content."""
 
     content_type: str
     plain: bytes

@@ -1,7 +1,8 @@
-"""The page on which people read the documentation of the HTTP API and try it: Swagger UI, from this worker alone.
+"""The page with the documentation of the HTTP API, where people can try it: Swagger UI.
 
-It works without the internet: its files come from a Python package, whose version is in their addresses, so that
-browsers keep them. The page may load nothing else, run nothing that is written into it, and be shown in no frame.
+This worker serves the page without the internet: its files come from a Python package. The package's version
+is part of their addresses, so that browsers can cache them. The page may load nothing else, run no inline
+scripts, and be shown in no frame.
 """
 
 import asyncio
@@ -69,7 +70,7 @@ START = """SwaggerUIBundle({
 
 
 class Asset(NamedTuple):
-    """A file of Swagger UI, as it is and compressed."""
+    """A file of Swagger UI, plain and compressed."""
 
     plain: bytes
     compressed: bytes

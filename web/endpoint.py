@@ -1,10 +1,11 @@
-"""Endpoints: how a view of the HTTP API is declared, and what is done for each of them before it is called.
+"""Endpoints: how a view of the HTTP API is declared, and what happens for each view before it is called.
 
     @endpoint("POST", "/api/v1/login", body=Credentials, answers={200: Session}, problems=("invalid_credentials",))
     async def login(call: Call) -> Answer | Problem: ...
 
-The caller is authenticated, the path, query and body are read; then the view is called, and what it returns becomes
-the answer. The OpenAPI document is made from the same declarations (`web.openapi`). A refusal is a value, `Problem`.
+First, the caller is authenticated, and the path, query and body are parsed. Then the view is called, and its
+return value becomes the answer. The OpenAPI document is generated from the same declarations (`web.openapi`).
+A refusal is a value, `Problem`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -42,14 +43,17 @@ ANYONE, SIGNED_IN, OPERATOR = Access.ANYONE, Access.SIGNED_IN, Access.OPERATOR
 
 
 class Stream(Struct, frozen=True):
-    """An answer that is no JSON, and is sent while it is made. What its pieces raise breaks it off."""
+    """An answer that is not JSON, and is sent while it is generated.
+
+    An exception from a piece breaks it off.
+    """
 
     content_type: str
     pieces: AsyncIterator[bytes]
 
 
 class Answer(Struct, frozen=True):
-    """What a view answers: what is to be the JSON, or a `Stream`; the status, and headers."""
+    """A view's answer: the value for the JSON, or a `Stream`; the status, and headers."""
 
     content: Any = None
     status: int = 200
@@ -57,7 +61,7 @@ class Answer(Struct, frozen=True):
 
 
 class Call(Struct):
-    """One request, as a view sees it."""
+    """One request, as a view gets it."""
 
     request: Request
     path: dict[str, UUID]
@@ -67,7 +71,7 @@ class Call(Struct):
 
     @property
     def caller(self) -> Caller:
-        """Who calls, where the endpoint is not for anyone."""
+        """The caller, if the endpoint requires one."""
         assert self.signed_in is not None, "an endpoint for anyone does not ask who calls"
         return self.signed_in
 
@@ -82,7 +86,7 @@ ALWAYS = (
     "overloaded",
     "shutting_down",
 )
-"""What every endpoint can answer."""
+"""The problems that every endpoint can answer with."""
 _OF_ACCESS: dict[Access, tuple[str, ...]] = {
     ANYONE: (),
     SIGNED_IN: ("missing_token", "invalid_token", "token_expired"),
@@ -128,7 +132,7 @@ class Endpoint(Struct, frozen=True):
 
     @property
     def tag(self) -> str:
-        """The part of the API that it belongs to: the name of its module."""
+        """The part of the API that the endpoint belongs to: the name of its module."""
         return self.handler.__module__.rpartition(".")[2]
 
     @property
@@ -138,7 +142,7 @@ class Endpoint(Struct, frozen=True):
 
     @property
     def problems(self) -> list[str]:
-        """The codes of all problems that it can answer."""
+        """The codes of all problems that the endpoint can answer with."""
         codes = [*self.own_problems, *_OF_ACCESS[self.access], *ALWAYS]
         if self.path_names:
             codes.append(Code.INVALID_FIELD)
@@ -198,7 +202,7 @@ def _response(answer: Any) -> Response:
 
 
 ENDPOINTS: list[Endpoint] = []
-"""All that are declared, in the order of their declaration."""
+"""All declared endpoints, in the order of their declaration."""
 
 
 def endpoint(
@@ -216,12 +220,12 @@ def endpoint(
     """Declare the decorated function as the view of `method` and `path`, in which `{name}` stands for an id.
 
     Args:
-        answers: by status, the type of the JSON; None for none.
-        query: what the query parameters are, as a struct with defaults.
-        body: what the JSON body is.
-        problems: the codes that it may return itself.
-        is_command: whether it sends a command, and so takes `Idempotency-Key` and `Prefer`.
-        other_types: the media types that its answer may have instead of JSON.
+        answers: by status, the type of the JSON; None for no body.
+        query: the query parameters, as a struct with defaults.
+        body: the type of the JSON body.
+        problems: the codes of the problems that the view itself may return.
+        is_command: whether the view sends a command, and so takes `Idempotency-Key` and `Prefer`.
+        other_types: the media types that the answer may have instead of JSON.
     """
 
     def declare(handler: Handler) -> Handler:
@@ -246,13 +250,16 @@ class EndpointView(View):
         return methods | {"HEAD"} if "GET" in methods else methods
 
     async def __call__(self, request: Any) -> Any:
-        """Answer a request. Faust's own dispatch would ask its sensors first, and take the path as arguments."""
+        """Answer a request.
+
+        Faust's own dispatch would call its sensors first, and pass the path as arguments.
+        """
         method = "GET" if request.method == "HEAD" else request.method
         return await self.endpoints[method].respond(request)
 
 
 def views() -> dict[str, type[EndpointView]]:
-    """Return the views of all endpoints that are declared, by their path."""
+    """Return the views of all declared endpoints, by path."""
     by_path: dict[str, dict[str, Endpoint]] = {}
     for each in ENDPOINTS:
         by_path.setdefault(each.path, {})[each.method] = each

@@ -1,4 +1,4 @@
-"""Whether a worker lives, and whether it is ready to work, with the reasons why it is not."""
+"""Health checks: whether a worker is alive, and whether it is ready, with the reasons if it is not."""
 
 import time
 from ipaddress import ip_network
@@ -15,7 +15,7 @@ from mercuria.web.health_monitor import monitor
 
 READY = "ready"
 PROXY_HEADERS = ("Forwarded", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via")
-"""What proxies add to the requests that they send on."""
+"""The headers that proxies add to forwarded requests."""
 
 
 @app.page("/health/live", name="live")
@@ -44,14 +44,15 @@ async def ready(self: View, request: Request) -> Response:
 
 
 def may_see_inside(request: Any) -> bool:
-    """Return whether a client may see a worker's metrics and what it lacks.
+    """Return whether a client may see a worker's metrics and the reasons why it is not ready.
 
-    A port of the worker's own, beside the one for clients, is reached from inside only (docs/operations.md). On a port
-    for all, clients of `MERCURIA_METRICS_NETWORKS` may, operators, and the machine itself.
+    A worker's own port, beside the port for clients, is reachable from inside only (docs/operations.md). On a
+    shared port, access is limited to clients in `MERCURIA_METRICS_NETWORKS`, operators, and the machine
+    itself.
     """
     transport = request.transport
     if transport is None:
-        # The client has gone.
+        # The client has disconnected.
         return False
     here = transport.get_extra_info("sockname")
     if here[1] == settings.worker_port != settings.http_port:
@@ -63,7 +64,10 @@ def may_see_inside(request: Any) -> bool:
 
 
 def _forwarded(request: Any) -> list[str]:
-    """Return for whom a request is forwarded. A proxy that says it in another header is one that is not known."""
+    """Return the addresses for which a request was forwarded.
+
+    A proxy that uses another header is not recognised.
+    """
     said: list[str] = request.headers.getall("X-Forwarded-For", [])
     if not said and any(name in request.headers for name in PROXY_HEADERS):
         return [NOWHERE]
@@ -71,7 +75,7 @@ def _forwarded(request: Any) -> list[str]:
 
 
 def own_parts() -> dict[str, str]:
-    """Return how the parts are of which the worker knows it: `ready`, or what is wrong."""
+    """Return the state of the parts that the worker knows itself: `ready`, or what is wrong."""
     return {
         "wallets": "; ".join(unready_reasons()) or READY,
         "tables": READY if has_tables() else "being read from the log",
@@ -89,7 +93,7 @@ def has_tables() -> bool:
 
 def _locks() -> str:
     missing = [number for number in app.own_partitions() if not app.locks.is_held(number)]
-    # They are taken when the tables are there.
+    # The leases are acquired once the tables are ready.
     return f"not held for partitions {missing}" if missing and has_tables() else READY
 
 
@@ -102,12 +106,12 @@ def _kafka() -> str:
 
 
 async def postgresql() -> str:
-    """Return how PostgreSQL is. It is waited for, two seconds at the most."""
+    """Return the state of PostgreSQL. Wait for it for at most two seconds."""
     return READY if await database.ping() else "away"
 
 
 def unready_reasons() -> list[str]:
-    """Return why this worker does not decide commands at the moment; nothing when it does."""
+    """Return why this worker decides no commands at present; nothing if it does."""
     reasons: list[Any] = []
     if not cast(TableManager, app.tables).recovery.completed.is_set():
         reasons.append("the tables are being read from the log")

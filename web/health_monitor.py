@@ -1,6 +1,6 @@
-"""The monitor: asks Kafka every few seconds whether it is there, and how much the stages have to do.
+"""The health monitor: asks Kafka every few seconds whether it is available, and measures consumer lag.
 
-So a probe waits for nobody, and one late answer does not make a worker unready.
+A probe therefore never waits for another part, and one late answer does not make a worker unready.
 """
 
 import asyncio
@@ -17,11 +17,14 @@ from mercuria.web.operations import TOPICS_OF_STAGES
 LOOK_EVERY_S = 2.0
 ANSWERS_WITHIN_S = 2.0
 AWAY_AFTER_S = 10.0
-"""Kafka is away when it has not answered for so long: then nothing is decided. Redis has as long."""
+"""After this time without an answer, Kafka counts as unavailable, and nothing is decided.
+
+The same holds for Redis.
+"""
 
 
 class Unread(NamedTuple):
-    """What a stage has before it in a partition of its topic: from the offset `done` to before `end`."""
+    """The consumer lag of a stage in a partition of its topic: from the offset `done` to before `end`."""
 
     stage: str
     topic: str
@@ -31,30 +34,30 @@ class Unread(NamedTuple):
 
 
 class HealthMonitor:
-    """What Kafka has said last."""
+    """The last answers of Kafka."""
 
     def __init__(self) -> None:
         self.lag_records: Mapping[str, int] = {}
-        """By stage, how many records of this worker's partitions it has not worked through, as of the last look."""
+        """By stage, the consumer lag of this worker's partitions in records, as of the last check."""
         self.held_up: list[int] = []
-        """The partitions of this worker that waited for the end of the same Kafka transaction at the last two looks."""
+        """This worker's partitions that waited for the same Kafka transaction at the last two checks."""
         self._open: dict[int, int] = {}
         self._answered_s = 0.0
         self._has_missed = False
 
     def note(self, answered: bool, now_s: float) -> None:
-        """Note whether Kafka has answered, as of `now_s` by the monotonic clock."""
+        """Record whether Kafka has answered, as of `now_s` by the monotonic clock."""
         self._has_missed = not answered
         if answered or not self._answered_s:
             self._answered_s = now_s
 
     def is_kafka_away(self, now_s: float) -> bool:
         """Return whether Kafka has been asked and has not answered for long."""
-        # A worker that was suspended has not asked for long, which says nothing of Kafka.
+        # A worker that was suspended has not asked Kafka for long, so the missing answer does not count.
         return self._has_missed and now_s - self._answered_s > AWAY_AFTER_S
 
     async def look(self) -> None:
-        """Ask Kafka."""
+        """Check Kafka and the consumer lag."""
         try:
             async with asyncio.timeout(ANSWERS_WITHIN_S):
                 self.lag_records = await _lags()
@@ -70,14 +73,14 @@ class HealthMonitor:
 
 
 async def unread() -> AsyncIterator[Unread]:
-    """Yield what each stage has before it, of the partitions that are this worker's.
+    """Yield the consumer lag of each stage in this worker's partitions.
 
     Raises:
-        KafkaError: Kafka does not say where its log ends.
+        KafkaError: Kafka does not return the end of its log.
     """
     for stage, worked_through in app.worked_through.items():
         topic = TOPICS_OF_STAGES[stage]
-        # It is asked before the end: else it would seem to be ahead of it.
+        # The checkpoint is read before the end offset; otherwise it could be ahead of the end.
         done = worked_through()
         ends = await app.log_ends.ends(topic, done) if done else {}
         for partition, end in ends.items():
@@ -85,7 +88,7 @@ async def unread() -> AsyncIterator[Unread]:
 
 
 async def _lags() -> dict[str, int]:
-    # Also when no partition is this worker's.
+    # Kafka is asked even if this worker owns no partition.
     await app.log_ends.ends(WALLET_COMMANDS, [0])
     lags = dict.fromkeys(app.worked_through, 0)
     async for each in unread():
@@ -98,5 +101,5 @@ monitor = HealthMonitor()
 
 @app.timer(interval=LOOK_EVERY_S)  # type: ignore[untyped-decorator]
 async def look() -> None:
-    """Look."""
+    """Run the check."""
     await monitor.look()

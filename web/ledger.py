@@ -108,7 +108,7 @@ async def get_entries(call: Call) -> Answer | Problem:
 
 
 async def _entered(transaction: Transaction) -> list[Recorded]:
-    """Return the entries of a transaction. What was completed is entered a moment later."""
+    """Return the entries of a transaction. They are written a moment after it is completed."""
     if transaction.completed_at_ms is None:
         return []
     give_up_s = time.monotonic() + ENTERED_WITHIN_S
@@ -121,7 +121,7 @@ async def _entered(transaction: Transaction) -> list[Recorded]:
 
 
 def _foreign_accounts(transaction: Transaction, person_id: UUID) -> set[str]:
-    """Return the wallets of a transaction that belong to somebody else."""
+    """Return the wallets of a transaction that belong to other users."""
     sides = (
         (transaction.from_wallet_id, transaction.from_owner_id),
         (transaction.to_wallet_id, transaction.to_owner_id),

@@ -1,6 +1,7 @@
-"""What the declarations of endpoints do not say: examples, and links from an answer to what can be asked next.
+"""The examples of the OpenAPI document, and the links from an answer to the requests that can follow it.
 
-A test checks that there is everything of which this speaks, and that the examples are what they are examples of.
+Endpoint declarations do not contain these. A test checks that everything named here exists, and that the
+examples match their types.
 """
 
 from collections.abc import Mapping
@@ -104,13 +105,16 @@ EXAMPLES: Mapping[str, Json] = {
         "effective_at": None,
     },
 }
-"""By the name of a type: one of its values."""
+"""By the name of a type: an example value."""
 
 LOWEST: Mapping[str, int] = {"amount": 1, "overdraft_limit": 0}
-"""By the name of a request's field: below it, wallets refuse it. The types let it through, as wallets say it better."""
+"""By the name of a request's field: the lowest value that wallets accept.
+
+The types accept lower values, because the refusal of a wallet is more specific.
+"""
 
 STATUSES: Mapping[tuple[str, str], int] = {("transfer", "wallet_not_found"): 422}
-"""By the names of an endpoint and a code: the status, where it is not the code's own."""
+"""By the names of an endpoint and a code: the status, if it differs from the code's own."""
 
 
 def _link(operation: str, *, body: Json | None = None, **parameters: str) -> Json:
@@ -202,4 +206,4 @@ LINKS: Mapping[str, Mapping[int, Mapping[str, Json]]] = {
         }
     },
 }
-"""By the name of an endpoint and the status of its answer: what to ask next, and what of the answer that takes."""
+"""By the name of an endpoint and the status of its answer: the next requests, with the values they take."""

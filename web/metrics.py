@@ -1,7 +1,8 @@
-"""What Prometheus is told: the metrics of this worker, on the port of its own.
+"""Prometheus metrics of this worker, on its own port.
 
-What the worker knows itself is there at once. Who else has to be asked, is asked at most every two seconds, and waited
-for only shortly: a metric has no sample rather than an old one, and the others are told all the same.
+The worker's own values are available at once. Other servers are queried at most every two seconds, with a
+short timeout. If a server does not answer, its metrics have no sample rather than an old one; the other
+metrics are still exposed.
 """
 
 import asyncio
@@ -29,11 +30,14 @@ from mercuria.web.operations import operations
 from mercuria.web.reading import KAFKA_ANSWERS_WITHIN_S, soon
 
 FRESH_S = 2.0
-"""Others are not asked again before."""
+"""The minimum time between two queries to other servers."""
 WAIT_S = 0.4
-"""They are waited for so long. What they say later is for who looks next."""
+"""How long a scrape waits for other servers. A later result serves the next scrape."""
 KEPT_S = 30.0
-"""What they said counts for so long while they are asked again; not when they turn out to be away."""
+"""How long a result is used while the next query runs.
+
+If a server proves unavailable, its result is dropped.
+"""
 
 AWAY = (DatabaseUnavailable, KafkaError, TimeoutError)
 
@@ -43,10 +47,10 @@ T = TypeVar("T")
 
 
 class Reading(Generic[T]):
-    """What others say, as of a moment ago.
+    """A recent result of a query to another server.
 
     Args:
-        ask: asks them; raises one of `AWAY` when they do not answer.
+        ask: sends the query; raises one of `AWAY` if the server does not answer.
     """
 
     def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
@@ -57,7 +61,7 @@ class Reading(Generic[T]):
         self._said_s = 0.0
 
     async def latest(self) -> T | None:
-        """Return what they said last; None where that is too long ago, or they were away."""
+        """Return the last result; None if it is too old, or if the server was unavailable."""
         if self._asking is None and time.monotonic() - self._asked_s >= FRESH_S:
             self._asked_s = time.monotonic()
             self._asking = asyncio.create_task(self._ask_now())
@@ -78,7 +82,7 @@ class Reading(Generic[T]):
 
 
 async def _lags() -> dict[tuple[str, int], int]:
-    """Return by stage and partition how many records this worker has not worked through."""
+    """Return the consumer lag of this worker in records, by stage and partition."""
     async with asyncio.timeout(KAFKA_ANSWERS_WITHIN_S):
         return {
             (each.stage, each.partition): await app.log_ends.left(
@@ -89,7 +93,7 @@ async def _lags() -> dict[tuple[str, int], int]:
 
 
 async def _in_flight() -> dict[str, InFlight | None]:
-    """Return by currency what moves; None where something has moved."""
+    """Return the money in flight by currency; None for a currency that no longer has any."""
     async with soon():
         rows = await operations.in_flight()
     _moved.update(dict.fromkeys(_moved) | {row.currency: row for row in rows})
@@ -118,13 +122,13 @@ async def scrape(_self: View, request: Any) -> Any:
 
 
 def _is_on_own_port(request: Request) -> bool:
-    # None: the client has gone.
+    # None: the client has disconnected.
     transport = request.transport
     return transport is not None and transport.get_extra_info("sockname")[1] == settings.worker_port
 
 
 async def _refresh() -> None:
-    """Set what others have to be asked for; without an answer, there is no sample."""
+    """Set the metrics that other servers provide; without an answer, they have no sample."""
     found_lags, found_in_flight, found_database = await asyncio.gather(
         lags.latest(), in_flight.latest(), database_state.latest()
     )

@@ -1,7 +1,7 @@
-"""Moments: points in time as queries name them, and what lies between two of them.
+"""Timestamps: points in time in queries, and the periods between two of them.
 
-A moment is an RFC 3339 date and time with its offset, or a date alone, which is its midnight in UTC. What Mercuria has
-recorded has whole milliseconds, so a moment between two of them stands before the later one.
+A timestamp is an RFC 3339 date and time with its offset, or a date alone, which stands for midnight UTC.
+Recorded times have whole milliseconds, so a timestamp between two milliseconds stands before the later one.
 """
 
 import re
@@ -27,7 +27,7 @@ Moment = Annotated[
 ]
 
 _FORM = re.compile(
-    # A `+` that was not written as %2B has become a space on its way.
+    # A `+` that the client did not encode as %2B arrives as a space.
     r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+\- ])(\d\d):(\d\d)))?",
     re.ASCII,
 )
@@ -35,29 +35,32 @@ _FIRST_DAY = date(1970, 1, 1).toordinal()
 
 
 class Period(NamedTuple):
-    """From a moment to before another one, in milliseconds since 1970; None where the query says nothing."""
+    """A half-open period in milliseconds since 1970; None where the query sets no bound."""
 
     since_ms: int | None
     until_ms: int | None
 
 
 def now_ms() -> int:
-    """Return the present moment."""
+    """Return the current time."""
     return time.time_ns() // 1_000_000
 
 
 def read_moment(name: str, text: str) -> int | Problem:
-    """Return the first whole millisecond that is not before a moment, since 1970, or that `name` is no moment."""
+    """Return the first whole millisecond since 1970 that is not before a timestamp.
+
+    If `text` is not a timestamp, return a problem that names the field.
+    """
     return _read(name, text, after=False)
 
 
 def read_moment_after(name: str, text: str) -> int | Problem:
-    """Return the first whole millisecond that is after a moment."""
+    """Return the first whole millisecond that is after a timestamp."""
     return _read(name, text, after=True)
 
 
 def read_period(since: str | None, until: str | None, *, first_ms: int = 0) -> Period | Problem:
-    """Return what lies between the fields `from` and `to` of a query, from `first_ms` on."""
+    """Return the period between the fields `from` and `to` of a query, from `first_ms` on."""
     since_ms = _read("from", since, after=False, first_ms=first_ms) if since is not None else None
     until_ms = _read("to", until, after=False, first_ms=first_ms) if until is not None else None
     for found in (since_ms, until_ms):
@@ -70,7 +73,7 @@ def read_period(since: str | None, until: str | None, *, first_ms: int = 0) -> P
 
 
 def read_effective_at(text: str | None) -> str | Problem | None:
-    """Return the effective date of a body in its one form, or that it is none; None where the body has none."""
+    """Return the effective date of a body in canonical form, or a problem; None if the body has none."""
     try:
         return None if text is None else effective_at(text)
     except EffectiveError as error:
@@ -83,7 +86,7 @@ def _read(name: str, text: str, *, after: bool, first_ms: int = 0) -> int | Prob
     matched = _FORM.fullmatch(text)
     found = None if matched is None else _milliseconds(*matched.groups(), after=after)
     if found is not None:
-        # Nothing is recorded of before and after.
+        # Nothing is recorded before or after that range.
         return min(max(found, first_ms), LAST_MS)
     detail = "It must be a date, or a date and time with an offset, as RFC 3339 has them."
     error = FieldError(name, Code.INVALID_FIELD, detail)

@@ -1,8 +1,8 @@
 """The OpenAPI document: what can be called, told to programs.
 
-It is made from what works: the declarations of the endpoints, the types that their requests are read with, the
-docstrings of their views, and the table of codes. What those do not say stands here: examples, and links that lead
-from an answer to the next request.
+The document is generated from the running code: the declarations of the endpoints, the types that their
+requests are read with, the docstrings of their views, and the table of codes. The rest stands here: examples,
+and links that lead from an answer to the next request.
 """
 
 import inspect
@@ -31,7 +31,7 @@ Send an `Idempotency-Key` with whatever moves money, and the same request can be
 """
 
 ELSEWHERE = ("not_found", "method_not_allowed")
-"""What is answered where there is no endpoint."""
+"""The problems of requests that match no endpoint."""
 SCHEMAS = "#/components/schemas/"
 
 BEARER: Json = {
@@ -137,7 +137,7 @@ OPERATIONS: Json = {
         {"application/json": {"schema": READY}},
     ),
 }
-"""What is there besides the endpoints."""
+"""The paths besides the endpoints."""
 
 
 @endpoint("GET", "/api/v1/openapi.json", answers={200: dict[str, Any]}, access=ANYONE)
@@ -148,12 +148,12 @@ async def describe(_call: Call) -> Answer:
 
 @cache
 def _encoded() -> msgspec.Raw:
-    # Whoever asks first comes when all views are declared.
+    # The document is built at the first request, when all views are declared.
     return msgspec.Raw(msgspec.json.encode(document(ENDPOINTS)))
 
 
 def document(endpoints: Sequence[Endpoint]) -> Json:
-    """Return the document of `endpoints`, and of what a worker answers besides them."""
+    """Return the document of `endpoints`, and of the other paths that a worker serves."""
     schemas = Schemas()
     paths: Json = {}
     for each in endpoints:
@@ -182,7 +182,7 @@ def document(endpoints: Sequence[Endpoint]) -> Json:
 
 
 class Schemas:
-    """The JSON Schemas of types. Those of types that have a name are collected, and referred to."""
+    """The JSON Schemas of types. Schemas of named types are collected, and referenced."""
 
     def __init__(self) -> None:
         self.components: Json = {}
@@ -198,14 +198,17 @@ class Schemas:
         return schema
 
     def fields_of(self, kind: type[Struct]) -> tuple[Json, list[str]]:
-        """Return the schemas of a struct's fields, and which of them are required. The struct itself gets no name."""
+        """Return the schemas of a struct's fields, and which of them are required.
+
+        The struct itself gets no name.
+        """
         name = self.of(kind)["$ref"].removeprefix(SCHEMAS)
         schema = self.components.pop(name)
         return schema["properties"], schema.get("required", [])
 
 
 def operation(endpoint: Endpoint, schemas: Schemas) -> Json:
-    """Return what is to be known about one endpoint."""
+    """Return the description of one endpoint."""
     summary, _, description = (inspect.getdoc(endpoint.handler) or "").partition("\n")
     found: Json = {
         "operationId": endpoint.name,
@@ -247,7 +250,7 @@ def _parameter(name: str, schema: Json, required: bool) -> Json:
 
 
 def _without_null(schema: Json) -> Json:
-    """Return the schema of a field without null, which no query can say."""
+    """Return the schema of a field without null, which a query cannot express."""
     kept: Json = {name: value for name, value in schema.items() if (name, value) != ("default", None)}
     choices: list[Json] = [choice for choice in kept.pop("anyOf", []) if choice != {"type": "null"}]
     if len(choices) == 1:
@@ -261,7 +264,7 @@ def _header(endpoint: Endpoint) -> list[Json]:
 
 
 def _body(kind: type[Struct], schemas: Schemas) -> Json:
-    # No body at all is read as an empty object.
+    # An absent body is read as an empty object.
     required = any(field.required for field in msgspec.structs.fields(kind))
     return {"required": required, "content": {"application/json": {"schema": schemas.of(kind)}}}
 
@@ -291,7 +294,7 @@ def _answer(endpoint: Endpoint, status: int, kind: Any, schemas: Schemas) -> Jso
 def _problem_answers(endpoint: Endpoint) -> Json:
     codes = set(endpoint.problems)
     if endpoint.path_names:
-        # What is no single part of an address leads elsewhere.
+        # An id that is not a single path segment leads to another address.
         codes.add("not_found")
     if endpoint.query is not None:
         codes.add("uri_too_long")
@@ -340,7 +343,7 @@ def _headers(names: Iterable[str]) -> Json:
 
 
 def _tags(endpoints: Sequence[Endpoint]) -> list[Json]:
-    """Return the parts of the API, each with the first line of its module."""
+    """Return the parts of the API, each with the first line of its module's docstring."""
     tags = {each.tag: _first_line(each.handler.__module__) for each in endpoints}
     tags["operations"] = "How the worker is."
     return [{"name": tag, "description": description} for tag, description in sorted(tags.items())]
@@ -351,7 +354,7 @@ def _first_line(module: str) -> str:
 
 
 def _complete(name: str, schema: Json) -> None:
-    """Add to a named type's schema what its type does not say."""
+    """Add details to a named type's schema that its type does not express."""
     if name in EXAMPLES:
         schema["examples"] = [EXAMPLES[name]]
     is_request = schema.get("additionalProperties") is False
@@ -360,7 +363,7 @@ def _complete(name: str, schema: Json) -> None:
 
 
 def _clean(schema: Any) -> None:
-    """Take the indentation out of the docstrings that have become descriptions."""
+    """Remove the indentation from docstrings that have become descriptions."""
     if isinstance(schema, dict):
         if isinstance(schema.get("description"), str):
             schema["description"] = inspect.cleandoc(schema["description"])

@@ -22,13 +22,13 @@ from mercuria.web.reading import KAFKA_ANSWERS_WITHIN_S, decided_up_to
 from mercuria.web.representations import Currency, MinorUnits, Time
 
 TOPICS_OF_STAGES: Mapping[str, str] = {"wallets": WALLET_COMMANDS, **STAGES}
-"""What each stage reads, in the order in which a command comes through them."""
+"""The topic that each stage reads, in the order in which a command passes through the stages."""
 
 DECIDES = "wallets"
-"""The one stage whose places are not in PostgreSQL."""
+"""The only stage whose position is not in PostgreSQL."""
 
 NEXT = "transactions"
-"""The stage that follows it."""
+"""The projection that follows it."""
 
 OWNERS_TELL_WITHIN_S = 1.0
 MAX_STEPS = 360
@@ -123,7 +123,7 @@ class InFlightBody(Struct, frozen=True):
 async def get_lag(_call: Call) -> Answer | Problem:
     """Tell by how many records each stage is behind the log, in each partition."""
     try:
-        # Several who look at the same moment are answered by one look.
+        # One query answers several callers that ask at the same moment.
         return Answer(await _lag_now(None))
     except DatabaseUnavailable:
         return Problem("database_unavailable")
@@ -169,7 +169,7 @@ async def get_in_flight(_call: Call) -> Answer | Problem:
 
 
 async def _look(callers: Sequence[None]) -> Sequence[LagBody]:
-    # What stages have read is asked before the ends of their topics: else some would seem to be ahead of them.
+    # Positions are read before the ends of their topics; otherwise a stage could appear to be ahead of its topic.
     read = await operations.places()
     async with asyncio.timeout(KAFKA_ANSWERS_WITHIN_S):
         stages = [
@@ -197,7 +197,10 @@ async def _stage_lag(stage: str, topic: str, read: Mapping[str, Mapping[int, Rea
 
 
 async def _decided(ends: Mapping[int, int], told: Mapping[int, Read]) -> dict[int, int]:
-    """Return up to where partitions are decided. What the next stage has, was decided; only the rest is asked for."""
+    """Return up to where partitions are decided.
+
+    Records that the next projection has written are decided; only the other partitions are queried.
+    """
     done = {number: place.command_offset + 1 for number, place in told.items()}
     rest = [number for number, end in ends.items() if done.get(number, 0) < end]
     if rest:
@@ -209,7 +212,7 @@ async def _decided(ends: Mapping[int, int], told: Mapping[int, Read]) -> dict[in
 
 
 def _since(now: datetime, minutes: int, step: int) -> datetime:
-    """Return when the first step begins, which is counted from 1970 on as PostgreSQL counts it."""
+    """Return when the first step begins. Steps are counted from 1970, as PostgreSQL counts them."""
     step_s = step * 60
     return datetime.fromtimestamp((now.timestamp() - minutes * 60) // step_s * step_s, UTC)
 

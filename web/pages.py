@@ -1,4 +1,4 @@
-"""Pages: lists are answered a part at a time, and a cursor leads from one part to the next."""
+"""Pagination: a list is returned in pages, and a cursor leads from one page to the next."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
@@ -24,7 +24,7 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def page_of(found: Any, body: Callable[[Any], Any]) -> Answer | Problem:
-    """Answer a page of what was found, each shown by `body`."""
+    """Return a page of results, each rendered by `body`."""
     if found is None:
         return Problem("invalid_cursor")
     return Answer(Page([body(each) for each in found.items], found.has_more, found.next_cursor))

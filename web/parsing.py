@@ -1,4 +1,7 @@
-"""Reading requests: from path, query, headers and body to typed values, or to the problem with every wrong field."""
+"""Request parsing: from path, query, headers and body to typed values, or to a problem.
+
+The problem lists every invalid field.
+"""
 
 from functools import cache
 from typing import Any, TypeVar, cast
@@ -22,11 +25,11 @@ from mercuria.http.problems import FieldError, Problem
 S = TypeVar("S", bound=Struct)
 
 _TOO_LARGE = {"amount": Code.AMOUNT_TOO_LARGE, "overdraft_limit": Code.OVERDRAFT_LIMIT_OUT_OF_RANGE}
-"""What is said of numbers that are integers, and more than 64 bits hold. Wallets judge all others."""
+"""The codes for integers that exceed 64 bits. Wallets check all other numbers."""
 
 
 async def read_body(request: Request, kind: type[S]) -> S | Problem:
-    """Return the request's JSON body as a struct. No body at all is taken for an empty object."""
+    """Return the request's JSON body as a struct. An absent body is read as an empty object."""
     if request.content_type != "application/json" and request.body_exists:
         return Problem("unsupported_media_type")
     return parse_body(await request.read(), kind)
@@ -37,7 +40,8 @@ def parse_body(content: bytes, kind: type[S]) -> S | Problem:
     content = content or b"{}"
     try:
         body = cast(S, _decoder(kind).decode(content))
-        # Two microseconds, after msgspec, which would take the last of two equal names without a word.
+        # This check takes two microseconds. It comes after msgspec, which would silently take the last of two equal
+        # names.
         check_names(content)
     except RepeatedNameError as error:
         return Problem("malformed_body", str(error))
@@ -55,7 +59,7 @@ def parse_query(request: Request, kind: type[S]) -> S | Problem:
     found = _convert(dict(query), kind, strict=False)
     if isinstance(found, Problem):
         return found
-    # The converter takes `null` for none at all, where that is no text.
+    # The converter accepts `null` for an absent value, unless the field is a text.
     names = {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
     nulls = [name for name in query if getattr(found, names[name]) is None]
     if nulls:
@@ -64,7 +68,7 @@ def parse_query(request: Request, kind: type[S]) -> S | Problem:
 
 
 def parse_id(name: str, text: str) -> UUID | Problem:
-    """Return the id that stands in a path."""
+    """Return the id in a path."""
     try:
         return msgspec.convert(text, UUID)
     except msgspec.ValidationError:
@@ -72,7 +76,7 @@ def parse_id(name: str, text: str) -> UUID | Problem:
 
 
 def _diagnose(content: bytes, kind: type[S]) -> S | Problem:
-    """Find out what is wrong with a body. Only bad ones come here, so it may take its time."""
+    """Find out what is wrong with a body. Only invalid bodies come here, so it may be slow."""
     if is_too_deep(content):
         return Problem(Code.MALFORMED_JSON, f"The body is nested deeper than {MAX_DEPTH}.")
     try:
@@ -86,7 +90,7 @@ def _diagnose(content: bytes, kind: type[S]) -> S | Problem:
     except RepeatedNameError as error:
         return Problem("malformed_body", str(error))
     found = _convert(values, kind, strict=True)
-    # They read alike; should they ever not, the decoder has refused it.
+    # The two parsers should agree; if they ever do not, the decoder has refused the body.
     return found if isinstance(found, Problem) else Problem("malformed_body")
 
 
@@ -121,7 +125,10 @@ def _error(field: str, code: Code, detail: str) -> FieldError:
 
 
 def _invalid(errors: list[FieldError]) -> Problem:
-    """Return the problem of wrong fields: under the code of the first one, and 422 where only a number is too large."""
+    """Return the problem for invalid fields.
+
+    It has the code of the first field, and status 422 if the only fault is a number that is too large.
+    """
     first = errors[0]
     return Problem(first.code, f"`{first.field}`: {first.detail}", errors)
 

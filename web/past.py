@@ -1,4 +1,4 @@
-"""The past: wallets as they were, from what PostgreSQL has recorded, once that is all there is of a time."""
+"""Point-in-time reads: past states of wallets from PostgreSQL, once it has all events of that time."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -13,7 +13,7 @@ from mercuria.web.endpoint import Call
 from mercuria.web.reading import history, is_caught_up, refused_to_show, soon
 
 LINES_AT_ONCE = 200
-"""So many lines are read with one query, and made into text at once. All else that goes on waits for about 2 ms."""
+"""How many lines one query reads and one step formats. Other tasks wait for about 2 ms meanwhile."""
 
 ledger = Ledger(long_reads)
 
@@ -21,7 +21,7 @@ ledger = Ledger(long_reads)
 async def recorded_wallet(call: Call, wallet_id: UUID) -> Wallet | Problem:
     """Return a wallet as PostgreSQL has it, to its owner and to operators.
 
-    That there is none is only said when PostgreSQL has all that the log held when asked.
+    The answer "not found" is given only when PostgreSQL has everything that the log held when asked.
     """
     is_sure = False
     try:
@@ -39,12 +39,14 @@ async def recorded_wallet(call: Call, wallet_id: UUID) -> Wallet | Problem:
 
 
 async def place_of(wallet_id: UUID, at_ms: int) -> int | None:
-    """Return the place of a moment among a wallet's events; None while it is not sure that all of before are there.
+    """Return the position of a point in time among a wallet's events.
+
+    Return None while it is uncertain whether PostgreSQL has all earlier events.
 
     Raises:
-        DatabaseUnavailable: PostgreSQL is away.
+        DatabaseUnavailable: PostgreSQL is unavailable.
     """
-    # First whether all is there, then the place: what comes between the two is behind the one or part of the other.
+    # Completeness is checked before the position is read: an event in between is after the position, or part of it.
     async with soon():
         is_sure = await ledger.has_event_since(wallet_id, at_ms)
     if not is_sure and not await is_caught_up(None):
@@ -54,7 +56,7 @@ async def place_of(wallet_id: UUID, at_ms: int) -> int | None:
 
 
 async def wallet_at(wallet: Wallet, before_ms: int) -> Wallet | Problem:
-    """Return a wallet as it was right before a moment that has come."""
+    """Return a wallet as it was right before a time that has passed."""
     try:
         place = await place_of(wallet.id, before_ms)
         if place is None:
@@ -67,10 +69,10 @@ async def wallet_at(wallet: Wallet, before_ms: int) -> Wallet | Problem:
 
 
 async def lines_between(wallet_id: UUID, start: int, end: int) -> AsyncIterator[list[StatementLine]]:
-    """Yield the changes of a wallet's balance between two places, some at a time.
+    """Yield the changes of a wallet's balance between two positions, in chunks.
 
     Raises:
-        DatabaseUnavailable: PostgreSQL is away.
+        DatabaseUnavailable: PostgreSQL is unavailable.
     """
     while True:
         async with soon():

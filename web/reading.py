@@ -1,8 +1,9 @@
-"""Reading: where a wallet or a transaction is looked for, and how sure the answer is.
+"""Read routing: where a wallet or a transaction is looked up, and how certain the answer is.
 
-A wallet is known best by the worker that owns its partition: here in memory, or at another worker over HTTP. Redis
-answers for the others, and PostgreSQL where nobody else does. A transaction is in Redis as soon as it is answered, and
-in PostgreSQL a moment later; nobody says that there is none before PostgreSQL has all that the log held when asked.
+The worker that owns a wallet's partition has its newest state: in this worker's memory, or at another worker
+over HTTP. If the owner does not answer, Redis does, and else PostgreSQL. A transaction is in Redis as soon as
+it is answered, and in PostgreSQL a moment later. The answer "not found" is given only when PostgreSQL has
+everything that the log held when asked.
 """
 
 import asyncio
@@ -39,14 +40,14 @@ KAFKA_ANSWERS_WITHIN_S = 3.0
 LOOK_EVERY_S = 0.01
 LOOKS_BEFORE_READING = 20
 FROM_OWNER = "X-Mercuria-Asks-Owner"
-"""A worker sends this header to the one that it takes for a wallet's owner; who is not says so."""
+"""A worker sends this header to the presumed owner of a wallet. A worker that is not the owner says so."""
 
 homes = Homes(settings.partitions)
 history = History(database, long_reads)
 
 
 async def is_new() -> bool:
-    """Return whether nobody has commanded anything yet; False where Kafka does not say."""
+    """Return whether the command topic is still empty; False if Kafka does not answer."""
     try:
         async with asyncio.timeout(KAFKA_ANSWERS_WITHIN_S):
             ends = await app.log_ends.ends(WALLET_COMMANDS, range(settings.partitions))
@@ -60,10 +61,10 @@ keys = Keys(redis, settings.receipts_days * 86_400, history.used_before, is_new)
 
 @asynccontextmanager
 async def soon() -> AsyncIterator[None]:
-    """Wait for PostgreSQL in the block no longer than whoever asks for one thing would wait.
+    """Limit how long the block waits for PostgreSQL to what a caller waits for a single item.
 
     Raises:
-        DatabaseUnavailable: it does not answer in time.
+        DatabaseUnavailable: PostgreSQL does not answer in time.
     """
     try:
         async with asyncio.timeout(DATABASE_ANSWERS_WITHIN_S):
@@ -73,7 +74,7 @@ async def soon() -> AsyncIterator[None]:
 
 
 class _Code(Struct):
-    """What tells one problem from another."""
+    """The code of a problem, which identifies it."""
 
     code: str
 
@@ -89,10 +90,10 @@ def refused_to_show(call: Call, wallet: Wallet) -> Problem | None:
 
 
 async def find_wallet(call: Call, wallet_id: UUID) -> Wallet | Answer | Problem:
-    """Return a wallet as it was a moment ago at the most, or the answer of the worker that owns it."""
+    """Return a recent state of a wallet, at most a moment old, or the answer of the worker that owns it."""
     partition = homes.of(wallet_id).partition
     if is_mine(partition):
-        # It may have been opened a moment ago by another worker, which had told so and not yet kept it.
+        # Another worker may just have opened the wallet: it answers before it persists the wallet.
         return _own(partition, wallet_id) or await find_wallet_now(call, wallet_id)
     if FROM_OWNER in call.request.headers:
         return Problem("wallets_unavailable")
@@ -103,7 +104,7 @@ async def find_wallet(call: Call, wallet_id: UUID) -> Wallet | Answer | Problem:
 
 
 async def find_wallet_now(call: Call, wallet_id: UUID) -> Wallet | Answer | Problem:
-    """Return a wallet after all commands that Kafka had for it when this was asked."""
+    """Return a wallet after all commands that Kafka held for it when this was called."""
     partition = homes.of(wallet_id).partition
     if not is_mine(partition):
         asked = FROM_OWNER in call.request.headers or await _ask_owner(call, partition)
@@ -112,7 +113,7 @@ async def find_wallet_now(call: Call, wallet_id: UUID) -> Wallet | Answer | Prob
         async with asyncio.timeout(CAUGHT_UP_WITHIN_S):
             offset = await _decided(partition)
             async with balances.lock(partition):
-                # Meanwhile it may have gone and come back, with tables that lack the last moments.
+                # The partition may have moved away and come back meanwhile, with tables that lack the last moments.
                 if is_mine(partition) and balances.position(partition).offset >= offset:
                     return _own(partition, wallet_id) or Problem(Code.WALLET_NOT_FOUND)
     except (TimeoutError, KafkaError):
@@ -121,7 +122,7 @@ async def find_wallet_now(call: Call, wallet_id: UUID) -> Wallet | Answer | Prob
 
 
 def is_mine(partition: int) -> bool:
-    """Return whether this worker decides for a partition now, so that what it has in memory counts."""
+    """Return whether this worker decides for a partition now, so that its state in memory is valid."""
     return (
         app.locks.is_held(partition)
         and balances.store.is_open(partition)
@@ -131,7 +132,7 @@ def is_mine(partition: int) -> bool:
 
 
 def owner_url(partition: int) -> str | None:
-    """Return where the worker answers that owns a partition, as the consumer group has it."""
+    """Return the address of the worker that owns a partition according to the consumer group."""
     for url, topics in app.assignor.tables_metadata().items():
         if partition in topics.get(BALANCES_CHANGELOG, ()):
             return url
@@ -143,9 +144,9 @@ def _own(partition: int, wallet_id: UUID) -> Wallet | None:
 
 
 async def _decided(partition: int) -> int:
-    """Return when everything is decided that is in a partition of the command topic now, and up to which offset.
+    """Wait until all that a partition of the command topic holds now is decided; return the decided offset.
 
-    Where the partition goes to another worker meanwhile, it returns at once: there is no table to look at.
+    If the partition moves to another worker meanwhile, return at once: this worker no longer has its table.
     """
     end = (await app.log_ends.ends(WALLET_COMMANDS, [partition]))[partition]
     looks, before = 0, -1
@@ -161,7 +162,7 @@ async def _decided(partition: int) -> int:
 
 
 async def _is_blank(partition: int, start: int, end: int) -> bool:
-    """Return whether what is left are the marks of transactions, which nobody decides."""
+    """Return whether the remaining records are transaction markers, which are not decided."""
     return await app.log_ends.is_blank(WALLET_COMMANDS, partition, start, end)
 
 
@@ -173,7 +174,7 @@ async def _cached(partition: int, wallet_id: UUID) -> Cached | None:
 
 
 async def _ask_owner(call: Call, partition: int) -> Answer | Problem | None:
-    """Have the worker answer that owns a partition; None where it does not, or says that it is another one's."""
+    """Have the owner of a partition answer; None if it does not, or if it is no longer the owner."""
     url = owner_url(partition)
     if url is None or url == str(app.conf.canonical_url):
         return None
@@ -190,13 +191,13 @@ async def _ask_owner(call: Call, partition: int) -> Answer | Problem | None:
 
 
 async def _without_owner(wallet_id: UUID, cached: Cached | None) -> Wallet | Problem:
-    """Return the newest that anybody but its owner knows of a wallet."""
+    """Return the newest state of a wallet that is known outside its owner."""
     found = None
     with suppress(DatabaseUnavailable):
         async with soon():
             found = await history.wallet(wallet_id)
     known = [each for each in (cached and cached.wallet, found) if each]
-    # A wallet that was just opened may be missing in both: that there is none, only its owner can say.
+    # A wallet that was just opened may be missing in both: only its owner can tell that a wallet does not exist.
     return max(known, key=lambda each: each.version) if known else Problem("wallets_unavailable")
 
 
@@ -216,8 +217,8 @@ async def settled_transaction(transaction_id: UUID) -> Transaction | None:
 async def find_transaction(transaction_id: UUID) -> Transaction | Problem:
     """Return a transaction.
 
-    That there is none, or that it has not ended, is only said when PostgreSQL has all that the log held when asked.
-    What had been accepted is pending also when that takes too long.
+    The answers "not found" and "not ended" are given only when PostgreSQL has everything that the log held
+    when asked. If that takes too long, an accepted transaction is reported as pending.
     """
     remembered = await _remembered(transaction_id)
     if remembered is not None and remembered.status != "pending":
@@ -243,7 +244,10 @@ async def _remembered(transaction_id: UUID) -> Transaction | None:
 
 
 async def _catch_up(callers: Sequence[None]) -> Sequence[bool]:
-    """Wait until PostgreSQL has what is in the command log now; one wait serves all who asked before it began."""
+    """Wait until PostgreSQL has everything that is in the command log now.
+
+    One wait serves all callers that asked before it began.
+    """
     try:
         async with asyncio.timeout(CAUGHT_UP_WITHIN_S):
             await _all_decided()
@@ -255,7 +259,7 @@ async def _catch_up(callers: Sequence[None]) -> Sequence[bool]:
 
 
 async def _all_decided() -> None:
-    """Return when everything is decided that is in the command topic now, whoever decides it."""
+    """Wait until everything in the command topic is decided, by any worker."""
     ends = await app.log_ends.ends(WALLET_COMMANDS, range(settings.partitions))
     looks = 0
     while True:
@@ -271,7 +275,7 @@ async def _all_decided() -> None:
 
 
 async def decided_up_to(partitions: Iterable[int]) -> dict[int, int]:
-    """Return the ends of what is decided of partitions, of all that anything is decided of."""
+    """Return the ends of the decided ranges of partitions, without partitions of which nothing is decided."""
     mine = [each for each in partitions if is_mine(each)]
     decided = {each: balances.position(each).offset + 1 for each in mine}
     others = set(partitions) - set(mine)
@@ -279,9 +283,11 @@ async def decided_up_to(partitions: Iterable[int]) -> dict[int, int]:
 
 
 async def _decided_by_others(partitions: Iterable[int]) -> dict[int, int]:
-    """Return up to where partitions are decided, as the changelog of their balances has it: positions end its batches.
+    """Return up to where partitions are decided, from the changelog of their balances.
 
-    What the workers have committed would not do: a batch that was taken away from a worker counts as read.
+    A position ends each of its batches.
+
+    The offsets that workers commit are not sufficient: a batch that was revoked from a worker counts as read.
     """
     last = await app.log_ends.last_records(BALANCES_CHANGELOG, partitions)
     rows = {partition: next(read_rows([(each.key, each.value)])) for partition, each in last.items()}
@@ -289,4 +295,4 @@ async def _decided_by_others(partitions: Iterable[int]) -> dict[int, int]:
 
 
 is_caught_up: Coalescer[None, bool] = Coalescer(_catch_up)
-"""OutboundEvent whether PostgreSQL has what was in the log when asked. It takes None."""
+"""Returns whether PostgreSQL has everything that was in the log when asked. The argument is None."""

@@ -1,4 +1,7 @@
-"""What people see of wallets and transactions. Owners' balances and versions on the other side stay out of it."""
+"""The public form of wallets and transactions.
+
+It leaves out the balance and version of the other side's wallet.
+"""
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
@@ -161,7 +164,7 @@ class Page(Struct, Generic[T], frozen=True):
 
 
 def wallet_body(wallet: Wallet) -> WalletBody:
-    """Return what people see of a wallet."""
+    """Return the public form of a wallet."""
     return WalletBody(
         wallet.id,
         wallet.owner_id,
@@ -177,7 +180,7 @@ def wallet_body(wallet: Wallet) -> WalletBody:
 
 
 def wallet_event_body(event: WalletEvent) -> WalletEventBody:
-    """Return what the owner of a wallet sees of what happened to it."""
+    """Return a wallet's event in the form that its owner sees."""
     return WalletEventBody(
         type=event.type,
         version=event.version,
@@ -195,7 +198,7 @@ def wallet_event_body(event: WalletEvent) -> WalletEventBody:
 
 
 def entry_body(entry: Recorded, *, is_foreign: bool = False) -> EntryBody:
-    """Return what people see of an entry; `is_foreign`: of the wallet of somebody else."""
+    """Return the public form of an entry; `is_foreign` marks the entry of another user's wallet."""
     return EntryBody(
         id=None if is_foreign else entry.id,
         transaction_id=entry.transaction_id,
@@ -212,12 +215,12 @@ def entry_body(entry: Recorded, *, is_foreign: bool = False) -> EntryBody:
 
 
 def statement_kind(line: StatementLine) -> LineKind:
-    """Return what a line of a statement is."""
+    """Return the kind of a statement's line."""
     return "refund" if line.transaction_status == "failed" else line.kind
 
 
 def statement_line_body(line: StatementLine) -> LineBody:
-    """Return what the owner of a wallet sees of a change of its balance."""
+    """Return a balance change in the form that the wallet's owner sees."""
     return LineBody(
         occurred_at=rfc3339(line.occurred_at_ms),
         kind=statement_kind(line),
@@ -231,12 +234,12 @@ def statement_line_body(line: StatementLine) -> LineBody:
 
 
 def transaction_body(transaction: Transaction) -> TransactionBody:
-    """Return what people see of a transaction."""
+    """Return the public form of a transaction."""
     return TransactionBody(**_fields(transaction))
 
 
 def movement_body(transaction: Transaction, wallet: Wallet | None) -> MovementBody:
-    """Return what the owner of a wallet sees of a deposit or withdrawal."""
+    """Return a deposit or withdrawal in the form that the wallet's owner sees."""
     return MovementBody(**_fields(transaction), wallet=wallet_body(wallet) if wallet is not None else None)
 
 

@@ -1,4 +1,4 @@
-"""Security events of requests: who has tried what, from where (`auth.security_log`)."""
+"""Security events of requests: the action, the caller and the address (`auth.security_log`)."""
 
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,7 @@ pseudonyms = Pseudonyms(settings.leg_key)
 
 
 def address_of(request: Request) -> str:
-    """Return the client's address, as trusted proxies tell it."""
+    """Return the client's address, as trusted proxies report it."""
     forwarded: list[Any] = request.headers.getall("X-Forwarded-For", [])
     return client_address(request.remote, forwarded, settings.trusted_proxies)
 
@@ -45,6 +45,6 @@ def report(
 
 
 def report_denied(request: Request, code: str) -> None:
-    """Log that a caller may not do what was asked for."""
+    """Log that a caller lacks the permission for a request."""
     user_id = request.get(USER_ID)
     report(Event.ACCESS_DENIED, request, user_id=UUID(user_id) if user_id else None, code=code)

@@ -30,11 +30,11 @@ from mercuria.web.representations import StatementBody, statement_kind, statemen
 from mercuria.web.turns import TooManyError, Turn, Turns
 
 MAX_LINES = {"json": 10_000, "csv": 100_000}
-"""How many changes a statement may have: JSON goes out when it is whole, CSV while it is made."""
+"""How many changes a statement may have: JSON is sent once it is complete, CSV while it is generated."""
 MAX_WAITING = 4
-"""So many statements of a user wait for the one that is being made; more are refused."""
+"""How many statements of a user may wait for the one in progress; further ones are refused."""
 WAITS_FOR_S = 20.0
-"""For so long, which is less than clients and proxies wait for an answer."""
+"""How long a statement waits, which is less than the timeouts of clients and proxies."""
 ASK_AGAIN_AFTER_S = 5
 
 CSV = "text/csv; charset=utf-8; header=present"
@@ -69,7 +69,7 @@ class StatementQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Statement(NamedTuple):
-    """What a statement is made of: the wallet, the period, its places among the wallet's events, and its balances."""
+    """The parts of a statement: wallet, period, positions among the wallet's events, and balances."""
 
     wallet: Wallet
     since_ms: int
@@ -81,7 +81,10 @@ class Statement(NamedTuple):
 
 
 class IncompleteError(Exception):
-    """Changes are missing, as the tables are being filled anew. What was sent of a statement ends in the middle."""
+    """Changes are missing, because the tables are being rebuilt.
+
+    The part that was sent ends in the middle.
+    """
 
 
 @endpoint(
@@ -127,7 +130,7 @@ async def get_statement(call: Call) -> Answer | Problem:
     except IncompleteError:
         outcome = Problem("not_known_yet")
     finally:
-        # A stream ends the turn itself, when the last of it has been sent or the client has gone.
+        # A stream ends its turn itself, when its last piece has been sent or the client has disconnected.
         if not (isinstance(outcome, Answer) and isinstance(outcome.content, Stream)):
             turn.end()
     return outcome
@@ -164,7 +167,7 @@ async def _find(wallet: Wallet, period: Period) -> Statement | Problem:
 
 async def _as_json(statement: Statement) -> Answer:
     pieces = _made(statement, lambda lines: [Raw(_encode(statement_line_body(line))) for line in lines])
-    # To put together what is text already takes no time.
+    # Joining formatted pieces takes no time.
     lines = cast(Any, [line async for piece in pieces for line in piece])
     return Answer(
         StatementBody(
@@ -181,7 +184,7 @@ async def _as_json(statement: Statement) -> Answer:
 
 async def _as_csv(statement: Statement, turn: Turn) -> Answer:
     pieces = _csv_pieces(statement, turn)
-    # What cannot be read at all is told as a problem; after the first piece, an answer can only break off.
+    # If nothing can be read, the answer is a problem; after the first piece, an answer can only break off.
     first = await anext(pieces)
     name = f"statement-{statement.wallet.id}-{_day(statement.since_ms)}-{_day(statement.until_ms - 1)}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
@@ -189,10 +192,10 @@ async def _as_csv(statement: Statement, turn: Turn) -> Answer:
 
 
 async def _made(statement: Statement, make: Callable[[list[StatementLine]], T]) -> AsyncIterator[T]:
-    """Yield what is made of the lines of a statement, some at a time.
+    """Yield the formatted lines of a statement, in chunks.
 
     Raises:
-        IncompleteError: they do not lead from the one balance to the other.
+        IncompleteError: the lines do not lead from the opening to the closing balance.
     """
     balance = statement.opening.balance
     reader = lines_between(statement.wallet.id, statement.start, statement.end)
@@ -206,18 +209,21 @@ async def _made(statement: Statement, make: Callable[[list[StatementLine]], T]) 
                 if balance != line.balance:
                     raise IncompleteError("a change is missing.")
             piece = await turns.make(partial(make, lines))
-        # Not while the others wait: a client may take as long as it likes.
+        # Yield outside the lock: a client may read as slowly as it likes.
         yield piece
     if balance != statement.closing.balance:
         raise IncompleteError("the last changes are missing.")
 
 
 async def _csv_pieces(statement: Statement, turn: Turn) -> AsyncIterator[bytes]:
-    """Yield a statement as RFC 4180 has it, piece by piece; end the turn, also where the rest is not asked for."""
+    """Yield a statement as RFC 4180 CSV, in pieces.
+
+    End the turn, even if the client does not read the rest.
+    """
     currency = statement.wallet.currency
     opening = _balance_row("opening_balance", statement.since_ms, statement.opening, currency)
     closing = _balance_row("closing_balance", statement.until_ms, statement.closing, currency)
-    # It goes with the first lines: that they cannot be read is known before anything is sent.
+    # The header goes with the first lines: if they cannot be read, that is known before anything is sent.
     head = _csv_of([(BYTE_ORDER_MARK + COLUMNS[0], *COLUMNS[1:]), opening])
     try:
         async for piece in _made(
@@ -234,8 +240,8 @@ async def breaking_off(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterato
     """Yield all pieces.
 
     Raises:
-        ConnectionError: there should be more, and it cannot be read. The server then closes the connection, so that
-            nobody takes what was sent for all.
+        ConnectionError: the rest cannot be read. The server then closes the connection, so that the client
+            does not take the sent part for the whole.
     """
     yield first
     try:

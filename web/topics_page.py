@@ -1,6 +1,6 @@
-"""The page on which people read what goes over Kafka: the AsyncAPI document, as HTML.
+"""The page that shows what goes over Kafka: the AsyncAPI document, as HTML.
 
-It is made here, whole: a page without scripts, which any browser shows.
+The page is rendered completely here. It has no scripts, so any browser shows it.
 """
 
 import re
@@ -148,7 +148,7 @@ def _default(schema: Json) -> str:
 
 
 def _type(schema: Json) -> str:
-    """Return what a value may be, in a few words."""
+    """Return the possible values of a schema, in a few words."""
     if "$ref" in schema:
         name = schema["$ref"].removeprefix(SCHEMAS)
         return f'<a href="#schema-{name}">{escape(name)}</a>'

@@ -90,7 +90,7 @@ async def transfer(call: Call) -> Answer | Problem:
     if isinstance(outcome, Pending) or outcome.is_beginning:
         transaction = outcome.transaction or pending_movement(command)
         return await accepted(call, transaction, transaction_body(transaction))
-    # A wallet that is named in the body, and is not there, makes the request wrong, not its address.
+    # If a wallet named in the body does not exist, the request is wrong, not its address.
     problem = refusal(outcome, status=422 if outcome.code == Code.WALLET_NOT_FOUND else None)
     if problem is not None:
         return problem

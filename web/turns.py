@@ -1,8 +1,8 @@
-"""Turns: what takes long is done for each user one after the other, and for all of them a piece at a time.
+"""Turns: long tasks of a user run one after the other, and the tasks of all users run one piece at a time.
 
-A piece is short. While it is made, nothing else goes on in this process; then whatever else waits has its turn, for as
-long as the piece took. So the longest wait that statements cause is that of one piece, whether one or thirty of them
-are under way, and of many that are under way none waits for another one's end.
+A piece is short. While it runs, nothing else in this process does; after it, other tasks get the event loop
+for as long as the piece took. So the longest delay that statements cause is that of one piece, whether one or
+thirty of them are in progress, and no statement waits for the end of another user's statement.
 """
 
 import asyncio
@@ -16,27 +16,27 @@ T = TypeVar("T")
 
 
 class TooManyError(Exception):
-    """So many of a user wait that another one is refused, or one has waited for too long."""
+    """Too many tasks of a user are waiting, or a task has waited for too long."""
 
 
 class Turn:
-    """A user's turn. It has to be ended; ending it again has no effect."""
+    """A user's turn. The caller must end it; ending it again has no effect."""
 
     def __init__(self, end: Callable[[], None]) -> None:
         self._end: Callable[[], None] | None = end
 
     def end(self) -> None:
-        """Let the user's next one begin."""
+        """Let the user's next task begin."""
         end, self._end = self._end, None
         if end is not None:
             end()
 
 
 class Turns:
-    """Gives turns.
+    """Grants turns.
 
     Args:
-        waiting: how many of one user may wait.
+        waiting: how many tasks of one user may wait.
         patience_s: for how long each of them waits.
     """
 
@@ -48,10 +48,10 @@ class Turns:
         self._piece = asyncio.Lock()
 
     async def take(self, user_id: UUID) -> Turn:
-        """Wait for the turn of a user, in the order in which they ask.
+        """Wait for the turn of a user, in the order of the calls.
 
         Raises:
-            TooManyError: too many of this user wait, or it took too long.
+            TooManyError: too many tasks of this user are waiting, or the wait took too long.
         """
         if self._asked[user_id] > self._waiting:
             raise TooManyError
@@ -79,11 +79,14 @@ class Turns:
             del self._asked[user_id], self._of_users[user_id]
 
     def piece(self) -> asyncio.Lock:
-        """Return what is held while a piece is read and made: all take turns, in the order in which they ask."""
+        """Return the lock that is held while a piece is read and made.
+
+        It is granted in the order of the calls.
+        """
         return self._piece
 
     async def make(self, make: Callable[[], T]) -> T:
-        """Make a piece; then rest for as long as that took, and leave the time to all else that goes on."""
+        """Make a piece; then yield to other tasks for as long as that took."""
         began_s = time.perf_counter()
         made = make()
         await asyncio.sleep(time.perf_counter() - began_s)

@@ -55,7 +55,10 @@ from mercuria.web.representations import (
 )
 
 KnownCurrency = Annotated[CurrencyCode, Meta(extra_json_schema={"enum": sorted(MINOR_DIGITS)})]
-"""What a wallet can be in. The type lets others through, as wallets say better why not."""
+"""The currencies that a wallet can have.
+
+The type accepts others, because the refusal of a wallet is more specific.
+"""
 
 Amount = Annotated[
     Integer, Meta(extra_json_schema={"minimum": 1}, description="In minor units.", examples=[1050])
@@ -134,7 +137,7 @@ _MOVE = (
         Code.UNKNOWN_CURRENCY,
         Code.OVERDRAFT_LIMIT_OUT_OF_RANGE,
         Code.OPERATOR_REQUIRED,
-        # When its Idempotency-Key comes again after it was forgotten.
+        # The Idempotency-Key is used again after its receipt has expired.
         Code.WALLET_ALREADY_EXISTS,
     ),
     is_command=True,
