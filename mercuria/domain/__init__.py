@@ -1,6 +1,6 @@
-"""The rules of the money: pure functions over frozen values.
+"""The rules of the domain: pure functions over frozen values.
 
-`wallet.decide` says what a command does to a wallet, `wallet.evolve` does it, `transfer.react` says what has to
-happen in another wallet because of it. Nothing here knows the clock, chance, Kafka or a database: the same input
-gives the same bytes on every worker, and that is what makes a crash harmless.
+`wallet.decide` returns what a command does to a wallet, `wallet.evolve` applies it, and `transfer.react`
+returns what must happen in another wallet as a result. Nothing here depends on the clock, on random numbers,
+on Kafka or on a database. The same input gives the same bytes on every worker, which makes a crash harmless.
 """

@@ -1,7 +1,7 @@
-"""What the ledger adds up to: figures of each day and currency, and of each user and currency.
+"""Aggregates of the ledger: figures by day and currency, and by user and currency.
 
-Each entry adds what it alone says, so entries may be cut anywhere, also between the two of a transaction, and the
-figures of pieces, or of partitions, add up to those of the whole.
+Each entry adds only what it contains itself. Entries may therefore be split anywhere, even between the two of
+a transaction, and the figures of parts, or of partitions, add up to those of the whole.
 """
 
 from collections import defaultdict
@@ -19,7 +19,7 @@ _FIRST_DAY = date(1970, 1, 1).toordinal()
 
 @dataclass(slots=True)
 class Total:
-    """How many there were, and their amounts in minor units together."""
+    """A number of transactions, and the sum of their amounts in minor units."""
 
     count: int = 0
     volume: int = 0
@@ -27,34 +27,34 @@ class Total:
 
 @dataclass(slots=True)
 class UserTotal(Total):
-    """The same of a user, and when the last one was."""
+    """The total of a user, with the time of the last transaction."""
 
     last_ms: int = 0
 
 
 @dataclass(slots=True)
 class Figures:
-    """The figures of some entries. A day is UTC's, as its number since 1970-01-01."""
+    """The figures of some entries. A day is a UTC day, as its number since 1970-01-01."""
 
     daily: defaultdict[tuple[int, str, Kind], Total] = field(default_factory=lambda: defaultdict(Total))
     """By day, currency and kind: transactions, each counted at its credit."""
     active: set[tuple[int, str, UUID]] = field(default_factory=set)
     """Day, currency and id of each wallet that took part in a transaction."""
     undated: set[tuple[int, str, UUID]] = field(default_factory=set)
-    """Those of them that took part in one without an effective date."""
+    """The same triples, for wallets that took part in a transaction without an effective date."""
     effective: defaultdict[tuple[int, int, str, Kind], Total] = field(
         default_factory=lambda: defaultdict(Total)
     )
     """By effective day, day, currency and kind: transactions that have an effective date."""
     effective_active: set[tuple[int, str, UUID]] = field(default_factory=set)
-    """Effective day, currency and id of each wallet that took part in one of them."""
+    """Effective day, currency and id of each wallet in a transaction with an effective date."""
     users: defaultdict[tuple[UUID, str, Kind, Direction], UserTotal] = field(
         default_factory=lambda: defaultdict(UserTotal)
     )
-    """By owner, currency, kind and direction: what came into the owner's wallets (credit), and what left (debit)."""
+    """By owner, currency, kind and direction: money into (credit) and out of (debit) the owner's wallets."""
 
     def take(self, entries: Iterable[Entry]) -> None:
-        """Add entries; each may be added once."""
+        """Add entries; the caller must add each entry only once."""
         for entry in entries:
             day = entry.occurred_at_ms // DAY_MS
             effective_day = day_of(entry.effective_at) if entry.effective_at else None
@@ -75,7 +75,7 @@ class Figures:
 
 
 def day_of(effective_at: str) -> int:
-    """Return the day of an effective date in its one form, as its number since 1970-01-01, which may be negative."""
+    """Return the day of a canonical effective date, as its number since 1970-01-01, which may be negative."""
     return date.fromisoformat(effective_at[:10]).toordinal() - _FIRST_DAY
 
 

@@ -1,7 +1,8 @@
-"""Commands: what somebody asks a wallet to do. Each is decided by the wallet that it names, and nobody else.
+"""Commands: requests to a wallet. The wallet that a command names decides it.
 
-The JSON form of a command is its struct here, field by field, with `type` as the tag; unknown fields are refused.
-Legs are the commands that wallets send to each other; they carry their origin, and a client's are refused.
+The JSON form of a command is its struct here, field by field, with `type` as the tag; unknown fields are
+refused. Legs are the commands that wallets send to each other. They carry their origin, and legs of clients
+are refused.
 """
 
 from typing import Annotated, Literal
@@ -9,12 +10,12 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
-# PostgreSQL, where all texts end up, cannot hold the character NUL.
+# PostgreSQL, which stores all texts, cannot hold the character NUL.
 _NO_NUL = r"^[^\x00]*$"
 Text = Annotated[str, Meta(max_length=255, pattern=_NO_NUL)]
 CurrencyCode = Annotated[str, Meta(min_length=3, max_length=3, pattern=_NO_NUL)]
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-"""What fits into 64 bits. Whether it is an amount is the wallet's to decide."""
+"""An integer of 64 bits. The wallet decides whether it is a valid amount."""
 
 EffectiveAt = Annotated[
     str,
@@ -26,7 +27,10 @@ EffectiveAt = Annotated[
         examples=["2021-03-04", "2021-03-04T12:00:00+01:00"],
     ),
 ]
-"""An effective date, as clients write one. Once a command is read, it is in its one form (`domain.effective`)."""
+"""An effective date, as clients write it.
+
+Reading a command converts it to canonical form (`domain.effective`).
+"""
 
 Metadata = Annotated[
     dict[
@@ -35,7 +39,7 @@ Metadata = Annotated[
     ],
     Meta(max_length=50),
 ]
-"""What a client wants to find again: up to 50 texts of up to 500 characters under names of up to 40."""
+"""A client's own data: up to 50 texts of up to 500 characters, under names of up to 40 characters."""
 
 Role = Literal["user", "operator"]
 
@@ -216,7 +220,7 @@ AnyCommand = ClientCommand | Credit | Refund | Forwarded
 def in_order(command: ClientCommand) -> ClientCommand:
     """Return a command with the names of its metadata in alphabetical order.
 
-    The order of names in an object has no meaning, so two commands that differ in it are the same one.
+    The order of names in an object has no meaning, so two commands that differ only in it are equal.
     """
     metadata: dict[str, str] | None = getattr(command, "metadata", None)
     if not metadata or len(metadata) == 1:
@@ -235,4 +239,4 @@ KINDS: dict[type, Literal["deposit", "withdrawal", "transfer"]] = {
     Credit: "transfer",
     Refund: "transfer",
 }
-"""The kind of transaction that a command is part of."""
+"""By type of command: the kind of transaction that it is part of."""

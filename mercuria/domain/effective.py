@@ -1,7 +1,7 @@
-"""Effective dates: when a movement of money counts for those who report it. They never decide anything.
+"""Effective dates: when a movement of money counts in reports. They never affect a decision.
 
-An effective date is a text in one form, RFC 3339 in UTC with milliseconds: `2021-03-04T00:00:00.000Z`. Equal moments
-are equal texts, so what is made of them is the same byte for byte, whatever form a client has written.
+An effective date is a text in canonical form, RFC 3339 in UTC with milliseconds: `2021-03-04T00:00:00.000Z`.
+Equal timestamps are equal texts, so results are the same byte for byte, whatever form a client has written.
 """
 
 import re
@@ -18,19 +18,20 @@ _FORM = re.compile(
 
 
 class EffectiveError(ValueError):
-    """A text is no effective date; the message is the sentence that says what one is."""
+    """A text is not an effective date; the message is a sentence that describes one."""
 
 
 def effective_at(text: str) -> str:
-    """Return an effective date in its one form.
+    """Return an effective date in canonical form.
 
     Args:
-        text: an RFC 3339 date and time with its offset, or a date alone, which is its midnight in UTC. What is finer
-            than a millisecond is cut off, so that a moment stays within its day; a leap second is the end of the
-            second before it.
+        text: an RFC 3339 date and time with its offset, or a date alone, which stands for midnight UTC.
+            Fractions of a millisecond are truncated, so that a timestamp stays within its day. A leap second
+            becomes the end of the second before it.
 
     Raises:
-        EffectiveError: it is no such text, or the moment is before the year 1 or after the year 9999.
+        EffectiveError: the text has no such form, or the timestamp is before the year 1 or after the year
+            9999.
     """
     matched = _FORM.fullmatch(text)
     if matched is None:
@@ -50,7 +51,10 @@ def effective_at(text: str) -> str:
 
 
 def text_of(moment: datetime) -> str:
-    """Return a moment, which is in UTC where it says nothing else, in the one form; what is finer is cut off."""
+    """Return a timestamp in canonical form; fractions of a millisecond are truncated.
+
+    A timestamp without an offset is in UTC.
+    """
     if moment.tzinfo is not None:
         moment = moment.astimezone(UTC).replace(tzinfo=None)
     return f"{moment.isoformat(timespec='milliseconds')}Z"

@@ -1,8 +1,8 @@
-"""Events: what wallets have decided. They are facts, and are never changed.
+"""Events: the decisions of wallets. They are facts, and never change.
 
-Every command gives exactly one event, and `offset` says which record of the command topic it was; a duplicate gives
-the same event once more, byte for byte. An accepted event carries the wallet's version after it, which goes up by
-one each time.
+Every command gives exactly one event, whose `offset` is that of its record on the command topic. A duplicate
+command gives the same event again, byte for byte. An accepted event carries the wallet's new version, which
+each accepted event increases by one.
 """
 
 from typing import Literal
@@ -14,7 +14,7 @@ from mercuria.domain.commands import Position, WalletSide
 from mercuria.domain.rejections import Code
 
 NO_COMMAND = Raw(b"null")
-"""JSON's null, as `Raw` has it; in a union with None, msgspec would read None only."""
+"""JSON's null as `Raw`; in a union with None, msgspec would read only None."""
 
 Status = Literal["open", "frozen", "closed"]
 TransactionStatus = Literal["pending", "completed", "failed"]
@@ -125,4 +125,4 @@ TYPES: dict[type, str] = {
     LimitsChanged: "wallet.limits_changed",
     CommandRejected: "wallet.command_rejected",
 }
-"""What each event is called in its CloudEvents envelope."""
+"""The type of each event in its CloudEvents envelope."""

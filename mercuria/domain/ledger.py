@@ -1,9 +1,12 @@
-"""The ledger: double entry. A completed transaction is a debit and a credit of the same amount, and nothing else is.
+"""The ledger: double entry.
 
-Debit and credit are named as for a liability, which a wallet is to whoever keeps it: a credit raises its balance. What
-comes in is debited from one account that stands for the world outside, and what goes out is credited to another.
+A completed transaction is a debit and a credit of the same amount; nothing else is entered.
 
-Each partition of the log has a chain: every entry's hash is made of its content and of the hash before it.
+Debit and credit are named as for a liability, since a wallet is one to its keeper: a credit raises the
+wallet's balance. Deposits are debited from one external account, and withdrawals are credited to another.
+
+Each partition of the log has a chain: the hash of every entry is computed from its content and the previous
+hash.
 """
 
 from hashlib import sha256
@@ -22,9 +25,9 @@ EXTERNAL_DEPOSITS = "external:deposits"
 EXTERNAL_WITHDRAWALS = "external:withdrawals"
 
 NO_HASH = bytes(32)
-"""What stands before the first entry of a chain."""
+"""The previous hash of the first entry of a chain."""
 
-# RFC 9562: version 8 is for ids made in a way of one's own.
+# RFC 9562: version 8 is for custom ids.
 _VERSION_AND_VARIANT = 0xF << 76 | 0b11 << 62
 _VERSION_8 = 0x8 << 76 | 0b10 << 62
 
@@ -59,8 +62,8 @@ def entries_of(
     """Return the debit and the credit of a completed transaction.
 
     Args:
-        sequence: of the last entry before them in the partition's chain, 0 for none.
-        previous: its hash.
+        sequence: the number of the last entry before them in the partition's chain, 0 for none.
+        previous: the hash of that entry.
     """
     debit = _entry(
         event,
@@ -102,7 +105,7 @@ def hash_after(
 ) -> bytes:
     """Return the hash of an entry that follows the one whose hash is `previous`.
 
-    An entry without an effective date has the hash that it had before there were any.
+    An entry without an effective date has the same hash as before effective dates were introduced.
     """
     balance = "" if balance_after is None else balance_after
     version = "" if wallet_version is None else wallet_version
@@ -116,7 +119,7 @@ def hash_after(
 
 
 def entry_id(hash_: bytes) -> UUID:
-    """Return the id of the entry with a hash: a UUID of version 8, made of its first half."""
+    """Return the id of the entry with a hash: a UUID of version 8 from the first half of the hash."""
     return UUID(int=int.from_bytes(hash_[:16]) & ~_VERSION_AND_VARIANT | _VERSION_8)
 
 

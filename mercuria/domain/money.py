@@ -11,7 +11,7 @@ MAX_AMOUNT = 2**63 - 1
 MINOR_DIGITS: dict[str, int] = {
     currency.code: currency.exponent for currency in Currency if currency.exponent is not None
 }
-"""ISO 4217: how many decimal digits the minor unit of each currency has. Gold, test codes and the like have none."""
+"""ISO 4217: the number of decimal digits of each currency. Gold, test codes and the like have none."""
 
 _AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
@@ -29,7 +29,7 @@ def parse_amount(text: str, currency: str) -> int:
     """Return the minor units of a decimal text: `10.50` EUR is 1050.
 
     Raises:
-        MoneyError: it is no number, has more digits than the currency, or is beyond `MAX_AMOUNT`.
+        MoneyError: the text is not a number, has more digits than the currency, or exceeds `MAX_AMOUNT`.
     """
     digits = MINOR_DIGITS[currency]
     unit = Decimal((0, (1,), -digits))
@@ -40,7 +40,7 @@ def parse_amount(text: str, currency: str) -> int:
         raise MoneyError(
             f"{text!r} is out of range: at most {format_amount(MAX_AMOUNT, currency)} {currency}."
         )
-    # Decimal computes with 28 digits, but compares exactly: what rounding takes away, a comparison sees.
+    # Decimal computes with 28 digits, but compares exactly: the comparison detects what rounding removes.
     rounded = number.quantize(unit)
     if rounded != number:
         raise MoneyError(f"{text!r} has more than the {digits} decimal digits of {currency}.")

@@ -1,4 +1,4 @@
-"""Reading commands: from the bytes of a record to a command, or to the reason why it is none."""
+"""Reading commands: from the bytes of a record to a command, or to the reason why it is not one."""
 
 from collections.abc import Callable
 from typing import Any, cast, get_args
@@ -22,14 +22,16 @@ from mercuria.domain.strict_json import (
 )
 
 MAX_COMMAND_BYTES = 64 * 1024
-"""How large a client's command may be. Metadata within its limits fits, unless it is full and in a script of which
-each letter takes three bytes."""
+"""The maximum size of a client's command.
+
+Metadata within its limits fits, unless it is full and in a script whose letters take three bytes each.
+"""
 
 MAX_LEG_BYTES = 2 * MAX_COMMAND_BYTES
-"""How large a leg may be: it holds a client's command, or as much, with what Mercuria adds."""
+"""The maximum size of a leg: it holds a client's command, or as much data, with Mercuria's additions."""
 
 MAX_DETAIL_CHARACTERS = 500
-"""How long the reason of a refusal may be: it may repeat what the record says, which may be as large as a record."""
+"""The maximum length of a refusal's detail: it may quote the record, which may be large."""
 
 _decode: Callable[[bytes], AnyCommand] = msgspec.json.Decoder(AnyCommand).decode
 _decode_names: Callable[[bytes], dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -44,7 +46,7 @@ _TOO_DEEP = f"{DETAILS[Code.MALFORMED_JSON][:-1]} that a command could be: neste
 
 
 class Unreadable(Struct, frozen=True, gc=False):
-    """Why a record is no command, with what could be read of it all the same."""
+    """The reason why a record is not a command, with the fields that could be read."""
 
     code: Code
     detail: str
@@ -58,8 +60,9 @@ def read_command(value: bytes | None) -> AnyCommand | Unreadable:
     try:
         if value is not None and len(value) <= MAX_LEG_BYTES:
             command = _decode(value)
-            # No client's command has room for deep values; legs have, in what they forward and in what nobody reads.
-            # A leg is sealed as Mercuria wrote it, and the command in it is read once more before it is decided.
+            # A client's command has no room for deep values. Legs do, in the commands that they forward and in fields
+            # that are not read. A leg is sealed as Mercuria wrote it, and the command in it is read again before it is
+            # decided.
             is_good = (
                 not is_too_deep(value)
                 if isinstance(command, Leg)
@@ -73,19 +76,19 @@ def read_command(value: bytes | None) -> AnyCommand | Unreadable:
 
 
 def _in_one_form(command: Movement) -> Movement:
-    """Return a command whose effective date, if it has one, is as `domain.effective` writes it.
+    """Return a command with its effective date, if any, in canonical form (`domain.effective`).
 
     Raises:
-        EffectiveError: it is none.
+        EffectiveError: the text is not an effective date.
     """
     said = command.effective_at
     return command if said is None else replace(command, effective_at=effective_at(said))
 
 
 def read_leniently(value: bytes | None) -> AnyCommand | None:
-    """Return the command in a record that is refused because of a name that stands twice, with the last value of each.
+    """Return the command in a record that is refused for a repeated name; the last value of a name counts.
 
-    It was decided so before such records were refused; logs keep them for ever.
+    Before such records were refused, they were decided in this way; logs keep them permanently.
     """
     try:
         return _decode(value) if value is not None and len(value) <= MAX_COMMAND_BYTES else None
@@ -94,10 +97,10 @@ def read_leniently(value: bytes | None) -> AnyCommand | None:
 
 
 def _names_each_once(command: Any, value: bytes) -> bool:
-    """Return whether no name of a client's command, or of its metadata, stands twice.
+    """Return whether a client's command and its metadata repeat no name.
 
-    Each name is followed by a colon. Where there are no more colons than different names, no name has come twice, and
-    that is so unless a text has a colon in it. Then the exact way is taken, which costs ten times as much.
+    A colon follows each name. If there are no more colons than different names, no name is repeated. A text
+    that contains a colon breaks that rule; the exact check then follows, which costs ten times as much.
     """
     different = len(_decode_names(value)) + len(getattr(command, "metadata", ()))
     if value.count(b":") == different:
@@ -110,7 +113,7 @@ def _names_each_once(command: Any, value: bytes) -> bool:
 
 
 def _diagnose(value: bytes | None) -> Unreadable:
-    """Find out what is wrong. Only bad records come here, so it may take its time."""
+    """Find out what is wrong. Only invalid records come here, so it may be slow."""
     if not value:
         return Unreadable(Code.EMPTY_RECORD, DETAILS[Code.EMPTY_RECORD])
     too_large = f"The record has {len(value)} bytes; a command may have {MAX_COMMAND_BYTES}."
@@ -128,7 +131,7 @@ def _diagnose(value: bytes | None) -> Unreadable:
         _fault(content, value) if len(value) <= MAX_COMMAND_BYTES else (Code.RECORD_TOO_LARGE, too_large)
     )
     for name in repeated_names(value):
-        # Which of the two is meant cannot be known.
+        # Which of the two values is meant cannot be known.
         content.pop(name, None)
     kind = content.get("type")
     return Unreadable(
@@ -174,23 +177,23 @@ def _fault(content: dict[str, Any], value: bytes) -> tuple[Code, str]:
         return Code.INVALID_FIELD, _detail(str(error))
     except EffectiveError:
         return Code.INVALID_FIELD, DETAIL
-    # They read alike; should they ever not, the decoder has refused it.
+    # The two parsers should agree; if they ever do not, the decoder has refused the record.
     return Code.INVALID_FIELD, DETAILS[Code.INVALID_FIELD]
 
 
 def _detail(text: str) -> str:
-    """Return a reason that repeats what the record says as one that any event can hold."""
+    """Return a detail that quotes the record, in a form that any event can hold."""
     short = text if len(text) <= MAX_DETAIL_CHARACTERS else text[:MAX_DETAIL_CHARACTERS] + "…"
     return _without_nul(short.rstrip(".")) + "."
 
 
 def _without_nul(text: str) -> str:
-    """Replace what no text of an event may hold; `text` repeats what the record says."""
+    """Replace characters that a text of an event must not hold; `text` quotes the record."""
     return text.replace("\x00", "\ufffd")
 
 
 def _uuid(value: Any) -> UUID | None:
-    # Not `UUID(value)`, which takes " 1" for "01": an answer would go to a command that nobody has sent.
+    # `UUID(value)` would read " 1" as "01": the answer would belong to a command that no client has sent.
     try:
         return msgspec.convert(value, UUID)
     except msgspec.ValidationError:

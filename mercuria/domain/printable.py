@@ -1,8 +1,9 @@
-"""Text from outside as people can read it: what a terminal would obey, or an eye would not see, is shown escaped."""
+"""Printable text: escapes characters of foreign text that a terminal would obey or that are invisible."""
 
 import re
 
-# What Python calls printable but no eye sees: fillers of scripts, a joiner, and Braille's empty cell.
+# Characters that Python calls printable but that are invisible: fillers of scripts, a joiner, and Braille's empty
+# cell.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _NAMED = {"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _LINE_ENDS = re.compile(r"\n(?=  )").split
@@ -10,11 +11,12 @@ _VISIBLE_ASCII = re.compile(r"[ -\[\]-~]*").fullmatch
 
 
 def printable(text: str) -> str:
-    r"""Return `text` as one line in which every character can be seen.
+    r"""Return `text` as one line in which every character is visible.
 
-    Escaped are control characters, line and paragraph separators, marks of direction and other format characters,
-    spaces that are no plain space, lone surrogates, and what Unicode has not assigned: as `\n`, `\x1b`, `\u202e`
-    or `\U000e0001`. A backslash is doubled, so two texts never look the same. All else stays as it is.
+    Control characters, line and paragraph separators, direction marks and other format characters, spaces
+    other than the plain space, lone surrogates, and unassigned code points are escaped: as `\n`, `\x1b`,
+    `\u202e` or `\U000e0001`. A backslash is doubled, so two different texts never look the same. All other
+    characters are unchanged.
     """
     if _VISIBLE_ASCII(text):
         return text
@@ -25,10 +27,10 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return a text of several lines, each as `printable` shows it.
+    """Return a text of several lines, with each line as `printable` returns it.
 
-    All but the first are indented by two spaces or more: a line's end before anything else is escaped, so that no text
-    from outside begins a line of its own.
+    All lines but the first must be indented by two spaces or more. A line break before anything else is
+    escaped, so that foreign text cannot begin a line of its own.
     """
     return "\n".join(map(printable, _LINE_ENDS(text)))
 

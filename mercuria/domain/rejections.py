@@ -1,4 +1,4 @@
-"""Refusals: every reason for which a command has no effect, as a stable code with the sentence that explains it."""
+"""Refusals: every reason why a command has no effect, as a stable code with a sentence that explains it."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 class Code(StrEnum):
     """Why a command was refused. The codes are part of the API; new ones go to the end (receipts keep the number)."""
 
-    # What cannot be read.
+    # The record cannot be read.
     EMPTY_RECORD = "empty_record"
     RECORD_TOO_LARGE = "record_too_large"
     MALFORMED_JSON = "malformed_json"
@@ -18,7 +18,7 @@ class Code(StrEnum):
     MISSING_KEY = "missing_key"
     KEY_MISMATCH = "key_mismatch"
     LEG_NOT_AUTHENTIC = "leg_not_authentic"
-    # What the command says, whatever the wallet.
+    # The content of the command, whatever the wallet.
     AMOUNT_MUST_BE_POSITIVE = "amount_must_be_positive"
     AMOUNT_TOO_LARGE = "amount_too_large"
     UNKNOWN_CURRENCY = "unknown_currency"
@@ -26,7 +26,7 @@ class Code(StrEnum):
     OVERDRAFT_LIMIT_OUT_OF_RANGE = "overdraft_limit_out_of_range"
     OPERATOR_REQUIRED = "operator_required"
     COMMAND_ID_REUSED = "command_id_reused"
-    # What the wallet says.
+    # The state of the wallet.
     WALLET_NOT_FOUND = "wallet_not_found"
     WALLET_ALREADY_EXISTS = "wallet_already_exists"
     NOT_WALLET_OWNER = "not_wallet_owner"
@@ -37,7 +37,7 @@ class Code(StrEnum):
     CURRENCY_MISMATCH = "currency_mismatch"
     INSUFFICIENT_FUNDS = "insufficient_funds"
     BALANCE_WOULD_OVERFLOW = "balance_would_overflow"
-    # What came later, in the order in which it came.
+    # Codes that were added later, in the order of their addition.
     UNREADABLE_RECORD = "unreadable_record"
     SKIPPED = "skipped"
 

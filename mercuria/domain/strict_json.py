@@ -1,7 +1,8 @@
-"""Strict JSON: rules that HTTP bodies and records share, so that no two readers of a text find two meanings in it.
+"""Strict JSON: rules for HTTP bodies and records, so that all parsers read the same values from a text.
 
-Parsers differ in what they do with a name that stands twice in one object: some take the first value, some the last.
-Here, it is refused at every depth. Names count as they are meant: `"amo\\u0075nt"` is `amount`.
+Parsers differ in how they treat a name that is repeated in an object: some take the first value, some the
+last. Mercuria refuses repeated names at every depth. Names are compared after decoding: `"amo\\u0075nt"` is
+`amount`.
 """
 
 import json
@@ -9,17 +10,17 @@ import re
 from typing import Any
 
 MAX_DEPTH = 32
-"""How deep values may be nested. Python's own limit depends on the caller, and decisions must not."""
+"""The maximum depth of nested values. Python's own limit depends on the caller, and decisions must not."""
 
 MAX_QUOTED_CHARACTERS = 64
-"""How much of a client's text an error repeats."""
+"""How much of a client's text an error message quotes."""
 
 _BRACKETS = re.compile(rb"[\[\]{}]")
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 
 class RepeatedNameError(ValueError):
-    """An object has a name twice. `name` is that name as it is meant, however long."""
+    """An object repeats a name. `name` is the decoded name, however long."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"`{name[:MAX_QUOTED_CHARACTERS]}` stands there twice.")
@@ -27,7 +28,7 @@ class RepeatedNameError(ValueError):
 
 
 def is_too_deep(value: bytes) -> bool:
-    """Return whether a text, taken as JSON, is nested deeper than `MAX_DEPTH`."""
+    """Return whether a text, read as JSON, is nested deeper than `MAX_DEPTH`."""
     if value.count(b"[") + value.count(b"{") <= MAX_DEPTH:
         return False
     depth = 0
@@ -39,16 +40,16 @@ def is_too_deep(value: bytes) -> bool:
 
 
 def check_names(value: bytes) -> None:
-    """Check that no object in a text has a name twice. The text is JSON, and not too deep.
+    """Check that no object in a text repeats a name. The text must be JSON, and not too deep.
 
     Raises:
-        RepeatedNameError: one has.
+        RepeatedNameError: an object repeats a name.
     """
     _decode(value.decode())
 
 
 def repeated_names(value: bytes) -> set[str]:
-    """Return the names that stand twice in the object `value` itself, whatever stands deeper."""
+    """Return the names that the object `value` itself repeats, whatever its nested values hold."""
     repeated: set[str] = set()
 
     def look(pairs: list[tuple[str, Any]]) -> None:
@@ -69,5 +70,5 @@ def _check(pairs: list[tuple[str, Any]]) -> None:
             seen.add(name)
 
 
-# Numbers are not looked at: Python refuses integers that are longer than a setting of the process says.
+# Numbers are not parsed: Python refuses integers that are longer than a setting of the process allows.
 _decode = json.JSONDecoder(object_pairs_hook=_check, parse_int=len).decode

@@ -1,6 +1,7 @@
-"""Transactions: a movement of money as a whole, as people see it, told from the events of the wallets.
+"""Transactions: a movement of money as a whole, as people see it, derived from the events of the wallets.
 
-A deposit or withdrawal is one event, a transfer two or three. The last one says all, so no event needs another one.
+A deposit or withdrawal is one event, a transfer two or three. The last event contains all data of the
+transaction, so no event depends on another one.
 """
 
 from uuid import UUID
@@ -28,15 +29,16 @@ _OWNERS_REFUSALS = (
     Code.INSUFFICIENT_FUNDS,
     Code.BALANCE_WOULD_OVERFLOW,
 )
-"""Refusals that only the owner of a wallet gets: for anybody else, others come first."""
+"""Refusals that only the owner of a wallet gets: for other callers, other refusals take precedence."""
 
 
 class Transaction(Struct, frozen=True, kw_only=True):
     """One movement of money.
 
-    `initiated` is the record that began it: its identity in the log, also where a careless client has used an id for
-    two. Owners are those of wallets that took part in it so far. `actor_id` is who asked for one that no wallet took;
-    its `currency` is None where the command named none. `completed_at_ms` is None unless it is completed.
+    `initiated` is the record that began the transaction. It identifies the transaction in the log, even if a
+    client has used an id twice. The owners are those of the wallets that took part so far. `actor_id` is the
+    person who asked for a transaction that no wallet accepted; its `currency` is None if the command named
+    none. `completed_at_ms` is None unless the transaction is completed.
     """
 
     id: UUID
@@ -57,7 +59,7 @@ class Transaction(Struct, frozen=True, kw_only=True):
     effective_at: str | None = None
 
     def is_visible_to(self, person_id: UUID) -> bool:
-        """Return whether a person took part in it: owns one of its wallets, or tried it and was refused."""
+        """Return whether a person owns one of the wallets, or asked for the transaction and was refused."""
         return person_id in (self.from_owner_id, self.to_owner_id, self.actor_id)
 
 
@@ -108,7 +110,7 @@ TransactionEvent = TransactionCompleted | TransactionFailed
 
 
 def ended(event: BalanceUpdated, sequence: int) -> TransactionEvent | None:
-    """Return what is told of the transaction that `event` has ended; None where it goes on."""
+    """Return the event for the transaction that `event` has ended; None if the transaction continues."""
     if event.transaction_status == "completed":
         return TransactionCompleted(
             sequence=sequence,
@@ -144,7 +146,7 @@ def ended(event: BalanceUpdated, sequence: int) -> TransactionEvent | None:
 
 
 def refused(transaction: Transaction, sequence: int) -> TransactionFailed:
-    """Return what is told of a transaction that a wallet has refused (`refused_transaction`)."""
+    """Return the event for a transaction that a wallet has refused (`refused_transaction`)."""
     assert transaction.failure is not None, "it was refused"
     return TransactionFailed(
         sequence=sequence,
@@ -190,9 +192,9 @@ def transaction_of(event: BalanceUpdated, time_ms: int) -> Transaction:
 
 
 def refused_transaction(event: CommandRejected, position: Position) -> Transaction | None:
-    """Return the transaction that a wallet refused at `position`; None where something else was refused.
+    """Return the transaction that a wallet refused at `position`; None if the command is not a transaction.
 
-    A client's command whose id was used before is no transaction: the one with that id is another one.
+    A client's command that reuses an id is not a transaction: that id belongs to another one.
     """
     if event.command_type not in _MOVEMENTS or event.command == NO_COMMAND:
         return None
@@ -209,7 +211,7 @@ def refused_transaction(event: CommandRejected, position: Position) -> Transacti
 
 
 def asked_transaction(command: Movement, position: Position) -> Transaction:
-    """Return the transaction that `command` asks for at `position`, before any wallet has decided about it."""
+    """Return the transaction that `command` asks for at `position`, before a wallet has decided it."""
     kind = type(command)
     return Transaction(
         id=command.id,

@@ -1,6 +1,6 @@
-"""Transfers: what has to happen in another wallet because of what happened in this one.
+"""Transfers: what must happen in another wallet because of an event in this one.
 
-A debit sends a credit to the receiver; a credit that is refused sends a refund to the sender; a refund is never
+A debit sends a credit to the receiver; a refused credit sends a refund to the sender; a refund is never
 refused. So every transfer ends, with the money in exactly one of the two wallets.
 """
 
@@ -11,9 +11,9 @@ from mercuria.domain.events import BalanceUpdated, CommandRejected, Event
 
 
 def react(command: Decidable, event: Event, position: Position) -> Leg | None:
-    """Return the leg, still without its mac, that `command` and its `event` at `position` call for.
+    """Return the leg, still without its mac, that `command` and its `event` at `position` require.
 
-    Only for an event that is told for the first time: a second leg would move the money twice.
+    Call it only for an event that is emitted for the first time: a second leg would move the money twice.
     """
     if type(command) is Transfer and type(event) is BalanceUpdated:
         assert event.from_wallet is not None

@@ -1,10 +1,10 @@
-"""The wallet: its state, what a command does to it, and why it would refuse.
+"""The wallet: its state, the effect of a command on it, and the reasons to refuse a command.
 
     event = decide(command, wallet, position)      # what happens; changes nothing
     wallet = evolve(wallet, event)                 # the state after it
 
-A decision is an `Outcome`, four numbers: from it and the command, the event can be told again at any time. That is
-how a command that is sent twice gets its first answer, byte for byte.
+A decision is an `Outcome`, four numbers. The event can be built again at any time from the outcome and the
+command. A command that is sent twice therefore gets its first answer, byte for byte.
 """
 
 from collections.abc import Callable
@@ -48,20 +48,20 @@ from mercuria.domain.money import MAX_AMOUNT, is_currency
 from mercuria.domain.rejections import DETAILS, Code
 
 MAX_EARLIER_LIMITS = 32
-"""How many of its former overdraft limits a wallet remembers."""
+"""How many of its former overdraft limits a wallet stores."""
 
 _encode_json = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Wallet(Struct, frozen=True, gc=False, array_like=True):
-    """One wallet, as the tables keep it: new fields go to the end, with a default.
+    """One wallet, as the tables store it: new fields go to the end, with a default.
 
-    `sent` is the sum of all transfers that left and did not come back. What a wallet can get back is part of that,
-    so incoming money is refused when `balance + sent` would exceed 64 bits, and a refund always fits. In all its life
-    a wallet can so send 2**63 - 1 minor units.
+    `sent` is the sum of all transfers that left and did not come back. Refunds are always part of that sum,
+    so incoming money is refused if `balance + sent` would exceed 64 bits, and a refund always fits. Over its
+    lifetime, a wallet can therefore send at most 2**63 - 1 minor units.
 
-    `earlier_limits` are the overdraft limits that it had before, the oldest first: each with the version that ended it.
-    There are at most `MAX_EARLIER_LIMITS`. A command that is sent again is answered with the limit of then.
+    `earlier_limits` are its previous overdraft limits, the oldest first, each with the version that ended it.
+    There are at most `MAX_EARLIER_LIMITS`. A repeated command is answered with the limit of its time.
     """
 
     id: UUID
@@ -79,7 +79,7 @@ class Wallet(Struct, frozen=True, gc=False, array_like=True):
 
 
 class Outcome(Struct, frozen=True, gc=False):
-    """What was decided: the wallet's balance, version and status afterwards, or the code of the refusal."""
+    """A decision: the wallet's new balance, version and status, or the code of the refusal."""
 
     balance: int = 0
     version: int = 0
@@ -88,7 +88,10 @@ class Outcome(Struct, frozen=True, gc=False):
 
 
 def decide(command: Decidable, wallet: Wallet | None, position: Position) -> Event:
-    """Return what `command` does to `wallet` (None: there is none), which is `wallet.id == command.wallet_id`."""
+    """Return the effect of `command` on `wallet`.
+
+    `wallet` is the wallet `command.wallet_id`, or None if there is no such wallet.
+    """
     return tell(command, wallet, weigh(command, wallet), position)
 
 
@@ -99,7 +102,10 @@ def weigh(command: Decidable, wallet: Wallet | None) -> Outcome:
 
 
 def tell(command: Decidable, wallet: Wallet | None, outcome: Outcome, position: Position) -> Event:
-    """Return the event of an outcome. `wallet` serves for what never changes in it: owner and currency."""
+    """Return the event of an outcome.
+
+    Only the owner and currency of `wallet` are used, which never change.
+    """
     if outcome.code is not None:
         return _tell_rejection(command, outcome.code, position)
     event: Event = _TELL[type(command)](command, wallet, outcome, position)
@@ -143,9 +149,9 @@ def evolve(wallet: Wallet | None, event: Event, time_ms: int) -> Wallet | None:
 
 
 def as_of(wallet: Wallet, event: Event, time_ms: int) -> Wallet:
-    """Return the wallet as it was right after an accepted `event` of its past, which happened at `time_ms`.
+    """Return the wallet as it was right after an accepted past `event`, which happened at `time_ms`.
 
-    What the event does not say stays as it is: `sent` is no part of an answer.
+    Fields that the event does not contain keep their value: `sent` is not part of an answer.
     """
     if type(event) is CommandRejected:
         return wallet
@@ -164,8 +170,8 @@ def _limit_at(wallet: Wallet, version: int) -> int:
     return next(later, wallet.overdraft_limit)
 
 
-# Refusals, in their order of precedence: what the command says, whether the wallet is there, whether the actor may,
-# what state the wallet is in, and what it holds.
+# Refusals, in their order of precedence: the content of the command, the existence of the wallet, the permission of
+# the actor, the state of the wallet, and its balance.
 
 
 def _weigh_open(command: OpenWallet, wallet: Wallet | None) -> Outcome:
@@ -210,7 +216,7 @@ def _weigh_transfer(command: Transfer, wallet: Wallet | None) -> Outcome:
     outcome = _weigh_withdrawal(command, wallet)
     if outcome.code is None:
         assert wallet is not None
-        # With an overdraft, a wallet can send more than it ever received; what may come back still has to fit.
+        # With an overdraft, a wallet can send more than it ever received; money that may come back must still fit.
         if wallet.sent + command.amount > MAX_AMOUNT:
             return Outcome(code=Code.BALANCE_WOULD_OVERFLOW)
     return outcome
@@ -254,9 +260,10 @@ def _weigh_credit(command: Credit, wallet: Wallet | None) -> Outcome:
 
 
 def _weigh_refund(command: Refund, wallet: Wallet | None) -> Outcome:
-    """A refund is never refused: money that comes back must go somewhere.
+    """Accept a refund: it is never refused, because money that comes back must go to a wallet.
 
-    A frozen wallet gets it and stays frozen. A closed one is open again, so that its owner can take the money out.
+    A frozen wallet gets the money and stays frozen. A closed wallet is opened again, so that its owner can
+    withdraw.
     """
     assert wallet is not None, "a wallet that has paid exists for ever"
     assert command.amount <= wallet.sent, "a refund is part of what was sent"
