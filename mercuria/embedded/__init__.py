@@ -1,4 +1,5 @@
 """The embedded stack: a real Kafka, PostgreSQL and Redis on loopback, and the workers beside them.
 
-`stack.Stack` is the way in. Nothing here imports Faust: the stack starts before a Faust app can.
+The entry point is `stack.Stack`. This package does not import Faust, because the stack starts before a Faust
+app can.
 """

@@ -1,8 +1,8 @@
-"""The account that PostgreSQL runs as when the stack is started by root, since PostgreSQL refuses to be root.
+"""The account that PostgreSQL runs as when root starts the stack, since PostgreSQL refuses to run as root.
 
-The account must be able to reach its data, which may lie below a closed directory such as `/root`. It gets the
-right to pass through each closed parent, alone and for itself (an access control list entry `u:ACCOUNT:--x`);
-the modes that hold for everybody else stay as they are.
+The account must be able to reach its data, which may lie below a closed directory such as `/root`. It alone
+gets the right to pass through each closed parent (an access control list entry `u:ACCOUNT:--x`). The modes
+that apply to all other accounts stay unchanged.
 """
 
 import os
@@ -36,7 +36,10 @@ class Account:
 
 
 def server_account() -> Account | None:
-    """Return the account for a server that refuses to run as root, made where it is missing; None for non-root."""
+    """Return the account for a server that refuses to run as root; None if this process does not run as root.
+
+    Create the account if it does not exist.
+    """
     if os.geteuid() != 0:
         return None
     return _find(NAME) or _make(NAME)
@@ -46,11 +49,11 @@ def let_pass(account: Account, directory: Path, *, may_open: bool = False) -> No
     """Let `account` pass through `directory` and all its parents.
 
     Args:
-        may_open: whether all accounts may pass through `directory` itself where its file system has no access control
-            lists, as all that is in it is closed.
+        may_open: whether all accounts may pass through `directory` itself if its file system has no access
+            control lists. All of its content must be closed.
 
     Raises:
-        StackError: one of them is closed and its file system has no access control lists.
+        StackError: a directory is closed, and its file system has no access control lists.
     """
     for closed in (directory, *directory.parents):
         status = closed.stat()

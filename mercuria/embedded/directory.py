@@ -1,12 +1,13 @@
-"""The data directory: everything that one installation keeps, and the lock that one `mercuria up` holds on it.
+"""The data directory: the files of one installation, and the lock that `mercuria up` holds on them.
 
-All of it is for the account that starts the stack; PostgreSQL's own account, where root starts it, may pass through.
+Only the account that starts the stack has access; if root starts it, PostgreSQL's own account may pass
+through.
 
-- `kafka/`, `postgres/`, `redis/`: the parts' data, one subdirectory each
-- `logs/<part>.log`: what each part wrote
-- `<part>.pid`, `up.pid`: who runs; `up.ready`: that all of it was ready
-- `ports.json`: the ports of last time
-- `stack.env`: how a client reaches the stack
+- `kafka/`, `postgres/`, `redis/`: the data of the parts, one subdirectory each
+- `logs/<part>.log`: the output of each part
+- `<part>.pid`, `up.pid`: the running processes; `up.ready`: a mark that all parts have been ready
+- `ports.json`: the ports of the last start
+- `stack.env`: the addresses of the stack, for clients
 - `leg.key`, `pgpass`: secrets
 """
 
@@ -44,22 +45,23 @@ KEPT = (
     *("kafka", "redis", "logs", "worker-*", "*.pid", "*.lock", "*.key", UP_READY, PORTS_FILE, STACK_ENV),
     *("pgpass", "token-keys.json", "ledger-verified.json"),
 )
-"""What is in the directory besides PostgreSQL's data, which are that server's own."""
+"""The files in the directory besides PostgreSQL's data, which belong to that server."""
 
 
 class DataDirectory:
-    """One installation's directory."""
+    """The directory of one installation."""
 
     def __init__(self, path: Path) -> None:
-        # Resolved, since processes are found by it: one directory has one name, however it is written.
+        # The path is resolved, since processes are found by it: one directory has one name, however it is written.
         self.path = path.resolve()
         self._lock = FileLock(self.path / LOCK_FILE, mode=PRIVATE, thread_local=False)
 
     def open(self) -> None:
-        """Make the directory, and take its lock.
+        """Create the directory, and take its lock.
 
         Raises:
-            StackError: it cannot be written, its disk is full, or another `mercuria up` has it.
+            StackError: the directory cannot be written, its disk is full, or another `mercuria up` holds the
+                lock.
         """
         with disk_errors_as_sentences(self.path):
             self._make()
@@ -69,7 +71,7 @@ class DataDirectory:
                 probe.write(b"?")
             require_space(self.path)
             try:
-                # `mercuria status` holds it for a moment.
+                # `mercuria status` holds the lock for a moment.
                 self._lock.acquire(timeout=1)
             except Timeout:
                 raise StackError(self._taken()) from None
@@ -82,7 +84,7 @@ class DataDirectory:
                 raise
 
     def close(self) -> None:
-        """Give the directory free."""
+        """Release the directory."""
         if self._lock.is_locked:
             try:
                 for name in (UP_READY, UP_PID):
@@ -91,15 +93,15 @@ class DataDirectory:
                 self._lock.release(force=True)
 
     def say_ready(self) -> None:
-        """Tell `mercuria status` that the start is over."""
+        """Mark the start as finished, for `mercuria status`."""
         (self.path / UP_READY).touch(PRIVATE)
 
     def is_ready(self) -> bool:
-        """Return whether the `mercuria up` that has the directory has finished its start."""
+        """Return whether the `mercuria up` that holds the directory has finished its start."""
         return (self.path / UP_READY).exists()
 
     def is_taken(self) -> bool:
-        """Return whether a `mercuria up` has the directory now."""
+        """Return whether a `mercuria up` holds the directory now."""
         if self._lock.is_locked:
             return True
         if not (self.path / LOCK_FILE).exists():
@@ -111,10 +113,10 @@ class DataDirectory:
             return True
 
     def lock(self) -> AbstractContextManager[object]:
-        """Keep every `mercuria up` away for a while.
+        """Keep every `mercuria up` out of the directory while the returned context is open.
 
         Raises:
-            StackError: one has just come.
+            StackError: another `mercuria up` has just taken the directory.
         """
         try:
             return self._lock.acquire(blocking=False)
@@ -122,20 +124,21 @@ class DataDirectory:
             raise StackError(self._taken()) from None
 
     def up(self) -> psutil.Process | None:
-        """Return the process that has the directory."""
+        """Return the process that holds the directory."""
         pid = processes.read_pid(self.path / UP_PID)
         if pid is None or not self.is_taken():
             return None
         with suppress(psutil.Error, OSError):
             process = psutil.Process(pid)
             written = (self.path / UP_PID).stat().st_mtime
-            # A process that is younger than the file got a dead one's pid; a second of tolerance for clocks.
+            # A process that is younger than the file has the reused pid of a dead one; clocks get a tolerance of one
+            # second.
             if process.create_time() <= written + 1:
                 return process
         return None
 
     def subdirectory(self, name: str) -> Path:
-        """Return a part's own directory, made where it is missing."""
+        """Return a part's own directory. Create it if it does not exist."""
         directory = self.path / name
         directory.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
         return directory
@@ -145,26 +148,26 @@ class DataDirectory:
         return LogFile(self.path / "logs" / f"{name}.log")
 
     def pid_file(self, name: str) -> Path:
-        """Return where a part's pid stands."""
+        """Return the path of a part's pid file."""
         return self.path / f"{name}.pid"
 
     def recorded_parts(self) -> list[str]:
-        """Return the names of the parts that a pid file says may run."""
+        """Return the names of the parts that have a pid file, and so may run."""
         return sorted(file.stem for file in self.path.glob("*.pid") if file.name != UP_PID)
 
     def ensure_leg_key(self) -> None:
-        """Make the key that authenticates legs, once."""
+        """Create the key that authenticates legs, once."""
         key = self.path / "leg.key"
         if not key.exists():
             write_atomically(key, secrets.token_hex(LEG_KEY_BYTES) + "\n", PRIVATE)
 
     def write_stack_env(self, env: Mapping[str, str]) -> None:
-        """Tell the commands that come later where the stack is; where this directory is, they know."""
+        """Write the addresses of the stack for later commands, which know the path of this directory."""
         told = {name: value for name, value in env.items() if name != "MERCURIA_DATA_DIR"}
         write_atomically(self.path / STACK_ENV, env_lines(told), PRIVATE)
 
     def remove_pid_files(self, names: Iterable[str]) -> None:
-        """Forget who ran."""
+        """Remove the pid files of parts."""
         for name in names:
             self.pid_file(name).unlink(missing_ok=True)
 
@@ -172,17 +175,20 @@ class DataDirectory:
         try:
             self.path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
         except FileNotFoundError as error:
-            # Some file systems answer so where nothing can be made.
+            # Some file systems return this error if a file cannot be created.
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from error
 
     def _is_own(self) -> bool:
-        """Return whether the directory is for nothing else: not one that accounts share, or a home directory."""
+        """Return whether the directory is exclusive: neither shared by accounts nor a home directory."""
         if self.path.stat().st_mode & stat.S_ISVTX or self.path in (Path.home().resolve(), Path("/")):
             return False
         return (self.path / LOCK_FILE).exists() or not any(self.path.iterdir())
 
     def _close_to_others(self, is_own: bool) -> None:
-        """Close what earlier versions left open. What is in the parts' directories is closed with these."""
+        """Close files that earlier versions left open to others.
+
+        Closing the directories of the parts closes their content.
+        """
         if is_own:
             close_to_others(self.path)
         kept = [entry for pattern in KEPT for entry in self.path.glob(pattern)]
@@ -200,5 +206,5 @@ class DataDirectory:
 
 
 def env_lines(env: Mapping[str, str]) -> str:
-    """Write variables as lines that a shell can source: quoted only where a shell needs it."""
+    """Return variables as lines for a shell to source, with quotation marks only where needed."""
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in env.items())

@@ -1,4 +1,4 @@
-"""Small files that must never be seen half written, for whose eyes they are, and how much room is left for them."""
+"""Small files: atomic writes, access rights, and the free space that they need."""
 
 import errno
 import os
@@ -12,12 +12,12 @@ from pathlib import Path
 from mercuria.embedded.errors import StackError
 
 MIN_FREE_BYTES = 512 * 1024 * 1024
-"""The stack does not start with less: Kafka and PostgreSQL stop in the middle of a write when space runs out."""
+"""The free space that a start requires: a full disk stops Kafka and PostgreSQL in the middle of a write."""
 
 PRIVATE = 0o600
 PRIVATE_DIRECTORY = 0o700
 PRIVATE_UMASK = 0o077
-"""For processes that keep data: what they make is for its owner only."""
+"""The umask of processes that store data: only the owner has access to new files."""
 
 _ACL = "system.posix_acl_access"
 
@@ -33,7 +33,10 @@ _UNWRITABLE = (
 
 
 def write_atomically(path: Path, text: str, mode: int = PRIVATE) -> None:
-    """Replace `path`: a reader finds the old content or all of the new, also after a power failure."""
+    """Replace `path` atomically.
+
+    A reader finds either the old or the complete new content, also after a power failure.
+    """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
@@ -48,15 +51,15 @@ def write_atomically(path: Path, text: str, mode: int = PRIVATE) -> None:
 
 
 def open_privately(path: str, flags: int) -> int:
-    """Open a file for `open(…, opener=…)`; where it is made, it is for its owner only."""
+    """Open a file for `open(…, opener=…)`. A newly created file is accessible to its owner only."""
     return os.open(path, flags, PRIVATE)
 
 
 def close_to_others(path: Path) -> None:
-    """Take a file or directory of this account from all other accounts.
+    """Remove the access of all other accounts to a file or directory of this account.
 
-    Links are left alone, and what belongs to another account, as PostgreSQL's data may. Where accounts are named in an
-    access control list, the group's bits are its mask, and stay.
+    Links are left alone, and so are files of other accounts, such as PostgreSQL's data. If an access control
+    list names accounts, the group's bits are its mask, and stay unchanged.
     """
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode) or status.st_uid != os.geteuid():
@@ -74,7 +77,7 @@ def _has_acl(path: Path) -> bool:
 
 
 def space_problem(free_bytes: int, needed_bytes: int, directory: Path) -> str | None:
-    """Return the sentence that says that there is too little room, or None where there is enough."""
+    """Return a sentence that reports too little free space, or None if there is enough."""
     if free_bytes >= needed_bytes:
         return None
     return (
@@ -84,7 +87,7 @@ def space_problem(free_bytes: int, needed_bytes: int, directory: Path) -> str | 
 
 
 def require_space(directory: Path, needed_bytes: int = MIN_FREE_BYTES) -> None:
-    """Refuse to go on when the file system of `directory` is nearly full."""
+    """Raise an error if the file system of `directory` is nearly full."""
     problem = space_problem(shutil.disk_usage(directory).free, needed_bytes, directory)
     if problem:
         raise StackError(problem)
@@ -92,7 +95,7 @@ def require_space(directory: Path, needed_bytes: int = MIN_FREE_BYTES) -> None:
 
 @contextmanager
 def disk_errors_as_sentences(directory: Path) -> Iterator[None]:
-    """Turn the errors of a full or read-only disk, or of missing rights, into one sentence."""
+    """Convert errors from a full or read-only disk, or from missing rights, to one sentence."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Kafka's jars: which they are, where they are kept, and how they get there.
+"""Kafka's jars: the list of jars, their cache, and their download.
 
-What starts the broker is code, so every jar is pinned by version and SHA-256 in `kafka.lock`, and nothing gets on
-the class path unless it matches. The jars are shared by all data directories of a user.
+The jars are code, so each is pinned by version and SHA-256 in `kafka.lock`, and only matching jars get on the
+class path. All data directories of a user share them.
 """
 
 import hashlib
@@ -29,12 +29,12 @@ POLL_S = 0.1
 SPARE_BYTES = 64 * 1024 * 1024
 
 OnBytes = Callable[[int, int], None]
-"""Hears of the download: bytes so far, bytes in all."""
+"""Is called during the download with the bytes so far and the bytes in all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Jar:
-    """One jar as the lock file has it."""
+    """One jar, as in the lock file."""
 
     coordinate: str
     """`group:artifact:version`."""
@@ -43,12 +43,12 @@ class Jar:
 
     @property
     def file_name(self) -> str:
-        """How the file is called, here and in the repository."""
+        """The file name, locally and in the repository."""
         _, artifact, version = self.coordinate.split(":")
         return f"{artifact}-{version}.jar"
 
     def is_in(self, directory: Path) -> bool:
-        """Return whether `directory` holds this jar, unchanged to the last bit."""
+        """Return whether `directory` holds this jar with unchanged content."""
         try:
             content = (directory / self.file_name).read_bytes()
         except OSError:
@@ -57,13 +57,13 @@ class Jar:
 
 
 def read_lock(text: str) -> list[Jar]:
-    """Return the jars of a lock file: lines of `group:artifact:version size sha256`, `#` begins a comment."""
+    """Return the jars of a lock file: lines of `group:artifact:version size sha256`; `#` begins a comment."""
     lines = (line.split() for line in text.splitlines() if line and not line.startswith("#"))
     return [Jar(coordinate, int(size), sha256) for coordinate, size, sha256 in lines]
 
 
 def cache_directory(environ: Mapping[str, str]) -> Path:
-    """Return where this user's jars are kept."""
+    """Return the directory of this user's jars."""
     if environ.get("MERCURIA_CACHE_DIR"):
         base = Path(environ["MERCURIA_CACHE_DIR"])
     else:
@@ -75,10 +75,11 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
 def ensure_jars(
     directory: Path, on_bytes: OnBytes, interrupted: threading.Event, silence_s: float = SILENCE_S
 ) -> list[Path]:
-    """Return the paths of all jars, after having downloaded those that are missing or are not what they should be.
+    """Return the paths of all jars. Download those that are missing or do not match first.
 
     Raises:
-        StackError: they cannot be had, nothing comes for `silence_s`, or it is not what the lock file says.
+        StackError: the download failed, no data arrived for `silence_s`, or a file does not match the lock
+            file.
     """
     jars = read_lock(LOCK.read_text("utf-8"))
     missing = [jar for jar in jars if not jar.is_in(directory)]
@@ -96,7 +97,7 @@ class _Download:
     def __init__(
         self, directory: Path, jars: list[Jar], on_bytes: OnBytes, interrupted: threading.Event
     ) -> None:
-        # Both take a while to import, and are needed for a download only.
+        # Both take a while to import, and only a download needs them.
         import requests
         from jgo.maven import MavenContext, PythonResolver
 
@@ -116,9 +117,12 @@ class _Download:
         self._requests = requests
 
     def run(self, silence_s: float) -> None:
-        """Fetch all; come back at once when one cannot be had or somebody interrupts, also when the network hangs.
+        """Download all jars.
 
-        That is why the threads are daemons: one that hangs inside a library cannot be ended, only left behind.
+        Return at once if a jar is unavailable or the user interrupts, even if the network hangs.
+
+        For this reason, the threads are daemons: a thread that hangs inside a library cannot be ended, only
+        abandoned.
         """
         with tempfile.TemporaryDirectory(
             dir=self._directory, prefix=".download-", ignore_cleanup_errors=True
@@ -151,7 +155,7 @@ class _Download:
             while not self._given_up.is_set():
                 self._fetch(self._waiting.popleft(), temporary)
         except IndexError:
-            pass  # Others have taken the last ones.
+            pass  # Other threads have taken the last ones.
         except Exception as error:
             self._error = self._error or error
 
@@ -187,7 +191,7 @@ class _Download:
                     f"What came as {jar.file_name} is not what Mercuria was made with"
                     f" (SHA-256 {digest.hexdigest()}, expected {jar.sha256}); it was thrown away."
                 )
-            # Two starts at once download twice; either file is the right one.
+            # Two concurrent starts download the file twice; either copy is correct.
             os.replace(temporary, self._directory / jar.file_name)
         except BaseException:
             self._advance(-received)
@@ -208,7 +212,7 @@ def _unavailable(why: str) -> StackError:
 
 
 def _in_short(error: Exception) -> str:
-    """Name the innermost reason: the outer ones repeat it with addresses of objects."""
+    """Return the innermost reason: the outer ones repeat it with addresses of objects."""
     while error.__cause__ or error.__context__:
         cause = error.__cause__ or error.__context__
         if not isinstance(cause, Exception):

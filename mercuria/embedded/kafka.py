@@ -1,4 +1,4 @@
-"""The embedded Kafka: one process that is broker and controller (KRaft), run by the Java that pip brought."""
+"""The embedded Kafka: one process, broker and controller (KRaft), on the Java of a Python package."""
 
 import base64
 import shlex
@@ -27,10 +27,10 @@ _JVM = (
     "-Xmx768m",
     "-XX:+UseG1GC",
     "-XX:MaxGCPauseMillis=20",
-    # A broker that has lost a thread to a full heap is worse than one that starts again.
+    # A broker that has lost a thread to a full heap is worse than one that restarts.
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
-    # Kafka and its codecs still use both; without these, Java warns of it at every start.
+    # Kafka and its codecs still use both; without these options, Java prints a warning at every start.
     "--sun-misc-unsafe-memory-access=allow",
     "--enable-native-access=ALL-UNNAMED",
     "-Djava.net.preferIPv4Stack=true",
@@ -50,10 +50,12 @@ _LOGGING = """\
 
 
 class Kafka(Part):
-    """One broker. What it has acknowledged survives its death; a power failure may take the last moments.
+    """One broker.
 
-    That is Kafka's own way: it leaves the flush to the operating system, and relies on replicas for the rest.
-    Whoever needs more than one machine's safety points MERCURIA_KAFKA at a cluster.
+    Acknowledged records survive a crash of the process; a power failure may lose the last moments.
+
+    This is Kafka's design: it leaves flushing to the operating system, and relies on replicas for durability.
+    If you need more than the durability of one machine, point MERCURIA_KAFKA at a cluster.
     """
 
     title = "Kafka"
@@ -93,16 +95,17 @@ class Kafka(Part):
             self._format()
 
     def properties(self) -> str:
-        """Return the broker's settings: where they differ from Kafka's defaults, and why."""
+        """Return the broker's settings that differ from Kafka's defaults, with the reasons."""
         settings = {
             "process.roles": "broker,controller",
             "node.id": 1,
             "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{LOOPBACK}:{self._controller_port}",
             "advertised.listeners": f"PLAINTEXT://{self.address}",
             "controller.listener.names": "CONTROLLER",
-            # Voters by configuration, not in the log: the controller's port may be another one at the next start.
+            # The configuration names the voters, not the log: the controller's port may change at the next start.
             "controller.quorum.voters": f"1@{LOOPBACK}:{self._controller_port}",
-            # Relative to the working directory, so that no character of the path needs care.
+            # The path is relative to the working directory, so that no character of the directory's path needs
+            # escaping.
             "log.dirs": "data",
             "auto.create.topics.enable": "false",
             # There is one broker.
@@ -113,23 +116,24 @@ class Kafka(Part):
             "transaction.state.log.replication.factor": 1,
             "transaction.state.log.min.isr": 1,
             "transaction.state.log.num.partitions": 4,
-            # Nothing behind an open transaction is read until it ends: as long as a client's default, and no longer.
+            # Consumers read nothing behind an open transaction until it ends: its limit is a client's default, and no
+            # longer.
             "transaction.max.timeout.ms": 60_000,
             "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1_000,
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
             "share.coordinator.state.topic.num.partitions": 4,
-            # Batches of the agents leave as one record batch each.
+            # The agents send each batch as one record batch.
             "message.max.bytes": MAX_MESSAGE_BYTES,
             "replica.fetch.max.bytes": MAX_MESSAGE_BYTES,
-            # A killed broker is let in again only when its old session has ended, by default after 9 seconds.
+            # A killed broker can register again only when its old session has expired, by default after 9 seconds.
             "broker.session.timeout.ms": 2500,
             "broker.heartbeat.interval.ms": 500,
-            # The log is the truth: unless a topic says otherwise, nothing in it expires.
+            # The log is the source of truth: unless a topic sets otherwise, its records never expire.
             "log.retention.ms": -1,
             "log.cleaner.enable": "true",
             "num.recovery.threads.per.data.dir": 2,
-            # Workers start one after the other anyway, and a person waits for them.
+            # Workers start one after the other anyway, and the user waits for them.
             "group.initial.rebalance.delay.ms": 0,
             "group.min.session.timeout.ms": 1000,
         }
@@ -142,7 +146,7 @@ class Kafka(Part):
             return False
 
     def _format(self) -> None:
-        """Prepare the storage; `meta.properties` is written last, so that a killed attempt is repeated."""
+        """Format the storage. `meta.properties` is written last, so that a killed attempt is repeated."""
         arguments = ("format", "--ignore-formatted", "-t", cluster_id(), "-c", "server.properties")
         with self.log.open() as log:
             outcome = subprocess.run(
@@ -152,7 +156,7 @@ class Kafka(Part):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 umask=PRIVATE_UMASK,
-                start_new_session=True,  # As for the broker: a terminal's Ctrl-C is not meant for it.
+                start_new_session=True,  # As for the broker: a terminal's Ctrl-C must not reach it.
                 check=False,
             )
         if outcome.returncode != 0:
@@ -161,15 +165,15 @@ class Kafka(Part):
     def _java(self, main_class: str, *arguments: str) -> list[str]:
         class_path = ":".join(str(jar) for jar in self._jars)
         properties = ("-Dlog4j2.configurationFile=log4j2.xml", "-Djava.io.tmpdir=tmp")
-        # Java itself would read the variable before the rest, so that an -Xmx in it would say nothing.
+        # Java itself would read the variable before the other options, so an -Xmx in it would have no effect.
         return [str(JAVA), *_JVM, *self._java_options, *properties, "-cp", class_path, main_class, *arguments]
 
 
 def _java_options(text: str) -> list[str]:
-    """Read Java's options.
+    """Parse Java's options.
 
     Raises:
-        SettingError: a quotation does not end.
+        SettingError: a quotation is not closed.
     """
     try:
         return shlex.split(text)
@@ -178,14 +182,14 @@ def _java_options(text: str) -> list[str]:
 
 
 def cluster_id() -> str:
-    """Return a random id as Kafka writes them: 16 bytes in URL-safe base 64, not led by a hyphen."""
+    """Return a random id in Kafka's format: 16 bytes in URL-safe base 64, without a leading hyphen."""
     while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22]).startswith("-"):
         pass
     return text
 
 
 def _knows_brokers(port: int) -> bool:
-    """Ask for the cluster's metadata (Kafka's protocol, key 3, version 1): ready is who names a broker."""
+    """Request the cluster's metadata (Kafka's protocol, key 3, version 1): a ready broker names brokers."""
     header = struct.pack(">hhih", 3, 1, 1, -1)
     no_topics = struct.pack(">i", 0)
     request = header + no_topics

@@ -1,7 +1,7 @@
-"""Makes `kafka.lock` anew: `python -m mercuria.embedded.kafka_lock`, after a change of `jars.KAFKA_VERSION`.
+"""Regenerates `kafka.lock`: `python -m mercuria.embedded.kafka_lock`, after a change of `jars.KAFKA_VERSION`.
 
-It resolves Kafka's dependencies with jgo, downloads them, and writes down what came. Read the difference before
-you commit it: from then on, this is what every installation runs.
+The module resolves Kafka's dependencies with jgo, downloads them, and writes the lock file. Review the
+difference before you commit it: every installation then runs these jars.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ HEADER = f"""\
 
 
 def main() -> None:
-    """Resolve, download, and write the lock file."""
+    """Resolve and download the jars, and write the lock file."""
     with tempfile.TemporaryDirectory() as cache:
         maven = MavenContext(resolver=PythonResolver(), repo_cache=Path(cache))
         kafka, libraries = maven.resolver.resolve([maven.create_dependency(KAFKA)])
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _log_binding(maven: MavenContext, libraries: list[Dependency]) -> Dependency:
-    """Return what Kafka's distribution adds for its log to get to log4j; its own POM does not name it."""
+    """Return the library that connects Kafka's log to log4j; Kafka's own POM does not name it."""
     log4j = next(library for library in libraries if library.artifactId == "log4j-core")
     return maven.create_dependency(f"org.apache.logging.log4j:log4j-slf4j-impl:{log4j.version}")
 

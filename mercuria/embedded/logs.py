@@ -1,4 +1,4 @@
-"""The log file of one part: what the part writes, kept from growing for ever."""
+"""The log file of one part, with rotation."""
 
 import shutil
 from pathlib import Path
@@ -18,14 +18,15 @@ class LogFile:
         self._max_bytes = max_bytes
 
     def open(self) -> IO[bytes]:
-        """Open it for a process to append to."""
+        """Open the log for a process to append to."""
         return open(self.path, "ab", buffering=0, opener=open_privately)
 
     def rotate(self) -> None:
-        """Start anew when the log is long.
+        """Rotate the log if it is long.
 
-        The content is copied and the file cut, since the process keeps it open; it was opened for appending,
-        so the next line stands at the beginning. Lines written in between are lost: these are logs, not books.
+        The content is copied and the file truncated, since the process keeps it open. It was opened for
+        appending, so the next line is written at the beginning. Lines written in between are lost, which is
+        acceptable for logs.
         """
         if self.path.exists() and self.path.stat().st_size > self._max_bytes:
             older = self.path.with_name(f"{self.path.name}.1")
@@ -36,7 +37,7 @@ class LogFile:
                 file.truncate()
 
     def last_lines(self, count: int) -> list[str]:
-        """Return the last lines, oldest first."""
+        """Return the last lines, the oldest first."""
         if not self.path.exists():
             return []
         with open(self.path, "rb") as file:

@@ -10,7 +10,7 @@ from mercuria.embedded import processes
 from mercuria.embedded.directory import DataDirectory
 from mercuria.embedded.together import all_at_once
 
-# PostgreSQL's own meaning of SIGTERM is to wait until the last client has gone.
+# PostgreSQL handles SIGTERM by waiting until the last client has disconnected.
 STOP_SIGNALS = {"postgres": signal.SIGINT}
 STOP_TIMEOUT_S = 30
 
@@ -18,10 +18,10 @@ STOP_TIMEOUT_S = 30
 def stop_orphans(directory: DataDirectory, tell: Callable[[str], None]) -> list[str]:
     """Stop all parts that still run in `directory`, workers first, and return their names.
 
-    They are stopped rather than taken over: a fresh start takes seconds, and then everything is known to be as
-    this version of Mercuria starts it. The caller holds the directory's lock.
+    The parts are stopped rather than reused: a fresh start takes seconds, and then every part runs as this
+    version of Mercuria starts it. The caller must hold the directory's lock.
     """
-    # Not by their pid files: it may have been killed between the start of a process and the writing of its file.
+    # Pid files are not sufficient: the process may have been killed between starting a part and writing its file.
     running = processes.marked(directory.path)
     for name, process in running:
         tell(f"An earlier `mercuria up` was killed and left {name} (process {process.pid}); stopping it.")

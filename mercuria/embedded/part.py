@@ -1,4 +1,4 @@
-"""A part of the stack: one process that is started, watched, and stopped; the base of every server and worker."""
+"""A part of the stack: one process to start, monitor and stop; the base of every server and worker."""
 
 import os
 import signal
@@ -25,8 +25,8 @@ POLL_S = 0.05
 class Part(ABC):
     """One process of the stack.
 
-    `wanted` says whether it should run, `supervised` whether the stack starts it again when it dies.
-    A part can be killed and suspended, so that tests can see what the others make of it.
+    `wanted` says whether the part should run, `supervised` whether the stack restarts it when it dies. A part
+    can be killed and suspended, so that tests can check how the others react.
     """
 
     title: ClassVar[str]
@@ -51,41 +51,44 @@ class Part(ABC):
         """Return the command line."""
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of the process: nothing of the starter's, which may be set up for other servers."""
+        """Return the environment of the process.
+
+        It excludes that of the starter, which may be set up for other servers.
+        """
         return {"PATH": os.defpath, "LANG": "C.UTF-8"}
 
     @abstractmethod
     def probe(self) -> bool:
-        """Ask the process whether it answers; must come back soon."""
+        """Return whether the process answers; must return quickly."""
 
     def prepare(self) -> None:  # noqa: B027  most parts need nothing
-        """Make what the process needs before it can start."""
+        """Create what the process needs before it can start."""
 
     def account(self) -> Account | None:
-        """Return the account to run as, where that is not the starter's own."""
+        """Return the account to run as; None for the starter's own."""
         return None
 
     def working_directory(self) -> Path | None:
-        """Return where the process works; the starter's own directory unless a part has one."""
+        """Return the working directory of the process; None for the starter's own."""
         return None
 
     @property
     def address(self) -> str:
-        """Where it listens."""
+        """The address on which the part listens."""
         return f"{LOOPBACK}:{self.port}"
 
     @property
     def pid(self) -> int | None:
-        """The pid of the process, or None when it does not run."""
+        """The pid of the process; None if it does not run."""
         return self._process.pid if self._process is not None and self.is_alive() else None
 
     @property
     def exit_code(self) -> int | None:
-        """How the process ended; negative for a signal, None while it runs and before it ran."""
+        """The exit code: negative for a signal, None while the process runs and before its first start."""
         return None if self._process is None else self._process.poll()
 
     def is_alive(self) -> bool:
-        """Return whether the process runs; a suspended one does."""
+        """Return whether the process runs; a suspended process does."""
         return self._process is not None and self._process.poll() is None
 
     def is_ready(self) -> bool:
@@ -95,25 +98,25 @@ class Part(ABC):
         return ready
 
     def last_log_lines(self, count: int = 10) -> list[str]:
-        """Return the end of its log."""
+        """Return the last lines of the part's log."""
         return self.log.last_lines(count)
 
     def start(self) -> None:
-        """Start it, and wait until it answers.
+        """Start the process, and wait until it answers.
 
         Raises:
-            StackError: it ended, or does not answer in time.
+            StackError: the process ended, or does not answer in time.
         """
         self.launch()
         self.wait_ready()
 
     def launch(self) -> None:
-        """Start it without waiting."""
+        """Start the process without waiting."""
         self.wanted = True
         self.relaunch()
 
     def relaunch(self) -> None:
-        """Start it if it is still wanted and does not run."""
+        """Start the process if it is still wanted and does not run."""
         with self._lock:
             if not self.wanted or self._interrupted.is_set():
                 raise StackStopped
@@ -123,7 +126,7 @@ class Part(ABC):
             self._spawn()
 
     def wait_ready(self) -> None:
-        """Wait until it answers."""
+        """Wait until the process answers."""
         deadline = time.monotonic() + self.start_timeout_s
         while not self.is_ready():
             if not self.wanted or self._interrupted.is_set():
@@ -136,10 +139,10 @@ class Part(ABC):
             time.sleep(POLL_S)
 
     def stop(self) -> None:
-        """Stop it cleanly, and kill it when that takes too long. It stays stopped."""
+        """Stop the process cleanly, and kill it if that takes too long. It stays stopped."""
         self.wanted = False
         with self._lock:
-            # PostgreSQL waits for its children, and a frozen one never ends.
+            # PostgreSQL waits for its child processes, and a suspended one never ends.
             self.resume()
             if self._process is not None:
                 with suppress(psutil.NoSuchProcess):
@@ -149,7 +152,7 @@ class Part(ABC):
             self.directory.remove_pid_files([self.name])
 
     def kill(self) -> None:
-        """Kill it and its children as a power failure would (SIGKILL), and wait until it is gone."""
+        """Kill the process and its children as a power failure would (SIGKILL); wait until they are gone."""
         for process in self._family():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -157,19 +160,19 @@ class Part(ABC):
             self._process.wait()
 
     def suspend(self) -> None:
-        """Freeze it and its children, as an overloaded machine would."""
+        """Suspend the process and its children, as an overloaded machine would."""
         for process in self._family():
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume the process."""
         for process in self._family():
             with suppress(psutil.NoSuchProcess):
                 process.resume()
 
     def ending(self) -> str:
-        """Say how the process ended."""
+        """Return how the process ended, in words."""
         code = self.exit_code
         if code is not None and code < 0:
             return f"signal {signal.Signals(-code).name}"

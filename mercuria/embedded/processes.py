@@ -1,7 +1,8 @@
-"""Processes that outlive their starter: pid files, and how to find and stop what one of them names.
+"""Processes that outlive their starter: their pid files, and how to find and stop them.
 
-A pid file holds the pid and nothing else, so that `kill $(cat kafka.pid)` works. Pids are used again after a
-crash or a reboot, so a process counts as ours only when its own environment carries our mark.
+A pid file holds the pid and nothing else, so that `kill $(cat kafka.pid)` works. Pids are reused after a
+crash or a reboot. A process therefore counts as a part only if its environment carries the mark of this
+installation.
 """
 
 import os
@@ -18,12 +19,15 @@ MARK = "MERCURIA_PART"
 
 
 def mark(data_dir: Path, name: str) -> dict[str, str]:
-    """Return the variable that tells one installation's part from every other process."""
+    """Return the variable that distinguishes a part of one installation from all other processes."""
     return {MARK: f"{name}@{data_dir}"}
 
 
 def write_pid(file: Path, pid: int) -> None:
-    """Say who runs. Not synced: after a power failure, no pid is worth knowing."""
+    """Write a pid file.
+
+    It is not synced: after a power failure, no pid is valid.
+    """
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     with open(temporary, "w", encoding="ascii", opener=open_privately) as written:
         written.write(f"{pid}\n")
@@ -31,14 +35,14 @@ def write_pid(file: Path, pid: int) -> None:
 
 
 def read_pid(file: Path) -> int | None:
-    """Return the pid in `file`, or None where there is none."""
+    """Return the pid in `file`, or None if there is none."""
     with suppress(OSError, ValueError):
         return int(file.read_text("ascii"))
     return None
 
 
 def find_part(data_dir: Path, name: str) -> psutil.Process | None:
-    """Return the running process of the part `name`, if its pid file names one that is truly it."""
+    """Return the running process of the part `name` if its pid file names one that carries its mark."""
     pid = read_pid(data_dir / f"{name}.pid")
     if pid is None:
         return None
@@ -50,9 +54,9 @@ def find_part(data_dir: Path, name: str) -> psutil.Process | None:
 
 
 def marked(data_dir: Path) -> list[tuple[str, psutil.Process]]:
-    """Return the parts that run for a directory, by name; what they have started themselves is left out.
+    """Return the parts that run for a directory, by name, without processes that they started themselves.
 
-    A server leads its session. A worker has none of its own where a shell has started it.
+    A server leads its session. A worker that a shell has started has no session of its own.
     """
     found = []
     for process in psutil.process_iter():
@@ -66,14 +70,14 @@ def marked(data_dir: Path) -> list[tuple[str, psutil.Process]]:
 
 
 def is_running(process: psutil.Process) -> bool:
-    """Return whether a process runs; one that waits to be reaped does not."""
+    """Return whether a process runs; a process that waits to be reaped does not."""
     with suppress(psutil.NoSuchProcess):
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 
 def wait_gone(process: psutil.Process, timeout_s: float) -> bool:
-    """Wait until a process runs no more; False when it still does after `timeout_s`."""
+    """Wait until a process has ended; return False if it still runs after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while is_running(process):
         if time.monotonic() > deadline:
@@ -83,9 +87,9 @@ def wait_gone(process: psutil.Process, timeout_s: float) -> bool:
 
 
 def stop(process: psutil.Process, with_signal: int = signal.SIGTERM, timeout_s: float = 20) -> None:
-    """Ask a process to stop, and kill it when it has not after `timeout_s`."""
+    """Ask a process to stop, and kill it if it still runs after `timeout_s`."""
     with suppress(psutil.NoSuchProcess):
-        process.send_signal(signal.SIGCONT)  # A suspended process would not hear the next signal.
+        process.send_signal(signal.SIGCONT)  # A suspended process would not receive the next signal.
         process.send_signal(with_signal)
         if not wait_gone(process, timeout_s):
             process.kill()

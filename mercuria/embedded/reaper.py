@@ -1,8 +1,9 @@
-"""The reaper of a throwaway stack: a process that ends the stack's parts when the command that started them is gone.
+"""The reaper of a throwaway stack: a process that ends the parts when the starting command is gone.
 
-It holds one end of a pipe whose other end only the command has. The kernel closes that end with the command, however
-the command ends: SIGKILL, lack of memory, a signal in the middle of its own clean-up. The kernel's own parent-death
-signal would not do: it comes with the end of the thread that has started a part, and parts are started by threads.
+The reaper holds one end of a pipe, and only the command has the other end. The kernel closes that end with
+the command, however the command ends: by SIGKILL, lack of memory, or a signal in the middle of its own
+clean-up. The kernel's parent-death signal is not sufficient: it is sent when the thread that started a part
+ends, and threads start the parts.
 
     python -m mercuria.embedded.reaper DATA_DIR
 """
@@ -21,12 +22,12 @@ from mercuria.embedded.orphans import stop_orphans
 
 
 class Reaper:
-    """The process that waits; `dismiss` ends it when there is nothing to end any more."""
+    """The waiting process; `dismiss` ends it when no part is left to end."""
 
     def __init__(self, data_dir: Path) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mercuria.embedded.reaper", str(data_dir)],
-            # Else it would be taken for a part, or work inside a directory that is to be removed.
+            # Otherwise it would count as a part, or work inside a directory that is to be removed.
             env={name: value for name, value in os.environ.items() if name != processes.MARK},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -35,7 +36,7 @@ class Reaper:
         )
 
     def dismiss(self) -> None:
-        """End it, with nothing to do."""
+        """End the reaper without ending any part."""
         self._process.kill()
         self._process.wait()
         assert self._process.stdin is not None, "it was opened with a pipe"
@@ -43,7 +44,7 @@ class Reaper:
 
 
 def reap(data_dir: Path) -> None:
-    """End all that runs for a data directory: the parts in their order, then what is left and carries their mark."""
+    """End all processes of a data directory: the parts in order, then all others that carry their mark."""
     directory = DataDirectory(data_dir)
     with suppress(OSError):
         stop_orphans(directory, lambda _: None)
@@ -55,7 +56,7 @@ def reap(data_dir: Path) -> None:
 
 
 def _marked(data_dir: Path) -> list[psutil.Process]:
-    """Return all processes that carry the mark of a part; also those that a part has started."""
+    """Return all processes that carry the mark of a part, including those that a part has started."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):

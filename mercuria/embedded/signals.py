@@ -1,4 +1,4 @@
-"""Signals during a clean-up that must come to its end."""
+"""Signals during a clean-up that must not be interrupted."""
 
 import signal
 import threading
@@ -10,16 +10,16 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def signals_ignored() -> Iterator[None]:
-    """Let the block come to its end although Ctrl-C is pressed again; elsewhere than in the main thread, do nothing."""
+    """Ignore Ctrl-C until the block has ended; outside the main thread, do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # Not SIG_IGN, which processes that are started meanwhile would inherit.
+    # SIG_IGN is not used, because processes that are started meanwhile would inherit it.
     before = {number: signal.signal(number, lambda *_: None) for number in _ENDING}
     try:
         yield
     finally:
         for number, handler in before.items():
-            # One that was not set by Python cannot be set again.
+            # A handler that Python did not set cannot be restored.
             if handler is not None:
                 signal.signal(number, handler)

@@ -1,10 +1,10 @@
-"""The embedded stack: starts Kafka, PostgreSQL, Redis and the workers, watches them, and stops them in order.
+"""The embedded stack: starts, monitors and stops Kafka, PostgreSQL, Redis and the workers.
 
     with Stack(Path("data"), workers=1) as stack:
         ...  # stack.env tells a client where everything is
 
-`mercuria up` and the tests all start it like this. A part that the environment
-says is elsewhere (`MERCURIA_KAFKA`, `MERCURIA_DATABASE`, `MERCURIA_REDIS`) is used, and not started.
+Both `mercuria up` and the tests start it like this. A part for which the environment names an external
+address (`MERCURIA_KAFKA`, `MERCURIA_DATABASE`, `MERCURIA_REDIS`) is used there, and not started.
 """
 
 import os
@@ -54,17 +54,18 @@ class Stack:
     """One installation's servers and workers.
 
     Args:
-        data_dir: where everything is kept.
+        data_dir: the directory for all data.
         workers: how many workers to start.
-        http_port: the port they share; by default the one of last time, or 6066, or any that is free.
-        partitions: for a new installation; an old one keeps what it has.
-        supervise: whether a part that dies is started again; one part's `supervised` can be changed later.
-        prepare: called with the environment and `env` when the servers are up and before the workers start.
-        worker_command: what a worker runs.
-        throwaway: whether the parts end with this process also where it is killed, without `mercuria down`.
-        on_progress: hears of what happens, a sentence at a time.
-        on_download: hears of the download of Kafka's jars: bytes so far, bytes in all.
-        environ: the environment; the process's own by default.
+        http_port: the port that the workers share; by default that of the last start, or 6066, or any free
+            one.
+        partitions: for a new installation; an existing one keeps its number.
+        supervise: whether a part that dies is restarted; `supervised` of each part can be changed later.
+        prepare: is called with the environment and `env` once the servers are up, before the workers start.
+        worker_command: the command line of a worker.
+        throwaway: whether the parts end with this process even if it is killed, without `mercuria down`.
+        on_progress: is called with each progress message, a sentence.
+        on_download: is called during the download of Kafka's jars: bytes so far, bytes in all.
+        environ: the environment; by default, that of the process.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Stack:
         self.supervise = supervise
         self.workers: list[Worker] = []
         self.env: dict[str, str] = {}
-        """The MERCURIA_* variables that lead a worker or a client to this stack."""
+        """The MERCURIA_* variables with which a worker or a client finds this stack."""
         self._worker_count = workers
         self._http_port = http_port
         self._partitions = partitions
@@ -107,37 +108,37 @@ class Stack:
 
     @property
     def kafka(self) -> Kafka:
-        """The Kafka that was started here."""
+        """The Kafka that this stack started."""
         return _here(self._kafka, "Kafka")
 
     @property
     def postgres(self) -> Postgres:
-        """The PostgreSQL that was started here."""
+        """The PostgreSQL that this stack started."""
         return _here(self._postgres, "PostgreSQL")
 
     @property
     def redis(self) -> Redis:
-        """The Redis that was started here."""
+        """The Redis that this stack started."""
         return _here(self._redis, "Redis")
 
     @property
     def servers(self) -> list[Part]:
-        """The servers that were started here."""
+        """The servers that this stack started."""
         return [server for server in (self._kafka, self._postgres, self._redis) if server is not None]
 
     @property
     def parts(self) -> list[Part]:
-        """All that was started here."""
+        """All parts that this stack started."""
         return [*self.servers, *self.workers]
 
     @property
     def failure(self) -> StackError | None:
-        """Why it was given up, where a part has died again and again."""
+        """The reason why the stack gave up on a part that died repeatedly; else None."""
         return self._failure
 
     @property
     def url(self) -> str:
-        """Where the HTTP API is."""
+        """The URL of the HTTP API."""
         return self.env["MERCURIA_URL"]
 
     def __enter__(self) -> Self:
@@ -150,10 +151,10 @@ class Stack:
         self.stop()
 
     def start(self) -> None:
-        """Start everything, and return when all of it is ready.
+        """Start all parts, and return when all are ready.
 
         Raises:
-            StackError: something does not start; what had started is stopped again.
+            StackError: a part does not start; the parts that had started are stopped again.
         """
         self.directory.open()
         try:
@@ -166,14 +167,14 @@ class Stack:
             raise
 
     def interrupt(self) -> None:
-        """Ask `start` or `wait` to come back; safe in a signal handler."""
+        """Make `start` or `wait` return; safe in a signal handler."""
         self._interrupted.set()
 
     def wait(self) -> None:
         """Wait until `interrupt`.
 
         Raises:
-            StackError: a part dies again and again.
+            StackError: a part dies repeatedly.
         """
         while not self._interrupted.wait(WATCH_S):
             pass
@@ -181,9 +182,9 @@ class Stack:
             raise self._failure
 
     def stop(self) -> None:
-        """Stop everything: the workers first, then the servers they need. It can be started again.
+        """Stop all parts: the workers first, then the servers that they need. The stack can be started again.
 
-        A signal that comes meanwhile is ignored: nothing is left running because Ctrl-C is pressed twice.
+        Signals are ignored meanwhile: pressing Ctrl-C twice leaves no process running.
         """
         with signals_ignored():
             self._stop()
@@ -192,7 +193,7 @@ class Stack:
         self._interrupted.set()
         for watcher in self._watchers:
             watcher.join()
-        # The last callback comes first, and each is called although one before it failed.
+        # The last callback runs first, and each one runs even if one before it failed.
         with ExitStack() as steps:
             if self._reaper is not None:
                 steps.callback(self._reaper.dismiss)
@@ -213,7 +214,7 @@ class Stack:
         return worker
 
     def _stop_joined(self) -> None:
-        """Stop the workers that `mercuria join` has started: they need the servers to end as they should."""
+        """Stop the workers that `mercuria join` has started: they need the servers for a clean end."""
         own = {worker.pid for worker in self.workers}
         joined = [
             process
@@ -223,13 +224,13 @@ class Stack:
         all_at_once(partial(processes.stop, process) for process in joined)
 
     def _start(self) -> None:
-        # A value that cannot be used stops the start before anything runs.
+        # An invalid value stops the start before any part runs.
         Settings.from_env(self._environ | {"MERCURIA_DATA_DIR": str(self.directory.path)})
         stop_orphans(self.directory, self._tell)
         ports = Ports(self.directory.path / PORTS_FILE)
         http_port = self._choose_http_port(ports)
         if not self._worker_count:
-            # Those who join may come late, or go and come again.
+            # Workers of `mercuria join` may start late, or end and start again.
             self._held = hold(http_port, reachable_host(self._environ))
         self._make_servers(ports)
         self._settle_env(http_port)
@@ -252,7 +253,7 @@ class Stack:
         return ports.remember("http", wanted)
 
     def _make_servers(self, ports: Ports) -> None:
-        """Choose ports for the servers that are not elsewhere."""
+        """Choose ports for the servers that are not external."""
         here, stop = self.directory, self._interrupted
         if not self._is_elsewhere("MERCURIA_KAFKA", ports.get("kafka")):
             port, controller = ports.choose("kafka"), ports.choose("kafka-controller")
@@ -263,17 +264,18 @@ class Stack:
             self._redis = Redis("redis", here, ports.choose("redis"), stop)
 
     def _is_elsewhere(self, name: str, own_port: int | None) -> bool:
-        """Return whether the environment says that a server is not this stack's own.
+        """Return whether the environment names an external server instead of this stack's own.
 
-        It says nothing when it repeats the directory's stack.env, which a person may have sourced: what stands
-        there at this stack's own port is this stack's own server, and only it can start it.
+        A value that repeats the directory's stack.env, which the user may have sourced, does not count. The
+        address there with this stack's own port is that of this stack's own server, and only this stack can
+        start it.
         """
         told = self._environ.get(name)
         repeated = told == read_stack_env(self.directory.path).get(name)
         return bool(told) and not (repeated and own_port and f"{LOOPBACK}:{own_port}" in (told or ""))
 
     def _settle_env(self, http_port: int) -> None:
-        """Find out how everything is reached; what the environment says is elsewhere is there."""
+        """Set the addresses of all parts; the environment gives those of external servers."""
         if self._postgres is not None:
             database, owner = self._postgres.url, self._postgres.owner_url
         else:
@@ -293,7 +295,7 @@ class Stack:
             self.directory.ensure_leg_key()
 
     def _settle_partitions(self) -> int:
-        """Return the number of partitions, which an installation keeps for life."""
+        """Return the number of partitions, which never changes in an installation."""
         wanted = self._partitions or int(self._environ.get("MERCURIA_PARTITIONS") or 0)
         kept = int(read_stack_env(self.directory.path).get("MERCURIA_PARTITIONS") or 0)
         if wanted and kept and wanted != kept:
@@ -309,7 +311,7 @@ class Stack:
                 (partial(self._start_server, server) for server in self.servers), self._interrupted.set
             )
         except StackStopped:
-            # One failed first, and the others gave up for it.
+            # One server failed first, and the others stopped because of it.
             raise self._failure or StackStopped from None
         for server in self.servers:
             self._watch(server, self.supervise)
@@ -335,10 +337,10 @@ class Stack:
             port = int(self.env["MERCURIA_HTTP_PORT"])
         else:
             port = ports.choose(name)
-        # People read these logs, in files and in what is said when a worker ends.
+        # People read these logs, both in files and in the message when a worker ends.
         environ = {"MERCURIA_LOG_FORMAT": "console"} | self._environ | self.env
         if self._postgres is not None:
-            # libpq would take its password and its manners from there, which are meant for another server.
+            # libpq would take its password and other settings from there, which are meant for another server.
             environ = {name: value for name, value in environ.items() if not name.startswith("PG")}
         worker = Worker(name, self.directory, port, self._interrupted, self._worker_command, environ)
         self.workers.append(worker)
@@ -348,7 +350,7 @@ class Stack:
         return worker
 
     def _await_workers(self, workers: Sequence[Worker]) -> None:
-        """Wait until all are ready; one that dies meanwhile is started again if it is supervised."""
+        """Wait until all workers are ready; restart a supervised worker that dies meanwhile."""
         deadline = time.monotonic() + Worker.start_timeout_s
         for worker in workers:
             while not worker.is_ready():
@@ -370,10 +372,10 @@ class Stack:
         self._watchers.append(watcher)
 
     def _watch_until_stopped(self, part: Part) -> None:
-        """Start a part again whenever it dies, until it does so too often."""
+        """Restart a part whenever it dies, until it dies too often."""
         crashes: deque[float] = deque()
         while not self._interrupted.wait(WATCH_S):
-            # A full disk must not end the watch as well; the log is cut when there is room again.
+            # A full disk must not end the monitoring as well; the log is truncated when there is space again.
             with suppress(OSError):
                 part.log.rotate()
             if part.is_alive() or not part.wanted or not part.supervised:
@@ -396,7 +398,7 @@ class Stack:
         except StackStopped:
             return
         except (StackError, OSError) as error:
-            # When it has ended, the watcher sees that and says so.
+            # When the part has ended, the watcher notices and reports it.
             if part.is_alive() or isinstance(error, OSError):
                 self._tell(str(error))
             return
@@ -416,12 +418,12 @@ class Stack:
 
 
 def backoff_s(crashes: int) -> float:
-    """Return how long to wait before a part is started again: not at all at first, then ever longer."""
+    """Return how long to wait before a part is restarted: not at all at first, then progressively longer."""
     return 0.0 if crashes <= 1 else min(0.25 * 2**crashes, LONGEST_BACKOFF_S)
 
 
 def _was_killed(part: Part) -> bool:
-    """Return whether somebody else ended a part that worked: no program kills itself so."""
+    """Return whether another process killed a working part: no program kills itself in this way."""
     return part.was_ready and part.exit_code == -signal.SIGKILL
 
 

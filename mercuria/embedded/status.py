@@ -1,4 +1,4 @@
-"""What runs in a data directory, as its pid files and the processes themselves tell, and how to end it."""
+"""The status of the parts in a data directory, from its pid files and processes, and how to stop them."""
 
 import time
 from collections.abc import Callable
@@ -19,20 +19,20 @@ DOWN_TIMEOUT_S = 90
 
 
 class State(StrEnum):
-    """How a part fares."""
+    """The state of a part."""
 
     UP = "up"
-    """It runs and accepts connections."""
+    """The part runs and accepts connections."""
     STARTING = "starting"
-    """It runs, and accepts no connections yet."""
+    """The part runs, and accepts no connections yet."""
     ORPHANED = "orphaned"
-    """It runs, but the `mercuria up` that started it does not."""
+    """The part runs, but the `mercuria up` that started it does not."""
     DOWN = "down"
-    """It should run, and does not."""
+    """The part should run, and does not."""
     STOPPED = "stopped"
-    """It does not run, and need not."""
+    """The part does not run, and is not needed."""
     ELSEWHERE = "elsewhere"
-    """The environment pointed `mercuria up` at one that is not its own."""
+    """The environment names an external server, which `mercuria up` uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def look(directory: DataDirectory) -> list[PartStatus]:
     url = read_stack_env(directory.path).get("MERCURIA_URL")
     own = State.UP if directory.is_ready() else State.STARTING
     parts = [_part(directory, name, ports, None if up is None else own) for name in servers + workers]
-    # Those that `mercuria join` has started have no pid file.
+    # Workers that `mercuria join` has started have no pid file.
     joined = {name: process for name, process in processes.marked(directory.path) if name not in recorded}
     parts += [
         _found(name, process, _port(name, ports), is_orphan=up is None)
@@ -70,10 +70,10 @@ def look(directory: DataDirectory) -> list[PartStatus]:
 
 
 def shut_down(directory: DataDirectory, tell: Callable[[str], None]) -> bool:
-    """Stop the `mercuria up` of a directory, or what a killed one left; return whether anything ran.
+    """Stop the `mercuria up` of a directory, or the remains of a killed one; return whether anything ran.
 
     Raises:
-        StackError: it does not end.
+        StackError: a process does not end.
     """
     up = directory.up()
     if up is not None:
@@ -89,7 +89,7 @@ def shut_down(directory: DataDirectory, tell: Callable[[str], None]) -> bool:
 
 
 def _part(directory: DataDirectory, name: str, ports: dict[str, int], up: State | None) -> PartStatus:
-    """Return the status of one part; `up` is how its `mercuria up` fares, None where there is none."""
+    """Return the status of one part; `up` is the state of its `mercuria up`, None if there is none."""
     port = _port(name, ports)
     address = f"{LOOPBACK}:{port}" if port else None
     process = processes.find_part(directory.path, name)

@@ -1,4 +1,4 @@
-"""Doing several slow things at the same time."""
+"""Running several slow actions concurrently."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,10 +8,10 @@ def all_at_once(actions: Iterable[Callable[[], None]], give_up: Callable[[], Non
     """Run all actions, each in a thread, and return when all are done.
 
     Args:
-        give_up: called when one fails, or a signal ends the waiting: what asks the others to end soon.
+        give_up: is called when an action fails or a signal ends the wait; it must make the others end soon.
 
     Raises:
-        Exception: what the first of those that failed raised; the others have ended too.
+        Exception: the exception of the action that failed first; the others have ended too.
     """
     waiting = list(actions)
     if not waiting:

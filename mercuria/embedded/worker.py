@@ -15,10 +15,10 @@ PROBE_TIMEOUT_S = 2
 
 
 class Worker(Part):
-    """One worker. Its own port answers for it alone; the HTTP port is shared by all workers."""
+    """One worker. Its own port belongs to it alone; all workers share the HTTP port."""
 
     title = "A worker"
-    start_timeout_s = 180  # It may have to read its tables from the log first.
+    start_timeout_s = 180  # The worker may have to restore its tables from the log first.
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Worker(Part):
         return self._ask()[0] == 200
 
     def unready_reasons(self) -> list[str]:
-        """Return why it is not ready, in its own words."""
+        """Return why the worker is not ready, in its own words."""
         with suppress(ValueError, AttributeError):
             return [str(reason) for reason in json.loads(self._ask()[1]).get("reasons", [])]
         return ["it does not answer"]
