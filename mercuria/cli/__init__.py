@@ -1,6 +1,6 @@
-"""The `mercuria` command: Mercuria's commands, one file each, and those of Faust's that fit.
+"""The `mercuria` command: Mercuria's commands, one file each, and Faust's commands that are useful here.
 
-`main` finds the data directory first, since settings are read once.
+`main` determines the data directory first, since settings are read only once.
 """
 
 import gc
@@ -20,13 +20,13 @@ Command = Callable[[], None]
 
 
 class ArgumentError(Exception):
-    """The command line cannot be used; the message says why."""
+    """The command line is invalid; the message says why."""
 
 
 def main() -> None:
     """Run the `mercuria` command with the process's arguments."""
     standard_streams.settle()
-    # Faust's own commands, such as a worker, end as Faust has them end.
+    # Faust's own commands, such as a worker, end as Faust ends them.
     faust: list[Command] = []
     code = failures.run(partial(_main, faust.append))
     for run in faust:
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _main(hand_over: Callable[[Command], None]) -> object:
-    """Run a command of Mercuria's, or hand over one of Faust's."""
+    """Run a command of Mercuria's, or hand over a command of Faust's."""
     line = root.command_line()
     if completion.is_asked():
         return completion.answer(line)
@@ -44,25 +44,25 @@ def _main(hand_over: Callable[[Command], None]) -> object:
     command = commands.command_of(words)
     if command is None or command in standalone.INSTEAD or _asks_for_mercuria(words, command):
         return line(standalone_mode=False)
-    # What is imported stays: to look for garbage in it meanwhile takes a fifth of the start.
+    # Imported modules stay in memory: garbage collection during the imports would take a fifth of the start.
     gc.disable()
     if command in commands.OF_FAUST:
         hand_over(_of_faust(command))
         return 0
-    # It needs neither Faust nor its app, which take seconds to load.
+    # This path needs neither Faust nor its app, which take seconds to load.
     line.add_command(commands.load(command), command)
     settings = current_settings()
     shed_foreign_variables(settings)
     gc.enable()
     if settings.log_level != "debug":
-        # What clients log of a server that is away, a command says itself.
+        # The command itself reports that a server is unavailable, not the log of its client.
         for name in ("aiokafka", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     return line(standalone_mode=False)
 
 
 def _of_faust(command: str) -> Command:
-    """Return what runs a command of Faust's."""
+    """Return the function that runs a command of Faust's."""
     from faust.cli.faust import cli
 
     from mercuria.app import app, settings
@@ -70,22 +70,22 @@ def _of_faust(command: str) -> Command:
     shed_foreign_variables(settings)
     cli.commands["worker"].help = commands.WORKER_HELP
     if command == "worker":
-        # Faust's own default would hide what the setting asks for.
+        # Faust's own default would hide the log lines that the setting asks for.
         sys.argv[1:1] = ["--loglevel", FAUST_LEVELS[settings.log_level]]
         if settings.writes_json_logs:
-            # Faust's banner would stand between the lines.
+            # Faust's banner would appear between the log lines.
             sys.argv[1:1] = ["--quiet"]
     run: Command = app.main
     return run
 
 
 def _asks_for_mercuria(words: Sequence[str], command: str) -> bool:
-    """Return whether the help or the version is asked for before the command, which is not run then."""
+    """Return whether the help or the version is requested before the command, which then does not run."""
     return not {"--help", "--version"}.isdisjoint(words[: words.index(command)])
 
 
 def _take_data_dir(arguments: list[str]) -> list[str]:
-    """Move `--data-dir D` out of the arguments and into the environment, wherever it stands among them."""
+    """Move `--data-dir D` from the arguments, at any position among them, to the environment."""
     rest = []
     words = iter(arguments)
     for word in words:

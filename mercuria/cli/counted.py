@@ -1,4 +1,4 @@
-"""What analytics has counted: PostgreSQL's counters against the ledger, and their copies against PostgreSQL's."""
+"""Checks of analytics: PostgreSQL's counters against the ledger, and their copies against PostgreSQL."""
 
 import asyncio
 import time
@@ -19,23 +19,23 @@ from mercuria.topics import COUNTERS_CHANGELOG
 
 SHOWN = 20
 WITHIN_S = 60.0
-"""So long copies may take to get where PostgreSQL is."""
+"""How long the copies may take to catch up with PostgreSQL."""
 REST_WITHIN_S = 3.0
-"""So long they are waited for to stand still, when they do get there."""
+"""How long to wait for copies that do catch up until they stop changing."""
 LOOK_EVERY_S = 1.0
 
 Rows = dict[bytes, bytes]
 
 
 class Copies(NamedTuple):
-    """What the comparison of the copies found. `moving` are partitions that never stood still meanwhile."""
+    """The result of comparing the copies. `moving` are partitions that kept changing throughout."""
 
     differences: list[str]
     moving: list[int]
 
 
 def wrong_counters(found: Books) -> list[str]:
-    """Say which counters are not what the ledger's entries add up to, as far as these are counted."""
+    """Return sentences about counters that differ from the sum of the ledger entries counted in them."""
     found.read_whole()
     sentences = [
         f"{day}, {currency}, {kind}, partition {partition}: {movements} with {volume} are counted, and the ledger has"
@@ -56,14 +56,16 @@ def wrong_counters(found: Books) -> list[str]:
 async def compare_copies(
     database: str, kafka: str, redis: str, authenticity: Authenticity, partitions: int
 ) -> Copies:
-    """Compare the counters in RocksDB (as their changelog has them) and in Redis with PostgreSQL's, when these rest.
+    """Compare the counters in RocksDB and in Redis with PostgreSQL's, once they stop changing.
+
+    The counters in RocksDB are read from their changelog.
 
     Args:
-        database, kafka, redis: where they are.
-        authenticity: knows what workers have written to Redis.
+        database, kafka, redis: the addresses of the servers.
+        authenticity: verifies what workers have written to Redis.
 
     Raises:
-        BooksUnavailable, KafkaError, redis.RedisError: one of them is away.
+        BooksUnavailable, KafkaError, redis.RedisError: a server is unavailable.
     """
     began_s = time.monotonic()
     first: dict[int, int] = {}
@@ -91,7 +93,7 @@ async def compare_copies(
 
 
 def _behind(first: Mapping[int, int], copied: Mapping[int, tuple[int, int]]) -> Iterator[str]:
-    """Say which copies still are not where PostgreSQL was when somebody looked first."""
+    """Return sentences about copies that have not reached PostgreSQL's position at the first check."""
     for number, (in_table, in_redis) in copied.items():
         if min(in_table, in_redis) < first[number]:
             yield (
@@ -101,7 +103,7 @@ def _behind(first: Mapping[int, int], copied: Mapping[int, tuple[int, int]]) -> 
 
 
 async def _kept(kafka: str) -> dict[int, Rows]:
-    """Return the rows of the workers' tables, from the changelog that these are made of."""
+    """Return the rows of the workers' tables, from their changelog."""
     kept: defaultdict[int, Rows] = defaultdict(dict)
     async for record in read_log(kafka, COUNTERS_CHANGELOG):
         rows = kept[record.partition]
@@ -123,7 +125,7 @@ async def _days(cache: AnalyticsCache) -> dict[int, Rows]:
 async def _differences(
     counted: Mapping[int, Counters], kept: Mapping[int, Rows], days: Mapping[int, Rows], cache: AnalyticsCache
 ) -> list[str]:
-    """Compare copies that are where PostgreSQL is."""
+    """Compare copies that are at PostgreSQL's position."""
     sentences, active = list[str](), defaultdict[tuple[date, str], set[str]](set)
     first = f"day:{first_day()}".encode()
     for partition, counters in counted.items():

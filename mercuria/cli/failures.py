@@ -1,14 +1,14 @@
-"""What a command's exit code means, and what is said where it fails: the one place that maps errors to both.
+"""Exit codes and error messages of commands: the one place that maps errors to both.
 
-- 0: it is done
-- 1: the answer is no: what was asked is wrong, refused or not there, as the command's own page says
-- 2: it could not be done or found out, so nothing is said about what was asked; also a wrong option or setting
+- 0: the command succeeded
+- 1: the answer is no: the request is wrong, refused or not found, as the command's own page says
+- 2: the command could not be carried out or its answer not determined, or an option or setting is wrong
 - 3: of `mercuria status`: the stack is stopped
-- 130, 143, 129: Ctrl-C, SIGTERM and SIGHUP ended it
+- 130, 143, 129: Ctrl-C, SIGTERM and SIGHUP ended the command
 
-A command raises `AnswerIsNo` for 1, or ends with 1 or 3 by itself where it has printed its answer. Any other error is
-2, with a sentence and without a traceback. The sentence is on standard error, with `--json` as well: that changes what
-standard output holds, which is one JSON value, or nothing where there is no answer.
+A command raises `AnswerIsNo` for 1, or exits with 1 or 3 itself after it has printed its answer. Any other
+error is 2, with a sentence and without a traceback. The sentence goes to standard error, with `--json` as
+well: that option affects only standard output, which holds one JSON value, or nothing if there is no answer.
 """
 
 import os
@@ -26,15 +26,15 @@ from mercuria.config import SettingError
 EXIT_NO, EXIT_UNKNOWN = 1, 2
 
 _SERVERS = {"aiokafka": "Kafka", "psycopg2": "PostgreSQL", "redis": "Redis"}
-"""By the first name of a module that has exceptions: who is meant."""
+"""By the top-level module of an exception: the server that it concerns."""
 
 
 class AnswerIsNo(Exception):
-    """What was asked is refused or not there; the message is a sentence that says why."""
+    """The request is refused or its object does not exist; the message is a sentence that says why."""
 
 
 def run(command: Callable[[], object]) -> int:
-    """Run a command to its end, say what is wrong, and return the exit code."""
+    """Run a command to its end, print the error if there is one, and return the exit code."""
     unwritten: OutputError | None = None
     with ending_signals() as signals:
         try:
@@ -47,12 +47,12 @@ def run(command: Callable[[], object]) -> int:
             unwritten = error
     if unwritten is not None:
         say(str(unwritten))
-    # A command that has found something wrong has the more important thing to say.
+    # The answer of a command that has found something wrong is more important.
     return code or (EXIT_UNKNOWN if unwritten else 0)
 
 
 def say(sentence: str) -> None:
-    """Say on standard error what is wrong; a sentence may come without its full stop."""
+    """Print an error to standard error; the sentence may come without its full stop."""
     ended = sentence if sentence.endswith((".", "?", "!")) or "\n  " in sentence else f"{sentence}."
     print(f"mercuria: {printable_lines(ended)}", file=sys.stderr)
 
@@ -73,7 +73,7 @@ def _run(command: Callable[[], object], signals: Signals) -> int:
     except KeyboardInterrupt:
         return signals.exit_code
     except click.Abort as error:
-        # A question that Ctrl-C has ended hides it.
+        # A prompt that Ctrl-C has ended hides it.
         if signals.came or isinstance(error.__context__, KeyboardInterrupt):
             return signals.exit_code
         if isinstance(error.__context__, EOFError) and not sys.stdin.isatty():
@@ -97,9 +97,9 @@ def _run(command: Callable[[], object], signals: Signals) -> int:
 
 
 def sentence_of(error: Exception) -> str:
-    """Return what is wrong, as one says it; Mercuria's own errors say it themselves."""
+    """Return the message of an error as a sentence; Mercuria's own errors have one already."""
     if isinstance(error, ExceptionGroup):
-        # What of several things at once went wrong first.
+        # Of several errors, the first one counts.
         return sentence_of(error.exceptions[0])
     text = str(error)
     module = type(error).__module__.partition(".")[0]

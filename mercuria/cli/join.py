@@ -1,6 +1,7 @@
-"""`mercuria join`: one more worker beside the servers of a `mercuria up`, for whoever starts processes one by one.
+"""`mercuria join`: one more worker beside the servers of a `mercuria up`.
 
-The command becomes the worker, so that signals, logs and exit codes go straight between it and who started it.
+It is meant for tools that manage single processes. The command becomes the worker, so signals, logs and exit
+codes pass directly between the worker and its starter.
 """
 
 import os
@@ -36,12 +37,13 @@ def join(number: int | None) -> None:
     That is a `mercuria up --workers 0`, or one with two workers or more; where it does not run yet, the command waits
     for it. Ctrl-C or SIGTERM takes the worker away again.
     """
-    # Until the worker handles it, Ctrl-C is no error to show.
+    # Until the worker handles Ctrl-C, it must not print an error.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     directory = DataDirectory(chosen_directory())
     with failures_as_sentences():
         _await_servers(directory)
-        # Its file is closed when the command becomes the worker, which is known by its environment from then on.
+        # The lock file is closed when the command becomes the worker; from then on, the worker is found by its
+        # environment.
         with FileLock(directory.path / JOIN_LOCK, mode=PRIVATE):
             environ = _environment(directory, number)
             click.echo(f"{environ['MERCURIA_WORKER'].capitalize()} is starting.")
@@ -52,7 +54,7 @@ def join(number: int | None) -> None:
 def _await_servers(directory: DataDirectory) -> None:
     """Wait until the `mercuria up` of the directory is ready."""
     is_told = False
-    # In this order: a start takes away the mark of an earlier one before it says who it is.
+    # The order matters: a start removes the mark of an earlier one before it writes its pid.
     while directory.up() is None or not directory.is_ready():
         if not is_told:
             click.echo(f"Waiting for the servers of `mercuria up` in {directory.path}.")
@@ -61,7 +63,7 @@ def _await_servers(directory: DataDirectory) -> None:
 
 
 def _environment(directory: DataDirectory, number: int | None) -> dict[str, str]:
-    """Return the environment of the worker. What else it needs to know is in stack.env."""
+    """Return the environment of the worker. It reads its other settings from stack.env."""
     running = {name: process.pid for name, process in processes.marked(directory.path)}
     name = f"worker-{number or next(each for each in range(1, MOST) if f'worker-{each}' not in running)}"
     if name in running:
@@ -73,7 +75,7 @@ def _environment(directory: DataDirectory, number: int | None) -> dict[str, str]
             " start it with `--workers 0`, or with the number of workers that you want."
         )
     told = {"MERCURIA_WORKER": name, "MERCURIA_WORKER_PORT": str(ports.choose(name))}
-    # Among the output of others, a worker says when it is ready, and what is wrong.
+    # Among the output of other processes, a worker prints only when it is ready, and what is wrong.
     log = {
         "MERCURIA_LOG_LEVEL": os.environ.get("MERCURIA_LOG_LEVEL") or "warning",
         "MERCURIA_LOG_FORMAT": os.environ.get("MERCURIA_LOG_FORMAT") or "console",

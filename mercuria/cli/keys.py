@@ -101,7 +101,7 @@ def _public(found: JwkSet) -> dict[str, list[dict[str, str]]]:
 
 
 def _change(changed: Callable[[JwkSet], JwkSet]) -> JwkSet:
-    """Replace the file, while nobody else does."""
+    """Replace the file, while no other process does."""
     with _alone():
         new = changed(_read())
         write_atomically(current_settings().token_keys_file, new.as_text(), PRIVATE)
@@ -110,7 +110,7 @@ def _change(changed: Callable[[JwkSet], JwkSet]) -> JwkSet:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Let the block change the file, while nobody else does; where it cannot be written, say so."""
+    """Let only the block change the file; report an error if the file cannot be written."""
     path = current_settings().token_keys_file
     try:
         with FileLock(f"{path}.lock", mode=PRIVATE):

@@ -26,7 +26,7 @@ from mercuria.projections.wallets.queries import History
 
 
 class LimitError(Exception):
-    """The limit cannot be asked for, or whether it is changed is not known; the message is a sentence."""
+    """The limit cannot be requested, or the result is unknown; the message is a sentence."""
 
 
 @wallet.command(
@@ -58,7 +58,7 @@ def set_limit(wallet_id: UUID, amount: str, reason: str | None, patience_s: floa
     the balance is above the limit again. The exit code is 1 where there is no such wallet or it refuses the limit, and
     2 where it cannot be asked or has not answered; the same command can be given again.
     """
-    # What the Kafka client has to say about a broker that is away is said here in one sentence.
+    # The messages of the Kafka client about an unavailable broker are replaced by one sentence here.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
     try:
         found, changed = asyncio.run(_set_limit(wallet_id, amount, reason, patience_s))
@@ -88,7 +88,7 @@ def set_limit(wallet_id: UUID, amount: str, reason: str | None, patience_s: floa
 async def _set_limit(
     wallet_id: UUID, amount: str, reason: str | None, patience_s: float
 ) -> tuple[Wallet, LimitsChanged]:
-    """Return the wallet as it was, and what it has decided."""
+    """Return the wallet as it was, and its decision."""
     found = await _find(wallet_id)
     command = SetLimits(
         id=uuid4(), wallet_id=wallet_id, overdraft_limit=_limit(amount, found.currency), reason=reason
@@ -108,10 +108,10 @@ async def _set_limit(
 
 
 async def _find(wallet_id: UUID) -> Wallet:
-    """Return a wallet, for its currency: as the workers' tables have it, else as PostgreSQL does.
+    """Return a wallet, for its currency: from the workers' tables, or else from PostgreSQL.
 
     Raises:
-        AnswerIsNo: there is none.
+        AnswerIsNo: there is no such wallet.
         TablesError: neither can be read.
     """
     settings = current_settings()

@@ -1,4 +1,4 @@
-"""`mercuria migrate`: brings the database to the schema that this code needs, as `mercuria up` does by itself."""
+"""`mercuria migrate`: migrates the database to this code's schema, as `mercuria up` also does."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 import math
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import click
 
 MOST = 2**31 - 1
-"""How many of anything a command is asked for at most: what every server can count."""
+"""The largest count that a command accepts: every server can handle it."""
 
 
 class FiniteRange(click.FloatRange):
-    """A range of numbers without infinity, and without `nan`, which no comparison refuses."""
+    """A range of numbers without infinity, and without `nan`, which passes every comparison."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
@@ -25,7 +25,7 @@ DATA_DIR_HELP = "Where the stack keeps everything. Default: MERCURIA_DATA_DIR, e
 data_dir_option = click.option(
     "--data-dir",
     type=DIRECTORY,
-    expose_value=False,  # `mercuria.cli.main` has taken it out of the arguments before click sees them.
+    expose_value=False,  # `mercuria.cli.main` has removed it from the arguments before click parses them.
     help=DATA_DIR_HELP,
 )
 
@@ -34,5 +34,5 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def examples(*lines: str) -> str:
-    """Return the epilog of a command's help that shows how it is called, each call on a line of its own."""
+    """Return the epilog of a command's help with example calls, each on a line of its own."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])

@@ -1,8 +1,9 @@
-"""`--output`: where a command writes what is more than a report.
+"""`--output`: the destination of output that is more than a report.
 
-A regular file is replaced when the new one is whole, and keeps its mode, owner and links; whatever else is there, a
-device, a pipe or a terminal, is written to. click's own `File(atomic=True)` replaces devices, and files also after a
-failure; the `atomicwrites` package, no longer maintained, gives every file the mode 0600.
+A regular file is replaced once the new one is complete, and keeps its mode, owner and links. Other targets,
+such as a device, a pipe or a terminal, are written to directly. click's own `File(atomic=True)` replaces
+devices, and also replaces files after a failure; the `atomicwrites` package, no longer maintained, gives
+every file the mode 0600.
 """
 
 import errno
@@ -38,10 +39,10 @@ class UnwritableError(Exception):
 
 @contextmanager
 def output_file(name: str) -> Iterator[TextIO]:
-    """Yield a text file in UTF-8 to write; when the block ends well, all of it is in its place.
+    """Yield a UTF-8 text file to write; if the block ends without an error, the complete file is in place.
 
     Raises:
-        UnwritableError: it cannot be written. A regular file is as it was before.
+        UnwritableError: the file cannot be written. A regular file is unchanged.
     """
     if not name:
         raise UnwritableError("--output needs the name of a file, or - for standard output")
@@ -64,17 +65,18 @@ def _opened(name: str) -> Iterator[TextIO]:
     if before is None and name.endswith(os.sep):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if before is not None and _is_stdout(before):
-        # As /dev/stdout, or where the shell writes it into the same file: what stands there already stays.
+        # The target is /dev/stdout, or the file to which the shell redirects standard output: its earlier content
+        # stays.
         yield _stdout()
         return
     if before is not None and not stat.S_ISREG(before.st_mode):
-        # Neither made nor cut: it is there. A directory is refused by the system itself.
+        # The target exists, so it is neither created nor truncated. The system itself refuses a directory.
         with _text(os.open(path, os.O_WRONLY | os.O_NOCTTY)) as file:
             yield file
         return
     target = path.resolve()
     if before is not None:
-        # What may not be written may not be replaced either.
+        # A file that is not writable must not be replaced either.
         os.close(os.open(target, os.O_WRONLY))
     if before is not None and not _can_be_replaced(target, before):
         with _in_place(target) as file:
@@ -86,17 +88,17 @@ def _opened(name: str) -> Iterator[TextIO]:
 
 @contextmanager
 def _replacing(target: Path, before: os.stat_result | None) -> Iterator[TextIO]:
-    """Yield a new file beside `target`, which takes its place at the end."""
-    # Its name does not depend on the other one, which may be as long as the file system allows.
+    """Yield a new file beside `target`, which replaces it at the end."""
+    # The new name does not depend on the target's name, which may be as long as the file system allows.
     new = target.with_name(f".mercuria-{secrets.token_hex(8)}")
-    # 0666 without the umask, as a shell makes files.
+    # The mode is 0666 minus the umask, as for files that a shell creates.
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with _text(descriptor) as file:
             if before is not None:
                 if (before.st_uid, before.st_gid) != _owner_of_new(target.parent):
                     os.chown(new, before.st_uid, before.st_gid)
-                # Also the access control list, which is an extended attribute.
+                # This includes the access control list, which is an extended attribute.
                 shutil.copystat(target, new)
                 os.utime(new)
             yield file
@@ -110,7 +112,10 @@ def _replacing(target: Path, before: os.stat_result | None) -> Iterator[TextIO]:
 
 @contextmanager
 def _in_place(target: Path) -> Iterator[TextIO]:
-    """Yield a file whose content is copied into `target` at the end, in one go: a crash in that moment cuts it."""
+    """Yield a file whose content is copied into `target` at the end, in one step.
+
+    A crash during that step truncates `target`.
+    """
     with tempfile.TemporaryFile("w+b") as whole:
         with _text(os.dup(whole.fileno())) as file:
             yield file
@@ -127,7 +132,7 @@ def _copy(whole: IO[bytes], place: IO[bytes]) -> None:
 
 
 def _can_be_replaced(target: Path, before: os.stat_result) -> bool:
-    """Return whether another file in its place would be the same one to all who use it."""
+    """Return whether replacing the file is invisible to all its users."""
     with suppress(OSError):
         there = target.lstat()
         return (
@@ -146,7 +151,7 @@ def _owner_of_new(directory: Path) -> tuple[int, int]:
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """Return the status of what a name leads to in the end, or None where nothing is there yet."""
+    """Return the status of the file to which a name finally leads, or None if it does not exist."""
     try:
         return path.stat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What has to be there before the first worker starts: topics, the database's schema, and keys for access tokens."""
+"""Bootstrap for the first worker: creates topics, the database's schema, and keys for access tokens."""
 
 import time
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from mercuria.postgres.migrate import migrate
 
 
 def prepare(env: Mapping[str, str]) -> None:
-    """Prepare the stack that `env` leads to; what is there already stays as it is.
+    """Prepare the stack to which `env` leads; existing objects stay unchanged.
 
     Raises:
         TopicError: see `declare_topics`.
         MigrationError: see `migrate`.
-        SettingError: there are no keys where MERCURIA_TOKEN_KEYS_FILE says.
+        SettingError: the file that MERCURIA_TOKEN_KEYS_FILE names has no keys.
     """
     declare.prepare(env)
     settings = Settings.from_env(env)
@@ -26,7 +26,7 @@ def prepare(env: Mapping[str, str]) -> None:
 
 
 def _ensure_token_keys(settings: Settings) -> None:
-    """Make the keys once; where a setting says that they are elsewhere, they have to be there."""
+    """Create the keys once; if a setting names another file, the keys must exist there."""
     path = settings.token_keys_file
     if path.parent == settings.data_dir and not path.exists():
         write_atomically(path, JwkSet((new_key(int(time.time())),)).as_text(), PRIVATE)

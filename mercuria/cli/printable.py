@@ -1,4 +1,4 @@
-"""What commands print of texts that others wrote: in words, and as JSON."""
+"""Safe output of foreign text by commands: in messages, and as JSON."""
 
 import json
 import re
@@ -8,14 +8,15 @@ from mercuria.domain.printable import printable, printable_lines
 
 __all__ = ["json_text", "printable", "printable_lines"]
 
-# JSON's own escapes leave these as they are: DEL, C1, and whatever is not ASCII.
+# JSON's own escaping leaves these characters unchanged: DEL, C1, and all that are not ASCII.
 _UNSEEN = re.compile(r"[^\n -~]").sub
 
 
 def json_text(value: Any) -> str:
-    """Return JSON, indented, that is as harmless on a terminal as it is exact for a program.
+    """Return indented JSON that is harmless on a terminal and exact for a program.
 
-    Letters of every script stay; control, format and separating characters stand as JSON's own `\\u` escapes.
+    Letters of every script are unchanged; control, format and separating characters become JSON's `\\u`
+    escapes.
     """
     return _UNSEEN(_as_json_escape, json.dumps(value, indent=1, ensure_ascii=False))
 

@@ -1,6 +1,7 @@
-"""`mercuria rebuild`: empties PostgreSQL's tables, lets running workers fill them from the log, and shows progress.
+"""`mercuria rebuild`: empties PostgreSQL's tables, and has running workers fill them from the log.
 
-Money moves on meanwhile, and balances can be read: both need only the workers. Lists are short until it is done.
+The command shows the progress. Meanwhile, money can be moved and balances can be read, since both need only
+the workers. Lists are incomplete until the rebuild is done.
 """
 
 import asyncio
@@ -31,20 +32,20 @@ LOOK_EVERY_S = 0.2
 
 
 class StandsStill(Exception):
-    """The tables are empty or half full, and the workers do not fill them; the message says how far they are."""
+    """The workers do not fill the empty or partly filled tables; the message gives their progress."""
 
 
 class Extent(NamedTuple):
-    """What a partition of a topic holds: the offset of its first record, and the one behind its last."""
+    """The extent of a topic's partition: the offset of its first record, and the offset after its last."""
 
     start: int
     end: int
 
 
 class Rebuilt(NamedTuple):
-    """How many records the log holds, how many of them the tables hold again, and the rows of each table.
+    """The number of records in the log, how many of them the tables hold again, and the rows of each table.
 
-    `done` is 0 where no worker runs.
+    `done` is 0 if no worker runs.
     """
 
     records: int
@@ -54,7 +55,7 @@ class Rebuilt(NamedTuple):
 
 
 Extents = dict[str, dict[int, Extent]]
-"""By stage and partition."""
+"""The extents by stage and partition."""
 
 
 @click.command(epilog=examples("mercuria rebuild", "mercuria rebuild --yes --timeout 600"))
@@ -105,7 +106,7 @@ def _question() -> str:
 
 
 def _require_whole_log(places: Places, extents: Extents) -> None:
-    """Raise `AnswerIsNo` where the log lacks what the tables hold: they would not get that back."""
+    """Raise `AnswerIsNo` if the log lacks records whose data the tables hold: it could not be rebuilt."""
     for stage, by_partition in extents.items():
         for partition, extent in by_partition.items():
             if extent.start > 0:
@@ -124,10 +125,10 @@ def _require_whole_log(places: Places, extents: Extents) -> None:
 
 
 async def _watch(tables: Tables, extents: Extents, began_s: float, patience_s: float) -> Rebuilt:
-    """Wait until the tables hold all up to the ends, where a worker runs that fills them.
+    """Wait until the tables hold everything up to the ends, if a worker runs that fills them.
 
     Raises:
-        StandsStill: the workers bring in nothing for so long.
+        StandsStill: the workers have written nothing for `patience_s`.
     """
     total = sum(extent.end for by_partition in extents.values() for extent in by_partition.values())
     if total and not await _workers():
@@ -173,7 +174,7 @@ def _filled(places: Places, extents: Extents) -> dict[str, int]:
 
 @contextmanager
 def _bars(extents: Extents) -> Iterator[Any]:
-    """Show a bar for each stage; yield what moves them."""
+    """Show a progress bar for each stage; yield the function that updates them."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -190,7 +191,7 @@ def _bars(extents: Extents) -> Iterator[Any]:
 
 
 async def _extents() -> Extents:
-    """Return what the stages' topics hold now; nothing of a topic that does not exist."""
+    """Return the current extents of the stages' topics, without topics that do not exist."""
     async with _answers():
         return {stage: await _extents_of(topic) for stage, topic in STAGES.items()}
 
@@ -203,7 +204,7 @@ async def _extents_of(topic: str) -> dict[int, Extent]:
 
 
 async def _workers() -> int:
-    """Return how many workers there are, as Kafka knows."""
+    """Return the number of workers, according to Kafka."""
     admin = AIOKafkaAdminClient(bootstrap_servers=current_settings().kafka)
     async with _answers():
         try:
@@ -216,10 +217,10 @@ async def _workers() -> int:
 
 @asynccontextmanager
 async def _answers() -> AsyncIterator[None]:
-    """Let the block ask Kafka, which has to answer.
+    """Run queries to Kafka in the block.
 
     Raises:
-        RebuildError: it does not.
+        RebuildError: Kafka does not answer.
     """
     settings = current_settings()
     try:

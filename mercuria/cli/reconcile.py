@@ -1,8 +1,9 @@
-"""`mercuria reconcile`: the workers' tables, PostgreSQL, Redis, the ledger and analytics against each other.
+"""`mercuria reconcile`: compares the workers' tables, PostgreSQL, Redis, the ledger and analytics.
 
-What moves meanwhile is compared by version: a wallet's events say what it was at each. The tables and the cache are
-read first, then PostgreSQL is waited for, and read as of one moment; so it has all that they have. The copies of
-analytics' counters are compared when they stand where PostgreSQL's do.
+Wallets that change meanwhile are compared by version: a wallet's events contain its state at each version.
+The tables and the cache are read first. Then the command waits for PostgreSQL to catch up, and reads it in
+one snapshot, which therefore has everything that they have. The copies of analytics' counters are compared
+when they are at PostgreSQL's position.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ WITHIN_S = 60.0
 
 
 class State(NamedTuple):
-    """A wallet somewhere: its version, balance in minor units, status, and overdraft limit in minor units."""
+    """The state of a wallet in one store: version, balance and overdraft limit in minor units, and status."""
 
     version: int
     balance: int
@@ -58,10 +59,10 @@ class Money(Struct):
 
 
 class Report(Struct):
-    """What was found.
+    """The findings.
 
-    `not_entered_yet` are changes that the ledger does not have because it is behind. `moving_counters` are partitions
-    whose copies of counters could not be compared, as more was counted all the time.
+    `not_entered_yet` are changes that the ledger does not have yet because it lags. `moving_counters` are
+    partitions whose copies of counters could not be compared, because they kept changing.
     """
 
     wallets: int = 0
@@ -74,14 +75,14 @@ class Report(Struct):
     sentences: list[str] = field(default_factory=list)
 
     def differ(self, sentence: str) -> None:
-        """Note a difference."""
+        """Add a difference."""
         self.differences += 1
         if len(self.sentences) < SHOWN:
             self.sentences.append(sentence)
 
 
 class TooSlow(Exception):
-    """PostgreSQL does not get to where the log is."""
+    """PostgreSQL does not catch up with the log."""
 
 
 @click.command()
@@ -135,7 +136,7 @@ async def _reconcile() -> Report:
 
 
 async def _tables() -> dict[UUID, State]:
-    """Return the wallets of the workers' tables, from the changelog that these are made of."""
+    """Return the wallets of the workers' tables, from their changelog."""
     states: dict[UUID, State] = {}
     async for record in read_log(current_settings().kafka, BALANCES_CHANGELOG):
         for row in read_rows([(record.key, record.value)]):
@@ -146,9 +147,9 @@ async def _tables() -> dict[UUID, State]:
 
 
 async def _not_in_tables(ids: Set[UUID]) -> Set[UUID]:
-    """Return which wallets do not get into the workers' tables, where they are a moment later than in the log.
+    """Return the wallets that do not appear in the workers' tables, which lag the log by a moment.
 
-    They may have been opened since the tables were read, or by a worker that has died in that moment.
+    A missing wallet may have been opened after the tables were read, or by a worker that died at that moment.
     """
     deadline_s = time.monotonic() + WITHIN_S
     while ids and time.monotonic() < deadline_s:
@@ -158,7 +159,7 @@ async def _not_in_tables(ids: Set[UUID]) -> Set[UUID]:
 
 
 async def _cached(ids: Iterable[UUID], authenticity: Authenticity) -> dict[UUID, State]:
-    """Return what Redis has of wallets, as far as it counts."""
+    """Return the cached wallets in Redis, as far as they are valid."""
     settings = current_settings()
     homes, states = Homes(settings.partitions), dict[UUID, State]()
     async with connect(settings.redis) as redis:
@@ -175,7 +176,7 @@ async def _cached(ids: Iterable[UUID], authenticity: Authenticity) -> dict[UUID,
 
 
 async def _catch_up() -> None:
-    """Wait until PostgreSQL has what the log holds now."""
+    """Wait until PostgreSQL has everything that the log holds now."""
     settings = current_settings()
     database = Database(settings.database)
     deadline_s = time.monotonic() + WITHIN_S
@@ -193,7 +194,7 @@ async def _catch_up() -> None:
 def _compare(
     found: Books, rows: Mapping[UUID, State], where: str, states: Mapping[UUID, State], report: Report
 ) -> None:
-    """Compare wallets with PostgreSQL's; those that have moved meanwhile, with what they were."""
+    """Compare wallets with PostgreSQL's, or if they have changed meanwhile, with their earlier state."""
     moved = []
     for id_, state in states.items():
         row = rows.get(id_)
@@ -217,7 +218,7 @@ def _compare(
 
 
 def _check_books(found: Books, report: Report) -> None:
-    """Compare PostgreSQL's wallets with their events, and these with the ledger."""
+    """Compare PostgreSQL's wallets with their events, and the events with the ledger."""
     found.read_whole()
     for id_, balance, version, total, count in found.all("wrong_wallets", limit=SHOWN):
         report.differ(

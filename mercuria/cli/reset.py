@@ -1,6 +1,6 @@
-"""`mercuria reset`: deletes the tables of a stopped worker, which makes them again from Kafka at its next start.
+"""`mercuria reset`: deletes the tables of a stopped worker, which restores them from Kafka at its next start.
 
-Faust's own command of this name deletes them under a running worker as well, which then has to be started again.
+Faust's command of the same name also deletes them under a running worker, which must then be restarted.
 """
 
 import fcntl
@@ -48,7 +48,7 @@ def reset() -> None:
 
 @contextmanager
 def _stopped(settings: Settings, tables: Path) -> Iterator[None]:
-    """Let the block have the tables, which no worker can open meanwhile.
+    """Hold the tables in the block, so that no worker can open them.
 
     Raises:
         WorkerRuns: a worker has them open.
@@ -59,7 +59,7 @@ def _stopped(settings: Settings, tables: Path) -> Iterator[None]:
         for path in sorted(tables.glob("*.db/LOCK")):
             lock = opened.enter_context(path.open("r+b"))
             try:
-                # As RocksDB locks it.
+                # The lock is the one that RocksDB uses.
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 0, 0, os.SEEK_SET)
             except BlockingIOError:
                 raise WorkerRuns(_running(settings, "")) from None
@@ -67,7 +67,7 @@ def _stopped(settings: Settings, tables: Path) -> Iterator[None]:
 
 
 def _process_of(settings: Settings) -> int | None:
-    """Return the process of the worker where `mercuria up` has started it; it may not have opened its tables yet."""
+    """Return the pid of the worker that `mercuria up` has started; it may not have opened its tables yet."""
     if not has_extra():
         return None
     from mercuria.embedded import processes

@@ -1,8 +1,8 @@
-"""`mercuria` itself: its help by groups, and its commands and options as they are written down.
+"""The `mercuria` command group: its help by groups, and the stored description of its commands and options.
 
-The command line is known here without any of its commands, from `command_line.json`. So the help and completion come
-at once, while the commands themselves, with Faust, take seconds to load. A test compares both; `make commands` writes
-the file.
+The command line is read from `command_line.json`, without loading any command. Help and completion therefore
+appear at once, while the commands themselves, with Faust, take seconds to load. `make commands` writes the
+file, and a test compares it with the commands.
 """
 
 import json
@@ -20,7 +20,7 @@ from mercuria.cli.standalone import COMMANDS
 
 FILE = "command_line.json"
 SUMMARY_CHARACTERS = 64
-"""How long a command's summary may be: beside the longest name, it fits into a line of 80 characters."""
+"""The maximum length of a command's summary: with the longest name, it fits into 80 characters."""
 
 _HELP = """\
 Mercuria keeps people's money in wallets: a wallet and ledger backend on Kafka, in which each command has exactly one
@@ -30,15 +30,15 @@ it.
 _HINT = "`mercuria COMMAND --help` says what a command does and takes."
 
 Written = Mapping[str, Any]
-"""A command as it is written down: its `summary`, `options`, `arguments`, and `commands` if it is a group.
+"""The stored description of a command: `summary`, `options`, `arguments`, and `commands` if a group.
 
-An option has `names`, `off` (the names that switch it off), what it `takes`, and of `mercuria` itself its `help`. What
-it takes is `nothing`, `text`, `file`, `directory`, or the list of its choices.
+An option has `names`, `off` (the names that switch it off), its type as `takes`, and for options of
+`mercuria` itself, its `help`. The type is `nothing`, `text`, `file`, `directory`, or the list of its choices.
 """
 
 
 class Root(click.Group):
-    """The group of all commands, whose help lists them by what people do with them."""
+    """The group of all commands, whose help lists them by purpose."""
 
     def __init__(self, written: Written) -> None:
         self._faust_options = [_option(each) for each in written["options"]]
@@ -59,7 +59,7 @@ class Root(click.Group):
             "mercuria",
             commands={name: known[name] for name in commands.names() if name in known},
             params=[*self._own_options, *self._faust_options],
-            # What a command was called with before its name, only Faust's commands ask for.
+            # Only Faust's commands use the options before the command's name.
             callback=lambda **_: None,
             help=_HELP,
             epilog=_HINT,
@@ -86,7 +86,7 @@ class Root(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that is named, and name the one that may be meant where there is none."""
+        """Find the named command; if there is none, suggest a similar one."""
         name = args[0]
         if name not in self.commands and not name.startswith("-"):
             near = get_close_matches(name, [each for each, one in self.commands.items() if not one.hidden])
@@ -96,7 +96,7 @@ class Root(click.Group):
 
 
 def command_line() -> Root:
-    """Return the command line as it is written down. Its commands can be completed; standalone ones can be run."""
+    """Return the stored command line. Its commands can be completed; standalone ones can be run."""
     return Root(json.loads(files("mercuria.cli").joinpath(FILE).read_text("utf-8")))
 
 

@@ -1,4 +1,4 @@
-"""The security events of commands: lines of JSON in `<data dir>/logs/security.log`, as a worker's log has them."""
+"""Security events of commands: JSON lines in `<data dir>/logs/security.log`, in a worker's log format."""
 
 import os
 import time
@@ -30,7 +30,7 @@ def append(data_dir: Path, event: Event, **fields: str) -> None:
     }
     descriptor = os.open(logs / FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        # One write: lines of two commands do not mix.
+        # A single write keeps the lines of two commands apart.
         os.write(descriptor, msgspec.json.encode(line) + b"\n")
     finally:
         os.close(descriptor)

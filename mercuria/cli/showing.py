@@ -1,4 +1,4 @@
-"""How commands print tables, facts and JSON. What others wrote is made `printable` by who puts it in."""
+"""Output of tables, facts and JSON. The caller makes foreign text `printable`."""
 
 import sys
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ PIPE_CHARACTERS = 200
 
 
 def show_table(table: Table) -> None:
-    """Print a table as wide as the terminal is; in a pipe, every line stays whole."""
+    """Print a table with the width of the terminal; in a pipe, lines are never wrapped."""
     _console(None if sys.stdout.isatty() else PIPE_CHARACTERS).print(table)
 
 
 def show_facts(facts: Sequence[tuple[str, str]]) -> None:
-    """Print names with what they stand for, each fact on a line of its own.
+    """Print names with their values, one fact per line.
 
-    On a terminal, what does not fit into a line goes on below its own column, so it cannot pass for another fact.
+    On a terminal, a long value continues below its own column, so it cannot be mistaken for another fact.
     """
     if not sys.stdout.isatty():
         width = max((len(name) for name, _ in facts), default=0)
@@ -42,5 +42,5 @@ def show_json(value: Any) -> None:
 
 
 def _console(width: int | None) -> Console:
-    # Rich would take [red] and :smile: in a text for its own marks.
+    # Rich would interpret [red] and :smile: in a text as markup.
     return Console(width=width, markup=False, emoji=False, highlight=False)

@@ -1,4 +1,4 @@
-"""How a command ends by a signal: SIGTERM and SIGHUP do what Ctrl-C does, so what is open is closed on the way out."""
+"""Signal handling: SIGTERM and SIGHUP end a command like Ctrl-C, so open resources are closed."""
 
 import signal
 from collections.abc import Iterator
@@ -9,26 +9,26 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Signals:
-    """Which signal has asked the command to end."""
+    """The signal that has asked the command to end."""
 
     def __init__(self) -> None:
         self._first: int | None = None
 
     @property
     def came(self) -> bool:
-        """Whether one has."""
+        """Whether a signal has arrived."""
         return self._first is not None
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a program that a signal has ended: 128 and the signal's number."""
+        """The exit code that a shell expects of a program ended by a signal: 128 plus the signal's number."""
         return 128 + (self._first or signal.SIGINT)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Pass a signal on to what handles Ctrl-C now: Python itself, asyncio, or the command."""
+        """Pass a signal on to the current handler of Ctrl-C: Python itself, asyncio, or the command."""
         self._first = self._first or number
         interrupt = signal.getsignal(signal.SIGINT)
-        # A shell starts what it puts into the background with SIGINT ignored.
+        # A shell starts background processes with SIGINT ignored.
         if callable(interrupt):
             interrupt(signal.SIGINT, frame)
         else:
@@ -37,9 +37,9 @@ class Signals:
 
 @contextmanager
 def ending_signals() -> Iterator[Signals]:
-    """Let the block end by SIGTERM and SIGHUP as by Ctrl-C, with `KeyboardInterrupt`.
+    """Have SIGTERM and SIGHUP end the block like Ctrl-C, with `KeyboardInterrupt`.
 
-    A signal that the starter has set to be ignored stays ignored, as `nohup` wants it.
+    A signal that the parent process has set to be ignored stays ignored, as `nohup` requires.
     """
     signals = Signals()
     before = {}

@@ -1,7 +1,7 @@
-"""`mercuria skip`: has every worker pass over a record that ends each one that comes to it, and lists what is skipped.
+"""`mercuria skip`: has all workers skip a record that crashes them, and lists skipped records.
 
-Neither workers nor PostgreSQL or Redis have to run: after `mercuria up` has given up, `mercuria up --workers 0` brings
-Kafka back for it.
+Workers, PostgreSQL and Redis need not run: after `mercuria up` has given up, `mercuria up --workers 0` starts
+Kafka for this command.
 """
 
 import asyncio
@@ -38,14 +38,14 @@ from mercuria.topics import BALANCES_CHANGELOG, SKIPS, STAGES, WALLET_COMMANDS, 
 
 ANSWERS_WITHIN_S = 15.0
 LOOKED_AT = 10_000
-"""How many of the last events of a partition are looked at. What a worker publishes before it dies is no more."""
+"""How many of the last events of a partition are checked. A worker publishes no more before it dies."""
 SHOWN_LETTERS = 200
 
 T = TypeVar("T")
 
 
 class Refused(AnswerIsNo):
-    """A record cannot be skipped."""
+    """The record cannot be skipped."""
 
 
 @click.command(
@@ -121,7 +121,7 @@ def _line(skip: Skip) -> str:
 
 
 def _ask(do: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Return what Kafka says, or end with a sentence when it says nothing."""
+    """Return Kafka's answer, or end with a sentence if there is none."""
     settings = current_settings()
 
     async def within() -> T:
@@ -143,10 +143,10 @@ async def _all() -> list[Skip]:
 
 
 async def _record_at(wanted: Skip) -> Any:
-    """Return the record that is to be skipped.
+    """Return the record to skip.
 
     Raises:
-        Refused: there is none, or it was worked on before.
+        Refused: there is no such record, or it has been processed.
     """
     tp = TopicPartition(wanted.topic, wanted.partition)
     async with event_reader(current_settings().kafka, wanted.topic) as reader:
@@ -178,7 +178,7 @@ async def _first_from(reader: AIOKafkaConsumer, tp: TopicPartition, offset: int,
 
 
 async def _require_undecided(wanted: Skip) -> None:
-    """Raise `Refused` where it is decided, or a worker has published what it decided before it died."""
+    """Raise `Refused` if the record is decided, or if a worker has published its decision before it died."""
     rows = read_rows((each.key, each.value) for each in await _last(BALANCES_CHANGELOG, wanted.partition, 1))
     if any(isinstance(row, AppliedPosition) and row.offset >= wanted.offset for row in rows):
         raise Refused(f"The record at {wanted.offset} is decided already, so nothing is left to be skipped.")
@@ -191,7 +191,7 @@ async def _require_undecided(wanted: Skip) -> None:
 
 
 async def _require_unwritten(wanted: Skip) -> None:
-    """Raise `Refused` where PostgreSQL has the event; where PostgreSQL is away, that is not checked."""
+    """Raise `Refused` if PostgreSQL has the event; skip this check if PostgreSQL is unavailable."""
     stage = next(name for name, topic in STAGES.items() if topic == wanted.topic)
     try:
         places = await Positions(Database(current_settings().database), stage).places()
@@ -217,7 +217,7 @@ async def _last(topic: str, partition: int, count: int) -> list[Any]:
 
 
 async def _append(wanted: Skip) -> None:
-    # An installation that is older than skips has no such topic before a worker starts again.
+    # An installation that is older than skips lacks this topic until a worker starts again.
     settings = current_settings()
     await declare_topics(settings.kafka, settings.partitions, settings.replication)
     record = record_of(wanted)
@@ -230,7 +230,7 @@ async def _append(wanted: Skip) -> None:
 
 
 def _description(record: Any) -> str:
-    """Say what a record is. What it holds is shown escaped: it may be anything."""
+    """Return a description of a record. Its content may be anything, so it is escaped."""
     value = record.value or b""
     shown = ascii(value[:SHOWN_LETTERS].decode(errors="replace"))
     more = f" and {len(value) - SHOWN_LETTERS:,} bytes more" if len(value) > SHOWN_LETTERS else ""

@@ -1,4 +1,4 @@
-"""Commands of Faust's that Mercuria has something else for: each says what to use."""
+"""Faust commands that Mercuria replaces: each prints what to use instead."""
 
 import sys
 
@@ -15,11 +15,11 @@ INSTEAD = {
     "models": "Mercuria's records are no Faust models: GET /api/v1/asyncapi.json and docs/kafka.md describe them",
     "send": "Faust cannot send Mercuria's commands: use the HTTP API, any Kafka client, or `mercuria load`",
 }
-"""For commands of Faust's that do nothing here, or harm: what to use."""
+"""By Faust command that has no effect here, or does harm: what to use instead."""
 
 
 def _instead(name: str, sentence: str) -> click.Command:
-    """Return a command that says what to use, whatever its arguments are."""
+    """Return a command that prints what to use instead, whatever its arguments are."""
 
     def callback(words: tuple[str, ...]) -> None:
         say(sentence)

@@ -1,8 +1,8 @@
-"""Standard input, output and error as a command can rely on them, whatever the shell made of them.
+"""Standard input, output and error in a reliable state, whatever the shell has set up.
 
-A stream may be closed (`>&-`), full (`> /dev/full`), a pipe that nothing reads any more (`| head`), or in an encoding
-that lacks a letter (`LC_ALL=C`). Output that cannot be written is an `OutputError`, whatever library writes it; that
-an error message cannot be written changes nothing.
+A stream may be closed (`>&-`), full (`> /dev/full`), a pipe without a reader (`| head`), or in an encoding
+that lacks a letter (`LC_ALL=C`). A failed write to standard output is an `OutputError`, whichever library
+writes; a failed write of an error message has no effect.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
 class OutputError(OSError):
-    """What a command should write cannot be written; the message is a sentence without its full stop.
+    """A command's output cannot be written; the message is a sentence without its full stop.
 
-    It has no `errno`, because click and Rich take a broken pipe for a reason to end with exit code 1.
+    The error has no `errno`, because click and Rich exit with code 1 on a broken pipe.
     """
 
 
@@ -32,7 +32,7 @@ def settle() -> None:
         _occupy(_STDIN, os.O_RDONLY)
         sys.stdin = io.TextIOWrapper(io.FileIO(_STDIN, closefd=False), encoding="utf-8")
     if sys.stdout is None:
-        # What is printed fails, as it does in other programs.
+        # Printing then fails, as it does in other programs.
         _occupy(_STDOUT, os.O_RDONLY)
     if sys.stderr is None:
         _occupy(_STDERR, os.O_WRONLY)
@@ -41,21 +41,21 @@ def settle() -> None:
 
 
 def finish() -> None:
-    """Write what standard output still holds, before the process ends.
+    """Flush standard output, before the process ends.
 
     Raises:
-        OutputError: it cannot be written. It is dropped, and so is what is printed from now on.
+        OutputError: the output cannot be written. It is dropped, and so is all later output.
     """
     try:
         sys.stdout.flush()
     except OutputError:
-        # Python would try once more at its end, and say so in its own way.
+        # Python would try again at its end, and print its own message.
         _Output.drops = True
         raise
 
 
 def forget() -> None:
-    """Drop what standard output holds and could not write: the next text begins anew, and may be written."""
+    """Drop the pending content of standard output: the next text begins anew, and may be written."""
     _Output.drops = True
     try:
         with suppress(OSError):
@@ -65,7 +65,10 @@ def forget() -> None:
 
 
 def _occupy(number: int, mode: int) -> None:
-    """Take the number of a stream that is closed; the next file that is opened would get it, and what is printed."""
+    """Occupy the number of a closed stream.
+
+    Otherwise, the next opened file would get the number, and with it the output.
+    """
     opened = os.open(os.devnull, mode)
     if opened != number:
         os.dup2(opened, number, inheritable=False)
@@ -87,7 +90,7 @@ class _Output(io.FileIO):
 
 
 class _Errors(io.FileIO):
-    """Standard error. What cannot be written is dropped."""
+    """Standard error. Text that cannot be written is dropped."""
 
     def write(self, data: Buffer, /) -> int:
         try:
@@ -101,7 +104,7 @@ def _wrapped(raw: io.FileIO, before: TextIO | None) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=before.encoding if before is not None else "utf-8",
-        # A letter that the encoding lacks is shown escaped; it never ends a command.
+        # A letter that the encoding lacks is escaped; it never ends a command.
         errors="backslashreplace",
         line_buffering=is_line_buffered,
         write_through=bool(getattr(before, "write_through", False)),

@@ -1,6 +1,6 @@
 """`mercuria up`, `status` and `down`: the embedded stack on the command line.
 
-They are plain click commands on Faust's group: none of them runs a Faust app in its own process.
+These are plain click commands on Faust's group: none of them runs a Faust app in its own process.
 """
 
 import os
@@ -94,7 +94,10 @@ def keep_up(
     prepare: Callable[[Mapping[str, str]], None] | None,
     worker_command: Sequence[str] = WORKER_COMMAND,
 ) -> None:
-    """Start a stack, show what happens, and keep it until a signal comes; a failure is a sentence and exit code 2."""
+    """Start a stack, show its progress, and keep it running until a signal arrives.
+
+    A failure prints a sentence and gives exit code 2.
+    """
     with failures_as_sentences(), _Screen() as screen:
         stack = Stack(
             data_dir,
@@ -117,13 +120,13 @@ def keep_up(
 
 
 def chosen_directory() -> Path:
-    """Return the data directory, as the environment says."""
+    """Return the data directory that the environment names."""
     return Path(os.environ.get("MERCURIA_DATA_DIR") or DEFAULT_DATA_DIR)
 
 
 @contextmanager
 def failures_as_sentences() -> Iterator[None]:
-    """Show what cannot be done as one sentence, and end with exit code 2."""
+    """Print a failure as one sentence, and end with exit code 2."""
     try:
         yield
     except (StackError, TopicError, MigrationError) as error:
@@ -133,12 +136,12 @@ def failures_as_sentences() -> Iterator[None]:
 
 @contextmanager
 def _signals_to(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM and a closed terminal call `interrupt`, as often as they come."""
+    """Have Ctrl-C, SIGTERM and a closed terminal call `interrupt`, each time that they arrive."""
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         interrupt()
 
-    # `nohup` starts a program so that it does not hear of the terminal's end.
+    # `nohup` starts a program that must not react to the end of the terminal.
     hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
     numbers = (signal.SIGINT, signal.SIGTERM, *hangup)
     before = {number: signal.signal(number, handle) for number in numbers}
@@ -150,7 +153,7 @@ def _signals_to(interrupt: Callable[[], None]) -> Iterator[None]:
 
 
 class _Screen:
-    """What `mercuria up` shows: sentences, and a bar while the jars download."""
+    """The output of `mercuria up`: sentences, and a progress bar while the jars download."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -162,19 +165,19 @@ class _Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Where no bar was shown, its end would be an empty line.
+        # If no bar was shown, its end would be an empty line.
         if self._download is not None:
             self._progress.stop()
 
     def say(self, sentence: str) -> None:
-        """Print a sentence, above the bar while there is one; go on where it cannot be written."""
+        """Print a sentence, above the bar if there is one; continue if it cannot be printed."""
         try:
             self._console.print(printable_lines(sentence))
-        except (OSError, SystemExit):  # Rich exits the program when a pipe is closed.
+        except (OSError, SystemExit):  # Rich exits the program if a pipe is closed.
             standard_streams.forget()
 
     def show_download(self, done: int, total: int) -> None:
-        """Move the bar."""
+        """Update the bar."""
         if self._download is None:
             self.say(f"Downloading Kafka once: {total / 1e6:.0f} MB. Later starts need no network.")
             self._download = self._progress.add_task("Downloading Kafka", total=total)

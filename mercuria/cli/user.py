@@ -1,4 +1,4 @@
-"""`mercuria user`: accounts of people. This is how the first operator comes into being."""
+"""`mercuria user`: accounts of people. It also creates the first operator."""
 
 import asyncio
 import os
@@ -115,7 +115,7 @@ def set_password(email: str, as_json: bool) -> None:
 
 
 def _show(account: User, sentence: str, as_json: bool) -> None:
-    """Say what became of an account, or print the account as JSON."""
+    """Print the result for an account as a sentence, or the account as JSON."""
     if as_json:
         show_json(msgspec.to_builtins(account))
     else:
@@ -123,10 +123,10 @@ def _show(account: User, sentence: str, as_json: bool) -> None:
 
 
 def _done(work: Callable[[Accounts], Awaitable[T | Problem]], *, as_owner: bool = False) -> T:
-    """Return what comes of `work`. A refusal is a sentence and exit code 1, and what cannot be done, exit code 2.
+    """Return the result of `work`. A refusal prints a sentence with exit code 1, a failure with exit code 2.
 
     Args:
-        as_owner: whether it is done as the role that owns the tables: the workers' role may change no role.
+        as_owner: whether to connect as the role that owns the tables: the workers' role may not change roles.
     """
     settings = current_settings()
     try:
@@ -160,7 +160,7 @@ async def _with_accounts(work: Callable[[Accounts], Awaitable[T]], url: str) -> 
 
 
 def _record(event: Event, account: User) -> None:
-    """Write down what was changed about an account, in the data directory's logs; warn where that cannot be."""
+    """Log a change of an account in the data directory's logs; print a warning if that fails."""
     settings = current_settings()
     pseudonyms = Pseudonyms(settings.leg_key)
     email = parse_email(account.email)
@@ -179,7 +179,7 @@ def _record(event: Event, account: User) -> None:
 
 
 def _typist() -> str:
-    """Return the account of the machine that runs the command."""
+    """Return the operating system account that runs the command."""
     try:
         return getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -194,7 +194,10 @@ def _email(text: str) -> Email:
 
 
 def _password() -> str:
-    """Ask for a password, hidden; it never stands on a command line, which all users of the machine can read."""
+    """Prompt for a password, hidden.
+
+    It never stands on a command line, which all users of the machine can read.
+    """
     try:
         password = _asked() if sys.stdin.isatty() else parse_line(sys.stdin.buffer.readline())
     except UnicodeDecodeError:

@@ -1,7 +1,8 @@
-"""`mercuria wallet show` and `list`: wallets as the workers' tables have them, whether the workers run or not.
+"""`mercuria wallet show` and `list`: wallets from the workers' tables, whether the workers run or not.
 
-The tables' databases are opened as RocksDB secondaries, which take no lock and write nothing into the workers'
-directories. A partition that has moved between workers has left copies behind; the one that is the furthest counts.
+The tables' databases are opened as RocksDB secondaries, which take no lock and write nothing into the
+workers' directories. A partition that has moved between workers has left copies behind; the most advanced
+copy counts.
 """
 
 import heapq
@@ -89,18 +90,18 @@ def list_(owner_id: UUID | None, currency: str | None, limit: int, as_json: bool
 
 
 class Selection(NamedTuple):
-    """Which wallets are wanted; None means any."""
+    """The criteria for wallets; None means any."""
 
     owner_id: UUID | None = None
     currency: str | None = None
 
     def has(self, each: Wallet) -> bool:
-        """Return whether a wallet is wanted."""
+        """Return whether a wallet meets the criteria."""
         return self.owner_id in (None, each.owner_id) and self.currency in (None, each.currency)
 
 
 def first(wallets: Iterator[Wallet], limit: int) -> tuple[int, list[Wallet]]:
-    """Return how many wallets there are, and the `limit` oldest of them; no more than those are kept at a time."""
+    """Return the number of wallets, and the `limit` oldest of them; no more are in memory at a time."""
     total = 0
 
     def counted() -> Iterator[Wallet]:
@@ -117,7 +118,7 @@ def first(wallets: Iterator[Wallet], limit: int) -> tuple[int, list[Wallet]]:
 
 
 def find(data_dir: Path, wallet_id: UUID, partitions: int) -> Wallet | None:
-    """Return a wallet, or None where there is no such wallet.
+    """Return a wallet, or None if there is no such wallet.
 
     Raises:
         TablesError: there are no tables, or they cannot be opened.
@@ -138,13 +139,13 @@ def read(data_dir: Path) -> Iterator[Wallet]:
     for partition in sorted({int(_NUMBER.findall(path.name)[0]) for path in _copies(data_dir, "*")}):
         with _newest(_copies(data_dir, partition)) as database:
             items = cast(Iterator[tuple[bytes, bytes]], database.items())
-            # Faust's own offset stands among the rows, under a key that is as long as a wallet's.
+            # Faust's own offset is among the rows, under a key that is as long as a wallet's.
             rows = (item for item in items if item[0] != OFFSET_KEY)
             yield from (row for row in read_rows(rows) if isinstance(row, Wallet))
 
 
 def _copies(data_dir: Path, partition: int | str) -> list[Path]:
-    """Return the directories of a partition's databases, or of all with `*`."""
+    """Return the directories of a partition's databases; `*` stands for all partitions."""
     paths = [path.parent for path in data_dir.glob(f"*/v1/tables/balances-{partition}.db/CURRENT")]
     if not paths:
         raise TablesError(
@@ -179,10 +180,10 @@ def _open(path: Path) -> Iterator[rocksdict.Rdict]:
 
 
 def _open_secondary(path: Path, scratch: str) -> rocksdict.Rdict:
-    """Open a database beside the worker that may be writing it.
+    """Open a database while a worker may be writing to it.
 
     Raises:
-        TablesError: it cannot be opened, however often it is tried.
+        TablesError: the database could not be opened, despite several attempts.
     """
     options = rocksdict.Options(raw_mode=True)
     # All files are opened at once, so that none of them can vanish later.
@@ -191,7 +192,7 @@ def _open_secondary(path: Path, scratch: str) -> rocksdict.Rdict:
     for attempt in range(1, OPEN_ATTEMPTS + 1):
         try:
             return rocksdict.Rdict(str(path), options=options, access_type=access)
-        # RocksDB's errors have no type of their own. A file can vanish between the list of files and its opening.
+        # RocksDB's errors have no specific type. A file may vanish between listing and opening.
         except Exception as error:
             if attempt == OPEN_ATTEMPTS:
                 raise TablesError(f"{path} cannot be opened: {error}") from None
@@ -203,7 +204,7 @@ def _open_secondary(path: Path, scratch: str) -> rocksdict.Rdict:
 
 
 def as_dict(each: Wallet) -> dict[str, Any]:
-    """Return a wallet as the HTTP API names its fields; amounts in minor units."""
+    """Return a wallet with the field names of the HTTP API; amounts are in minor units."""
     return {
         "id": str(each.id),
         "owner_id": str(each.owner_id),

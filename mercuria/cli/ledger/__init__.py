@@ -1,4 +1,4 @@
-"""`mercuria ledger`: proves that the books are right, and writes them out."""
+"""`mercuria ledger`: verifies the ledger, and exports it."""
 
 import click
 

@@ -1,4 +1,7 @@
-"""One chain of the ledger: its rows in PostgreSQL, against themselves and the ledger topic. Nothing is read here."""
+"""One chain of the ledger: checks its rows in PostgreSQL against themselves and the ledger topic.
+
+This module reads nothing itself.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -10,13 +13,13 @@ from msgspec import Struct, field
 from mercuria.domain.ledger import EXTERNAL_DEPOSITS, EXTERNAL_WITHDRAWALS, NO_HASH, entry_id, hash_after
 
 SHOWN = 20
-"""How many findings are told in words; all are counted."""
+"""How many findings are printed; all are counted."""
 
 _EXTERNAL = {("deposit", "debit"): EXTERNAL_DEPOSITS, ("withdrawal", "credit"): EXTERNAL_WITHDRAWALS}
 
 
 class Row(NamedTuple):
-    """An entry as PostgreSQL has it."""
+    """An entry in PostgreSQL."""
 
     sequence: int
     transaction_id: str
@@ -33,20 +36,20 @@ class Row(NamedTuple):
 
 
 class Findings(Struct):
-    """What is wrong: the first sentences, and how many there are."""
+    """The findings: the first sentences, and the total number."""
 
     count: int = 0
     sentences: list[str] = field(default_factory=list)
 
     def add(self, sentence: str) -> None:
-        """Note one."""
+        """Add a finding."""
         self.count += 1
         if len(self.sentences) < SHOWN:
             self.sentences.append(sentence)
 
 
 class Chain:
-    """Checks the rows of a partition, in the order of their numbers, behind the entry `sequence` with a hash."""
+    """Checks the rows of a partition, in order, starting after the entry `sequence` with a hash."""
 
     def __init__(self, partition: int, findings: Findings, sequence: int = 0, head: bytes = NO_HASH) -> None:
         self.partition = partition
@@ -58,10 +61,11 @@ class Chain:
         self._debit: Row | None = None
 
     def take(self, rows: Iterable[Row], published: Mapping[int, bytes]) -> None:
-        """Take the next rows.
+        """Check the next rows.
 
         Args:
-            published: by number, the hashes of the topic's events; for a number that is not there, nothing is said.
+            published: by number, the hashes of the topic's events; a row whose number is missing is not
+                compared.
         """
         for row in rows:
             if row.sequence != self.sequence + 1:
@@ -94,7 +98,7 @@ class Chain:
             self.sequence, self.head = row.sequence, row.hash
 
     def end(self) -> None:
-        """Note that there are no more rows."""
+        """Mark the end of the rows."""
         if self._debit is not None:
             self._say(self._debit.sequence, self._debit, "it is a debit without a credit behind it.")
 

@@ -1,4 +1,4 @@
-"""`mercuria ledger export`: writes the books, for beancount or a spreadsheet."""
+"""`mercuria ledger export`: writes the ledger, for beancount or a spreadsheet."""
 
 import csv
 from collections.abc import Iterator
@@ -110,11 +110,11 @@ def _write_beancount(found: Books, file: TextIO, period: dict[str, Any]) -> None
                 debit = None
             last = row[10]
     if last is not None:
-        # A balance is that of a day's beginning.
+        # Beancount asserts a balance at the beginning of a day.
         day = (last + timedelta(days=1)).date()
         file.write("\n")
         for account, currency, balance in accounts:
-            # Without the tolerance that beancount has by itself, which is more than a minor unit.
+            # Without this, beancount's default tolerance applies, which is more than a minor unit.
             file.write(
                 f"{day} balance {_account(account)} {_amount(int(balance), currency)} ~ 0 {currency}\n"
             )

@@ -1,4 +1,4 @@
-"""Where the last verification that found nothing wrong has ended, kept in a file of the data directory."""
+"""The end of the last verification without findings, stored in a file of the data directory."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class Head(Struct, frozen=True, forbid_unknown_fields=True):
-    """Up to where a chain was right: an entry, its hash in hexadecimal digits, and the next record of the topic."""
+    """The verified end of a chain: an entry, its hash in hexadecimal digits, and the topic's next record."""
 
     sequence: Number = 0
     hash: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] = NO_HASH.hex()
@@ -21,24 +21,24 @@ class Head(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 Heads = dict[int, Head]
-"""By partition."""
+"""The heads by partition."""
 
 
 class HeadsError(Exception):
-    """The file cannot be used; the message says why, and what to do."""
+    """The file is unusable; the message says why, and what to do."""
 
 
 class _File(Struct, forbid_unknown_fields=True):
     cluster: str
-    """Kafka's id: offsets and hashes mean nothing in another one."""
+    """The id of the Kafka cluster: offsets and hashes are valid only in that cluster."""
     heads: Heads
 
 
 def read_heads(path: Path, cluster: str) -> Heads:
-    """Return what the last verification of this Kafka cluster has left; nothing where there was none.
+    """Return the heads of the last verification of this Kafka cluster; nothing if there was none.
 
     Raises:
-        HeadsError: the file is something else, or of another cluster.
+        HeadsError: the file has another format, or belongs to another cluster.
     """
     try:
         if path.exists() and not path.is_file():
@@ -58,7 +58,7 @@ def read_heads(path: Path, cluster: str) -> Heads:
 
 
 def write_heads(path: Path, cluster: str, heads: Heads) -> None:
-    """Keep where a verification has ended.
+    """Store the end of a verification.
 
     Raises:
         OSError: the file cannot be written.
@@ -69,7 +69,7 @@ def write_heads(path: Path, cluster: str, heads: Heads) -> None:
 
 
 def _read_old(path: Path, content: bytes) -> Heads:
-    """Read a file of an earlier version, which did not say whose it is."""
+    """Read a file of an earlier version, which did not name the cluster."""
     try:
         return msgspec.json.decode(content, type=Heads, strict=False)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

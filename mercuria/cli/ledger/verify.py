@@ -1,8 +1,8 @@
 """`mercuria ledger verify`: walks all chains of the ledger, in PostgreSQL and in Kafka.
 
-The topic is looked at before and after PostgreSQL: entries are committed before they are published, and leave the
-outbox only when Kafka has them. So what the topic had before must be in PostgreSQL, and what is neither published
-afterwards nor in the outbox is none of Mercuria's entries.
+The topic is read before and after PostgreSQL: entries are committed before they are published, and leave the
+outbox only when Kafka has them. An entry that the topic had before must therefore be in PostgreSQL. An entry
+of PostgreSQL that is afterwards neither published nor in the outbox was not written by Mercuria.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ KAFKA_WITHIN_S = 30.0
 
 
 class Report(Struct):
-    """What was found. Sums are minor units."""
+    """The findings. Sums are in minor units."""
 
     entries: int
     chains: int
@@ -107,7 +107,7 @@ async def _ends(consumer: AIOKafkaConsumer) -> dict[int, int]:
 
 
 class _Topic:
-    """The events of one partition, by number, read as they are wanted."""
+    """The events of one partition, by number, read on demand."""
 
     def __init__(
         self, consumer: AIOKafkaConsumer, partition: int, head: Head, before: int, findings: Findings
@@ -124,7 +124,7 @@ class _Topic:
         self._skipped: dict[int, str] = {}
 
     async def read_to(self, sequence: int, end: int) -> None:
-        """Read up to an event, or to before the record `end`."""
+        """Read up to the event `sequence`, or to before the record `end`."""
         tp = TopicPartition(LEDGER_EVENTS, self._partition)
         while self.last < sequence and self.offset < end:
             async with asyncio.timeout(KAFKA_WITHIN_S):
@@ -142,7 +142,7 @@ class _Topic:
         if event.sequence > self.last:
             self._offsets[event.sequence] = offset
             if offset < self._before:
-                # PostgreSQL was read after this record was there; it may lack what came later.
+                # PostgreSQL was read after this record was written; it may lack later entries.
                 self.promised = event.sequence
         if event.sequence == self.last + 1:
             self.hashes[event.sequence] = bytes.fromhex(event.hash)
@@ -159,7 +159,7 @@ class _Topic:
             )
 
     def drop(self, up_to: int) -> None:
-        """Forget what has been compared."""
+        """Drop the hashes that have been compared."""
         for sequence in [number for number in self.hashes if number <= up_to]:
             del self.hashes[sequence]
             del self._offsets[sequence]
@@ -182,7 +182,7 @@ class _Walk:
         self._waiting = 0
 
     async def run(self) -> tuple[Report, Heads]:
-        """Walk all chains, and then look whether they belong to transactions."""
+        """Walk all chains, and then check that their entries belong to transactions."""
         told = self._numbers("chains")
         outbox = self._numbers("outbox")
         last = self._numbers("last_entries")
@@ -241,7 +241,7 @@ class _Walk:
             rows = [Row._make((*row[:-1], bytes(row[-1]))) for row in piece]
             await topic.read_to(rows[-1].sequence, end)
             if topic.last < rows[-1].sequence:
-                # Published while PostgreSQL was read, or still to be.
+                # The entry was published while PostgreSQL was read, or is not published yet.
                 end = (await _ends(self._consumer)).get(partition, 0)
                 await topic.read_to(rows[-1].sequence, end)
             chain.take(rows, topic.hashes)
@@ -264,7 +264,7 @@ class _Walk:
                 )
 
     def _compare_ends(self, chain: Chain, topic: _Topic, waits_to: int) -> None:
-        """Say what the topic had and PostgreSQL has not, and what PostgreSQL has and nobody has published."""
+        """Report entries of the topic that PostgreSQL lacks, and unpublished entries of PostgreSQL."""
         lacking = [number for number in topic.hashes if chain.sequence < number <= topic.promised]
         for number in sorted(lacking):
             self._findings.add(
@@ -281,7 +281,7 @@ class _Walk:
 
     def _check_transactions(self) -> None:
         for id_, entries, transactions in self._books.all("wrong_transactions", limit=SHOWN):
-            # The ledger may be behind: what is completed is entered a moment later.
+            # The ledger may lag: the entries of a completed transaction are written a moment later.
             if entries or not self._is_behind():
                 self._findings.add(
                     f"Transaction {id_} has {entries} entries, and was completed {transactions} times."
@@ -294,7 +294,7 @@ class _Walk:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Show how many entries have been walked, on a terminal."""
+    """Show the number of walked entries, on a terminal."""
     columns = TextColumn("entries"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -1,8 +1,8 @@
-"""`mercuria load`: feeds a statement's operations through Kafka, and waits until the workers have decided them all.
+"""`mercuria load`: sends a statement's operations through Kafka, and waits for all decisions.
 
-Every account becomes a wallet. All ids are derived from the currency, the account and the transaction_id, so that
-loading a file twice, or going on with one after a Ctrl-C, changes nothing that was done before. What was refused is
-tried again by every load (`attempts`).
+Every account becomes a wallet. All ids are derived from the currency, the account and the transaction_id.
+Loading a file twice, or resuming after a Ctrl-C, therefore does not repeat earlier operations. Every load
+retries refused operations (`attempts`).
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from mercuria.domain.money import MoneyError, is_currency, parse_amount
 from mercuria.domain.printable import printable
 
 EXIT_NOT_LOADED = 2
-"""The file or the options cannot be used, or Mercuria does not answer."""
+"""The file or the options are unusable, or Mercuria does not answer."""
 
 
 @click.command(
@@ -84,7 +84,7 @@ def load(
     it); 1 when one was refused or a balance differs; 2 when the file or the options cannot be used, or Mercuria does
     not answer.
     """
-    # What the Kafka client has to say about a broker that is away is said here in one sentence.
+    # The messages of the Kafka client about an unavailable broker are replaced by one sentence here.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
     try:
         if math.isnan(patience_s):
@@ -119,7 +119,7 @@ def _limit(text: str | None, currency: str) -> int | None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a file; what a pipe brings is copied first, because it is read twice."""
+    """Open a file; the content of a pipe is copied first, because it is read twice."""
     name = printable(str(path))
     with ExitStack() as opened:
         try:
@@ -132,13 +132,13 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
                 shutil.copyfileobj(source, copy)
                 source = cast(BinaryIO, copy)
         except (OSError, AttributeError) as error:
-            # Where standard input is closed, Python has none.
+            # If standard input is closed, Python has no object for it.
             raise LoadError(f"{name} cannot be read: {getattr(error, 'strerror', 'it is closed')}.") from None
         yield source
 
 
 def _run(statement: Statement, terms: Terms, verify: bool, has_openings: bool, patience_s: float) -> Report:
-    """Load a statement, and return what came of it."""
+    """Load a statement, and return the report."""
     report = Report(verify)
     try:
         report.findings = _check(statement, report)
@@ -150,10 +150,10 @@ def _run(statement: Statement, terms: Terms, verify: bool, has_openings: bool, p
 
 
 def _check(statement: Statement, report: Report) -> Findings:
-    """Return what is in the file.
+    """Return the findings about the file.
 
     Raises:
-        LoadError: there are bad rows; it names them.
+        LoadError: there are bad rows; the message names them.
     """
     with report.console.status("Reading the file"):
         findings = statement.check()

@@ -1,9 +1,10 @@
-"""What is sent again, and under which id, so that a refusal is not for ever and nothing counts twice.
+"""Retries: which operations are sent again, and under which id, so that none has two effects.
 
-A command id is decided once: who sends it again gets its first answer. So an operation that was refused in an earlier
-load is sent under the id of its next attempt. Every load goes through the attempts in the same order, and on to the
-next one only when the one before is known to be refused; an attempt that was accepted is the last. Two loads at the
-same moment may both go on to an attempt: they send it under one id, and it counts once.
+A command id is decided once: sending it again returns the first answer. An operation that was refused in an
+earlier load is therefore sent under the id of its next attempt. Every load goes through the attempts in the
+same order. It proceeds to the next attempt only when the previous one is known to be refused; an accepted
+attempt is the last. Two concurrent loads may both proceed to the same attempt: they send it under one id, and
+it has one effect.
 """
 
 from collections import defaultdict
@@ -23,7 +24,10 @@ class Refused(NamedTuple):
 
 
 class Attempts:
-    """Follows a load's operations from attempt to attempt, in rounds; `done` takes note of those that are accepted."""
+    """Follows a load's operations from attempt to attempt, in rounds.
+
+    It calls `done` for each accepted attempt.
+    """
 
     def __init__(self, done: Callable[[Attempt, Answer], None]) -> None:
         self._done = done
@@ -33,7 +37,7 @@ class Attempts:
         self._first_done: dict[str, int] = {}
 
     def hear(self, attempt: Attempt, answer: Answer) -> None:
-        """Take note of an attempt's answer."""
+        """Process the answer to an attempt."""
         following = next_attempt(attempt, answer)
         if following is not None:
             self._next.append(following)
@@ -46,7 +50,7 @@ class Attempts:
                 self._first_done[account] = min(self._first_done.get(account, attempt.place), attempt.place)
 
     def next_round(self) -> list[Attempt]:
-        """Return what must be sent now, in the file's order; all that was sent before must be answered."""
+        """Return the attempts to send now, in the file's order; all earlier ones must be answered."""
         following = self._next + self._overtaken()
         self._next, self._first_done = [], {}
         for each in self._refused_now:
@@ -55,14 +59,15 @@ class Attempts:
         return sorted(following, key=_place)
 
     def refusals(self) -> list[Refused]:
-        """Return what is refused still, in the file's order."""
+        """Return the operations that are still refused, in the file's order."""
         refused = (each for of_account in self._refused.values() for each in of_account)
         return sorted(refused, key=lambda each: each.attempt.place)
 
     def _overtaken(self) -> list[Attempt]:
-        """Return attempts at what was refused in an earlier round, before something that it follows in the file.
+        """Return new attempts for operations that were refused before a preceding operation was done.
 
-        That was refused in an earlier load, and is done by now. A withdrawal may lean on it.
+        The operation precedes them in the file. An earlier load had refused it, and by now it is done. A
+        withdrawal may depend on it.
         """
         overtaken = []
         for account, place in self._first_done.items():
@@ -75,14 +80,14 @@ class Attempts:
 
 
 def next_attempt(attempt: Attempt, answer: Answer) -> Attempt | None:
-    """Return what must be sent because of an answer, or None: the operation is done, or refused in this load."""
+    """Return the attempt to send after an answer; None if the operation is done, or refused in this load."""
     code = answer.decision.code
     if code is None:
         return None
     if code is Code.COMMAND_ID_REUSED:
-        # The row has changed, or a version has loaded it that knew no effective dates. In that version's form, it
-        # gets its first answer, or is refused like this again. It is not decided anew: the id has a receipt, and
-        # `Openings` has made sure that the receipt outlives the load.
+        # The row has changed, or a version without effective dates has loaded it. In the form of that version, the
+        # operation gets its first answer, or is refused in the same way. It is not decided anew: the id has a receipt,
+        # and `Openings` has ensured that the receipt outlives the load.
         operation = attempt.operation
         may_be_old = bool(operation.date) and not operation.own and attempt.number == 0
         return attempt._replace(is_old_form=True) if may_be_old and not attempt.is_old_form else None

@@ -1,5 +1,5 @@
-"""The one error of a load."""
+"""The error of a load."""
 
 
 class LoadError(Exception):
-    """The load cannot begin or go on; the message is what the person who started it reads."""
+    """The load cannot begin or continue; the message is written for the person who started it."""

@@ -1,6 +1,6 @@
-"""Feeding commands through Kafka: sent a bounded number ahead of the decisions, each with the event that answers it.
+"""Sending commands through Kafka, with a bounded number in flight, and matching events that answer them.
 
-What a load needs to connect, to go on, to notice that nothing goes on, and to show all that.
+The module contains the connection, the flow control, the detection of stalls, and the progress display.
 """
 
 import asyncio
@@ -34,13 +34,13 @@ SENT_AT_ONCE = 2_048
 CONNECT_TIMEOUT_S = 15
 CLOSE_TIMEOUT_S = 5
 QUIET_S = 3
-"""After so long without a decision, the progress bar says what it waits for."""
+"""After this time without a decision, the progress bar shows what it waits for."""
 
 S = TypeVar("S")
 
 
 class Decision(Struct):
-    """What the load has to know of an event, whichever it is; a refusal has a code."""
+    """The parts of an event that the load needs, for all types; a refusal has a code."""
 
     offset: int
     transaction_id: UUID | None = None
@@ -58,7 +58,7 @@ _decode = msgspec.json.Decoder(_Envelope).decode
 
 
 class Answer(NamedTuple):
-    """What became of a command, and when. `is_repeat`: it was decided before it was sent this time."""
+    """The result of a command, and its time. `is_repeat`: it was decided before it was sent this time."""
 
     decision: Decision
     time_ms: int
@@ -66,9 +66,9 @@ class Answer(NamedTuple):
 
 
 class Feed:
-    """Sends commands, a bounded number ahead of the decisions, and finds the events that answer them.
+    """Sends commands, a bounded number ahead of the decisions, and matches the events that answer them.
 
-    `expected` is how many decisions there will be, as far as it is known by now.
+    `expected` is the number of decisions to come, as far as it is known.
     """
 
     def __init__(self, producer: CommandProducer, reader: AIOKafkaConsumer, patience_s: float) -> None:
@@ -87,10 +87,10 @@ class Feed:
     async def run(
         self, commands: Iterable[tuple[ClientCommand, S]], hear: Callable[[S, Answer], None]
     ) -> None:
-        """Send commands, each with its subject, and let `hear` know of every subject's answer.
+        """Send commands, each with its subject, and call `hear` with the answer for each subject.
 
         Raises:
-            LoadError: nothing has been decided for too long, or Kafka refuses.
+            LoadError: no command was decided for too long, or Kafka refuses.
         """
         self._moved_at = time.monotonic()
         try:
@@ -108,11 +108,11 @@ class Feed:
 
     @property
     def still_s(self) -> float:
-        """For how long nothing has been decided."""
+        """The time since the last decision."""
         return time.monotonic() - self._moved_at
 
     def stillness(self) -> str:
-        """Say what is being waited for, as a sentence without its full stop."""
+        """Return what the feed waits for, as a sentence without its full stop."""
         since = f"for {self.still_s:.0f} s"
         if self._is_sending:
             return f"Kafka at {current_settings().kafka} has not taken a command {since}"
@@ -154,7 +154,7 @@ _AFTERWARDS = (
 
 @asynccontextmanager
 async def connected(patience_s: float) -> AsyncIterator[Feed]:
-    """Connect a `Feed`; leaving takes seconds at most, also when Kafka has gone."""
+    """Connect a `Feed`; disconnecting takes seconds at most, even if Kafka is unavailable."""
     settings = current_settings()
     connections = AsyncExitStack()
     try:
@@ -183,7 +183,7 @@ async def _close(connections: AsyncExitStack) -> None:
 
 @contextmanager
 def progress_bar(feed: Feed, console: Console) -> Iterator[None]:
-    """Show how far a feed has come, how fast it is, and what it waits for when it stands still."""
+    """Show the progress of a feed, its rate, and what it waits for when it stalls."""
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
@@ -201,7 +201,7 @@ class _Rate(ProgressColumn):
     """Commands per second."""
 
     def render(self, task: Task) -> Text:
-        """Return the rate, once there is one."""
+        """Return the rate, once it is known."""
         return Text(f"{task.speed:,.0f} commands/s" if task.speed else "")
 
 
@@ -213,12 +213,12 @@ class _Stillness(ProgressColumn):
         self._feed = feed
 
     def render(self, task: Task) -> Text:
-        """Return a remark when nothing has moved for some seconds."""
+        """Return a remark after some seconds without progress."""
         return Text(self._feed.stillness() if self._feed.still_s > QUIET_S else "")
 
 
 async def require_topics() -> None:
-    """Check that Mercuria's Kafka is there, as the settings say.
+    """Check that Mercuria's Kafka is available at the configured address.
 
     Raises:
         LoadError: it is not; the message says what to do.

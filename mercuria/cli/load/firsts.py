@@ -1,4 +1,4 @@
-"""The first few of many: what a person is shown when a file has faults by the thousand."""
+"""The first few of many items, for the report on a file that has thousands of faults."""
 
 from bisect import insort
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ SHOWN = 50
 
 
 class HasLine(Protocol):
-    """Something about one line of a file."""
+    """An item that concerns one line of a file."""
 
     @property
     def line(self) -> int:
@@ -21,7 +21,7 @@ _line: Any = attrgetter("line")
 
 
 class Firsts(Generic[T]):
-    """Keeps those of the lowest lines, in whatever order they come, and counts them all."""
+    """Keeps the items of the lowest lines, in whatever order they are added, and counts all items."""
 
     def __init__(self, limit: int = SHOWN) -> None:
         self.total = 0
@@ -44,5 +44,5 @@ class Firsts(Generic[T]):
 
     @property
     def left_out(self) -> int:
-        """How many were counted and not kept."""
+        """How many items were counted and not kept."""
         return self.total - len(self._items)

@@ -1,4 +1,4 @@
-"""The course of a load: opens the wallets, gives them their limits, and sends the operations until none may follow."""
+"""The course of a load: opens the wallets, sets their limits, and sends operations until none is left."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ CHANGED = "the file was changed while it was loaded; load it again: nothing coun
 
 
 class Loading:
-    """One load of a statement that has no faults; what comes of it goes into the report."""
+    """One load of a statement without faults; the results go into the report."""
 
     def __init__(self, statement: Statement, terms: Terms, report: Report, has_openings: bool) -> None:
         self._statement = statement
@@ -35,7 +35,7 @@ class Loading:
         self._wallet_id = cache(terms.wallet_id)
 
     async def run(self, patience_s: float) -> None:
-        """Do everything.
+        """Run the load.
 
         Raises:
             LoadError: Mercuria does not answer, or wallets cannot be loaded into.
@@ -82,7 +82,7 @@ class Loading:
             await feed.run(limits, self._count_limit)
 
     def _count_limit(self, _account: str, answer: Answer) -> None:
-        # A closed wallet refuses it, and the account's operations as well, which are listed.
+        # A closed wallet refuses the limit, and also the account's operations, which are listed.
         self._report.limits_changed += answer.decision.code is None and not answer.is_repeat
 
     def _first_attempts(self) -> Iterator[Attempt]:
@@ -109,9 +109,10 @@ class Loading:
             await self._send(feed, following)
 
     async def _take_back(self, feed: Feed) -> None:
-        """Take opening balances back from wallets that had money from elsewhere.
+        """Reverse opening balances of wallets that had received money from other sources.
 
-        Only the wallet's answer says what it had; a check beforehand would be out of date when the money comes.
+        Only the wallet's answer gives its earlier balance; an earlier check would be outdated when the money
+        arrives.
         """
         verification = self._report.verification
         reversals = []
@@ -131,7 +132,7 @@ class Loading:
         if not operation.own and attempt.number == 0 and not attempt.is_old_form:
             self._report.decided += 1
         if operation.own == "opening" and answer.decision.code is Code.COMMAND_ID_REUSED:
-            # The account has its opening balance from a load of another file, which began at another balance.
+            # A load of another file, which began at another balance, has set the account's opening balance.
             self._report.openings_elsewhere += 1
         else:
             self._attempts.hear(attempt, answer)

@@ -1,4 +1,4 @@
-"""What became of the commands that open a load's wallets: which wallets cannot be loaded into, and why."""
+"""The answers to the commands that open a load's wallets: which wallets cannot be loaded into, and why."""
 
 import time
 from collections import defaultdict
@@ -18,12 +18,12 @@ from mercuria.domain.rejections import DETAILS, Code
 from mercuria.kafka.client import event_reader
 
 RECEIPTS_MARGIN_MS = 60 * 60 * 1000
-"""A wallet whose operations may be forgotten within this time is not loaded into: the load itself takes time."""
+"""A wallet whose receipts may expire within this time is not loaded into: the load itself takes time."""
 MS_PER_DAY = 24 * 60 * 60 * 1000
 
 
 class Openings:
-    """What became of the commands that open wallets.
+    """The answers to the commands that open wallets.
 
     `on_other_terms` are the accounts whose wallets an earlier load has opened with another overdraft limit.
     """
@@ -34,17 +34,17 @@ class Openings:
         self._remembered_since_ms = int(time.time() * 1000) - current_settings().receipts_days * MS_PER_DAY
 
     def hear(self, account: str, answer: Answer) -> None:
-        """Take note of the answer for one account."""
+        """Process the answer for one account."""
         if answer.decision.code is Code.COMMAND_ID_REUSED:
             self.on_other_terms.append(account)
         elif answer.decision.code is not None:
             self._refused[answer.decision.code].append(account)
         elif answer.time_ms < self._remembered_since_ms + RECEIPTS_MARGIN_MS:
-            # The operations that followed may be forgotten before this load gets to them.
+            # The receipts of the operations that followed may expire before this load reaches them.
             self._refused[Code.WALLET_ALREADY_EXISTS].append(account)
 
     async def check_ages(self, terms: Terms) -> None:
-        """Find out which of the wallets on other terms are about to be forgotten: their answers do not say."""
+        """Find wallets on other terms whose receipts are about to expire: the answers do not show it."""
         if not self.on_other_terms:
             return
         accounts = {terms.wallet_id(account): account for account in self.on_other_terms}
@@ -56,10 +56,10 @@ class Openings:
         self._refused[Code.WALLET_ALREADY_EXISTS] += [accounts[wallet_id] for wallet_id in old]
 
     def require_all(self, terms: Terms) -> None:
-        """Check that every account has its wallet, and that its operations are remembered.
+        """Check that every account has its wallet, and that its operations still have receipts.
 
         Raises:
-            LoadError: some have not; what is true of most is said.
+            LoadError: some do not; the message gives the most frequent reason.
         """
         code, accounts = max(self._refused.items(), key=lambda each: len(each[1]), default=(None, []))
         if code is None or not accounts:
@@ -93,7 +93,7 @@ _decode = msgspec.json.Decoder(_Envelope).decode
 async def opened_between(
     reader: AIOKafkaConsumer, wallet_ids: set[UUID], since_ms: int, until_ms: int
 ) -> set[UUID]:
-    """Return those of some wallets that were opened in a stretch of time, as Kafka dated their commands."""
+    """Return those of some wallets that were opened in a period, by their commands' Kafka timestamps."""
     found: set[UUID] = set()
     starts = await reader.offsets_for_times(dict.fromkeys(reader.assignment(), since_ms))
     ends = await reader.end_offsets(reader.assignment())
@@ -103,7 +103,7 @@ async def opened_between(
     while unread:
         for tp, records in (await reader.getmany(*unread, timeout_ms=200)).items():
             for record in records:
-                # Events that come again have their first date; the first younger one has all older ones before it.
+                # Repeated events have their first timestamp. All older events precede the first younger one.
                 if record.timestamp > until_ms or record.offset >= ends[tp]:
                     unread.discard(tp)
                     break

@@ -1,4 +1,4 @@
-"""What came of a load: what is printed at its end, and its exit code."""
+"""The report of a load: its output, and its exit code."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,15 +25,16 @@ EXIT_DIFFERENT = 1
 
 @dataclass
 class Report:
-    """What became of the operations.
+    """The results of the operations.
 
     Attributes:
         decided: rows that have their first answer.
         done_now, done_before: rows that were accepted in this load, and in an earlier one.
-        done_again: of those that were accepted in this load, the ones that an earlier load was refused.
-        openings_now, openings_before, openings_elsewhere: opening balances that were accepted in this load or before,
-            and those of accounts that have another one from an earlier load, or had money in their wallet already.
-        limits_changed: wallets that this load has given another overdraft limit.
+        done_again: rows accepted in this load that an earlier load was refused.
+        openings_now, openings_before, openings_elsewhere: opening balances that were accepted in this load or
+            before, and those of accounts that have another one from an earlier load, or had money in their
+            wallet already.
+        limits_changed: wallets to which this load has given another overdraft limit.
     """
 
     verify: bool
@@ -53,20 +54,20 @@ class Report:
     console: Console = field(default_factory=lambda: Console(stderr=True))
 
     def count_opening(self, is_elsewhere: bool, is_repeat: bool) -> None:
-        """Take note of an opening balance that was accepted, and may have to be taken back."""
+        """Count an accepted opening balance, which may have to be reversed."""
         self.openings_elsewhere += is_elsewhere
         self.openings_before += is_repeat and not is_elsewhere
         self.openings_now += not is_repeat and not is_elsewhere
 
     def count_done(self, attempt: Attempt, answer: Answer) -> None:
-        """Take note of an operation that was accepted."""
+        """Count an accepted operation."""
         if not attempt.operation.own:
             self.done_before += answer.is_repeat
             self.done_now += not answer.is_repeat
             self.done_again += not answer.is_repeat and attempt.number > 0
 
     def show(self, terms: Terms, has_openings: bool, as_json: bool = False) -> int:
-        """Print everything, and return the exit code."""
+        """Print the report, and return the exit code."""
         if self.verify:
             for difference in self.verification.differences():
                 self.differences.add(difference)
@@ -97,7 +98,7 @@ class Report:
         return code
 
     def interruption(self) -> str:
-        """Say what is done when the load ends early."""
+        """Return what is done so far, for a load that ends early."""
         expected = self.findings.operations
         if not expected:
             return "Nothing was sent."
@@ -108,7 +109,10 @@ class Report:
         )
 
     def _figures(self, terms: Terms, refusals: "Firsts[_Line]") -> dict[str, Any]:
-        """Return all that is printed, for programs; amounts in minor units. Of many lines, the first are listed."""
+        """Return the report as data for programs, with amounts in minor units.
+
+        Of long lists, only the first lines are included.
+        """
         return {
             "currency": terms.currency,
             "operations": self.decided,
@@ -221,7 +225,7 @@ def _describe(refused: Refused) -> str:
 
 
 def _hints(refusals: Sequence[Refused], terms: Terms) -> Iterator[str]:
-    """Say what can be done about refusals; each hint leads somewhere else than to the same refusal."""
+    """Return hints about refusals; each hint leads to another result than the same refusal."""
     firsts: dict[Code | None, Operation] = {}
     for each in refusals:
         firsts.setdefault(each.answer.decision.code, each.attempt.operation)

@@ -1,7 +1,7 @@
-"""The rows of a CSV file: from its bytes to cells, and what is said of a file that is not CSV in UTF-8.
+"""The rows of a CSV file: reads bytes into cells, and reports a file that is not CSV in UTF-8.
 
-What the cells mean is the statement's (`statement`). A file may come with a byte order mark, with any of the three
-line endings, and with a first line `sep=,`, as spreadsheets write it.
+The statement interprets the cells (`statement`). A file may begin with a byte order mark and with a line
+`sep=,`, as spreadsheets write them, and may use any of the three line endings.
 """
 
 import csv
@@ -19,7 +19,7 @@ NOT_TEXT = "this is not a text file in UTF-8"
 NOT_COMMAS = "the cells must be separated by commas"
 
 _OTHER_SEPARATORS = ";\t|"
-# The longer marks first: UTF-32's begins as UTF-16's does.
+# The longer marks come first: UTF-32's begins like UTF-16's.
 _OTHER_MARKS = {
     b"\xff\xfe\x00\x00": "UTF-32",
     b"\x00\x00\xfe\xff": "UTF-32",
@@ -29,28 +29,28 @@ _OTHER_MARKS = {
 
 
 class Row(NamedTuple):
-    """A row's cells, as they are in the file. `line` is where it begins."""
+    """A row's cells, unchanged from the file. `line` is the line on which it begins."""
 
     line: int
     cells: list[str]
 
     @property
     def is_blank(self) -> bool:
-        """Whether all cells are empty, or the row is the mark with which DOS ended a file."""
+        """Whether all cells are empty, or the row is the end-of-file mark of DOS."""
         return not "".join(self.cells).strip().strip("\x1a")
 
 
 class Fault(NamedTuple):
-    """Why a row cannot be used: the end of a sentence that begins with its line number."""
+    """The reason why a row is unusable: the end of a sentence that begins with its line number."""
 
     line: int
     what: str
 
 
 def rows(file: BinaryIO) -> Iterator[Row | Fault]:
-    """Return the rows of an open file from its beginning; lines without any cell are left out.
+    """Return the rows of an open file from its beginning, without lines that have no cells.
 
-    Bytes that are not UTF-8 come as lone surrogates, which `undecoded` finds.
+    Bytes that are not UTF-8 are decoded to lone surrogates, which `undecoded` finds.
     """
     file.seek(0)
     fault = _fault_of_encoding(file.read(SNIFFED_BYTES))
@@ -62,12 +62,12 @@ def rows(file: BinaryIO) -> Iterator[Row | Fault]:
     try:
         yield from _after_separator_line(_rows(_Lines(text)))
     finally:
-        # Else the file would be closed with it.
+        # Otherwise, the file would be closed with it.
         text.detach()
 
 
 def undecoded(cell: str) -> str | None:
-    """Return why a cell is no text in UTF-8, or None."""
+    """Return the reason why a cell is not UTF-8 text, or None."""
     if not cell.isascii():
         raw = cell.encode("utf-8", "surrogateescape")
         try:
@@ -78,7 +78,7 @@ def undecoded(cell: str) -> str | None:
 
 
 def wrong_separator(cells: Sequence[str], expected: int) -> bool:
-    """Return whether cells look as if something else than a comma separated the `expected` ones."""
+    """Return whether a separator other than the comma seems to separate the `expected` cells."""
     if len(cells) == expected:
         return False
     text = ",".join(cells)
@@ -87,7 +87,7 @@ def wrong_separator(cells: Sequence[str], expected: int) -> bool:
 
 
 class _Lines:
-    """The lines of a text, each within bounds; `line` is the last one."""
+    """The lines of a text, each of limited length; `line` is the number of the last one."""
 
     def __init__(self, text: TextIOWrapper) -> None:
         self._text = text
@@ -109,7 +109,7 @@ class _Lines:
 
 
 class _TooLongError(Exception):
-    """A line has no end within bounds: what follows is not read."""
+    """A line exceeds the length limit; the rest is not read."""
 
 
 def _rows(lines: _Lines) -> Iterator[Row | Fault]:
@@ -147,12 +147,13 @@ def _fault_of_encoding(start: bytes) -> Fault | None:
     for mark, name in _OTHER_MARKS.items():
         if start.startswith(mark):
             return Fault(1, f"{NOT_TEXT}, but one in {name}; save it as CSV in UTF-8")
-    # One zero byte may be a slip in a note; in the first line, where the columns' names are, there is no text at all.
+    # A single zero byte may be a typo in a note; one in the first line, which has the columns' names, means that this
+    # is not text.
     return Fault(1, NOT_TEXT) if b"\0" in start.split(b"\n", 1)[0] else None
 
 
 def _in_words(error: str, line: str) -> str:
-    """Say what the csv module means; `line` is the last that it read."""
+    """Return the meaning of an error of the csv module; `line` is the last line that it read."""
     if any(f'"{mark}' in line or f'{mark}"' in line for mark in _OTHER_SEPARATORS):
         return NOT_COMMAS
     if "unexpected end of data" in error:

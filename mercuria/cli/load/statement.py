@@ -1,8 +1,8 @@
-"""A statement: a CSV file of operations on accounts, in the order in which a bank did them.
+"""A statement: a CSV file of operations on accounts, in the order in which a bank executed them.
 
-`check` names every bad row before anybody acts on a good one, and `operations` reads the file a second time, so that
-a file of any length takes little memory. Amounts and balances are integers of minor units. White space around cells
-does not count, except in notes; blank rows are skipped.
+`check` reports every bad row before any good row is used. `operations` reads the file a second time, so that
+a file of any length takes little memory. Amounts and balances are integers of minor units. White space around
+cells is ignored, except in notes; blank rows are skipped.
 """
 
 import re
@@ -32,11 +32,11 @@ _BALANCE = re.compile("-?[0-9]{1,100}", re.ASCII)
 
 
 class Operation(NamedTuple):
-    """One row. `line` is where it begins in the file, `balance_after` is None where the cell is empty.
+    """One row. `line` is the line on which it begins; `balance_after` is None if the cell is empty.
 
-    An amount of 0 moves nothing. `own` is empty for a row; an `opening` is the balance that an account has before its
-    first one, and a `reversal` takes that back. `untrimmed` are the transaction_id and the account as they stand in the
-    file, where white space is around one of them.
+    An amount of 0 moves nothing. `own` is empty for a row; an `opening` is the balance of an account before
+    its first row, and a `reversal` reverses that. `untrimmed` are the transaction_id and the account exactly
+    as in the file, if one of them has white space around it.
     """
 
     line: int
@@ -52,19 +52,20 @@ class Operation(NamedTuple):
 
     @property
     def change(self) -> int:
-        """What it adds to the balance."""
+        """The change of the balance."""
         return self.amount if self.kind == "deposit" else -self.amount
 
 
 @dataclass
 class Findings:
-    """What `check` found.
+    """The result of `check`.
 
     Attributes:
-        operations: how many rows move money.
-        accounts: in the order in which they appear.
-        openings: by account, the balance before its first row, where the file says one that is not 0.
-        blank_rows, zero_rows, trimmed_rows: how many were skipped, move nothing, have white space around their cells.
+        operations: the number of rows that move money.
+        accounts: the accounts in the order in which they appear.
+        openings: by account, the balance before its first row, if the file implies one that is not 0.
+        blank_rows, zero_rows, trimmed_rows: the numbers of rows that were skipped, that move nothing, and
+            that have white space around their cells.
     """
 
     operations: int = 0
@@ -80,8 +81,8 @@ class Statement:
     """A statement in an open binary file that can be read twice.
 
     Args:
-        with_balances: an empty balance_after is a fault.
-        with_openings: so is an account whose opening balance the file does not say.
+        with_balances: treat an empty balance_after as a fault.
+        with_openings: treat an account whose opening balance the file does not imply as a fault.
     """
 
     def __init__(self, file: BinaryIO, *, with_balances: bool = False, with_openings: bool = False) -> None:
@@ -90,7 +91,7 @@ class Statement:
         self._with_openings = with_openings
 
     def check(self) -> Findings:
-        """Read the whole file and say what is in it."""
+        """Read the whole file, and return the findings."""
         findings = Findings()
         transactions, accounts = _Texts("transaction_id"), _Texts("account")
         openings = _Openings()
@@ -115,9 +116,10 @@ class Statement:
         return findings
 
     def operations(self, openings: Mapping[str, int] | None = None) -> Iterator[Operation]:
-        """Return the operations, without those rows that `check` found fault with.
+        """Return the operations, without rows in which `check` has found a fault.
 
-        `openings`, by account, are operations of their own, each before the account's first row.
+        The balances `openings`, by account, become operations of their own, each before the account's first
+        row.
         """
         left = dict(openings or {})
         for row in self._rows(Findings()):
@@ -169,16 +171,16 @@ class Statement:
 
 
 def moment_of(date: str) -> datetime:
-    """Return the moment of a row's date, which is in UTC where it says nothing else; a date alone is its midnight.
+    """Return the timestamp of a row's date, in UTC unless it has an offset; a date alone stands for midnight.
 
     Raises:
-        ValueError: it is no date.
+        ValueError: the text is not a date.
     """
     return datetime.fromisoformat(date)
 
 
 def parse(line: int, cells: Sequence[str], *, with_balance: bool = False) -> Operation | Fault:
-    """Return the operation in the cells of a row, which are in the order of `COLUMNS` and trimmed."""
+    """Return the operation in a row's cells, which are trimmed and in the order of `COLUMNS`."""
     transaction_id, date, account, kind, amount, balance, note = cells
     moves_nothing = bool(amount) and not amount.strip("0")
     what = (
@@ -198,7 +200,7 @@ def parse(line: int, cells: Sequence[str], *, with_balance: bool = False) -> Ope
 
 
 class _Texts:
-    """The texts of a column, by what they look like."""
+    """The texts of a column, by their appearance."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -206,7 +208,7 @@ class _Texts:
         self._others: dict[str, str] = {}
 
     def fault_of_any(self, text: str, line: int) -> str | None:
-        """Return why a text may not stand here if it, or one that looks like it, has stood in the file."""
+        """Return why a text is not allowed here, if the file already has it or one that looks like it."""
         first = self._lines.get(likeness(text))
         fault = self.fault_of_other(text, line)
         return fault or (
@@ -214,7 +216,7 @@ class _Texts:
         )
 
     def fault_of_other(self, text: str, line: int) -> str | None:
-        """Return why a text may not stand here if another one looks like it."""
+        """Return why a text is not allowed here, if the file already has another one that looks like it."""
         look = likeness(text)
         if look not in self._lines:
             self._lines[look] = line
@@ -227,7 +229,7 @@ class _Texts:
 
 
 class _Openings:
-    """Finds out what balance each account has before its first row: the first balance_after says it."""
+    """Computes the balance of each account before its first row, from the account's first balance_after."""
 
     def __init__(self) -> None:
         self.lines: dict[str, int] = {}
@@ -249,7 +251,7 @@ class _Openings:
             self.known[account] = opening
 
     def faults(self, is_needed: bool) -> Iterator[Fault]:
-        """Return what is wrong where they are needed."""
+        """Return the faults of opening balances, if they are needed."""
         if not is_needed:
             return
         for account, line in self.lines.items():
@@ -261,7 +263,7 @@ class _Openings:
 
 
 def reversal(opening: Operation) -> Operation:
-    """Return what takes an opening balance back."""
+    """Return the operation that reverses an opening balance."""
     return opening._replace(
         transaction_id=f"{OPENING}, taken back",
         kind="withdrawal" if opening.kind == "deposit" else "deposit",
@@ -289,7 +291,7 @@ def _opening(first: Operation, balance: int) -> Operation:
 
 
 def _names(cells: list[str]) -> list[str]:
-    """Return the columns' names; what spreadsheets leave empty behind them is none."""
+    """Return the columns' names, without the empty ones that spreadsheets add at the end."""
     return _without_excess([cell.strip() for cell in cells], len(COLUMNS))
 
 

@@ -1,6 +1,7 @@
-"""What a load sends, and under which ids.
+"""The commands that a load sends, and their ids.
 
-All ids are derived from the currency, the account and the transaction_id, so that what was sent before is recognised.
+All ids are derived from the currency, the account and the transaction_id, so that commands that were sent
+before are recognised.
 """
 
 from typing import NamedTuple
@@ -11,16 +12,20 @@ from mercuria.domain.commands import Deposit, OpenWallet, SetLimits, Withdraw
 from mercuria.domain.effective import text_of
 
 NAMESPACE = UUID("6f1c6d2e-3c0a-5d0b-9d0e-5b8b7a4f2c11")
-"""Where all ids of loaded owners, wallets and commands come from. With another one, everything would load again."""
+"""The namespace of all ids of loaded owners, wallets and commands.
+
+With another one, all files would load again.
+"""
 
 _OWN = "\0"
-"""Begins the names of what is no row: no transaction_id can have it."""
+"""The prefix of names that do not come from a row: no transaction_id can have it."""
 
 
 class Attempt(NamedTuple):
-    """One sending of an operation: a refused one is sent again under another id.
+    """One attempt at an operation: a refused one is sent again under another id.
 
-    `place` is the operation's among all of the file. `is_old_form`: as versions sent it that knew no effective dates.
+    `place` is the operation's position in the file. `is_old_form` selects the form of versions without
+    effective dates.
     """
 
     operation: Operation
@@ -30,7 +35,7 @@ class Attempt(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """On what terms wallets are opened; the limit in minor units, None where the person has not given one."""
+    """The terms on which wallets are opened; the limit is in minor units, or None if none was given."""
 
     currency: str
     overdraft_limit: int | None
@@ -40,7 +45,7 @@ class Terms(NamedTuple):
         return uuid5(owner_id(account), self.currency)
 
     def opening(self, account: str) -> OpenWallet:
-        """Return the command that opens an account's wallet; its id is the wallet's."""
+        """Return the command that opens an account's wallet; the id of the command is the wallet's id."""
         wallet_id = self.wallet_id(account)
         return OpenWallet(
             id=wallet_id,
@@ -52,7 +57,7 @@ class Terms(NamedTuple):
         )
 
     def limit(self, account: str) -> SetLimits:
-        """Return the command that gives an account's wallet the limit of these terms."""
+        """Return the command that sets the limit of these terms for an account's wallet."""
         assert self.overdraft_limit is not None
         wallet_id = self.wallet_id(account)
         return SetLimits(
@@ -63,7 +68,7 @@ class Terms(NamedTuple):
         )
 
     def command(self, attempt: Attempt, wallet_id: UUID) -> Deposit | Withdraw:
-        """Return the command that does an operation."""
+        """Return the command for an attempt at an operation."""
         operation = attempt.operation
         kind = Deposit if operation.kind == "deposit" else Withdraw
         metadata = {"date": operation.date, "note": operation.note}

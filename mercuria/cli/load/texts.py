@@ -1,7 +1,7 @@
-"""Texts that identify: accounts and transaction_ids.
+"""Identifying texts: accounts and transaction_ids.
 
-Two that look the same must not be two. White space around a text does not count; a character inside that cannot be
-seen makes it unusable; and what is left may still look like another text of the same file (`likeness`).
+Two texts that look the same must not be different. White space around a text is ignored, and an invisible
+character inside makes it unusable. The rest may still look like another text of the same file (`likeness`).
 """
 
 import re
@@ -12,14 +12,16 @@ from mercuria.domain.printable import printable
 SHOWN_CHARACTERS = 40
 
 _UNSEEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
-# Letters and marks to Unicode, and nothing to the eye: fillers, joiners, variation selectors, Braille's empty cell.
+# Characters that Unicode calls letters or marks, but that are invisible: fillers, joiners, variation selectors,
+# Braille's empty cell.
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 _PLAIN = re.compile("[!-~]+(?: [!-~]+)*").fullmatch
 _SPACES = re.compile(" +")
 
-# What spreadsheets make of hyphens and quotation marks; the Cyrillic and Greek letters that are drawn as Latin ones.
+# The replacements of spreadsheets for hyphens and quotation marks; Cyrillic and Greek letters that look like Latin
+# ones.
 _LOOKALIKES: dict[int, str | int] = {
     **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"), "-"),
     **dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b"), "'"),
@@ -38,7 +40,7 @@ _LOOKALIKES: dict[int, str | int] = {
 
 
 def fault_of_text(name: str, text: str) -> str | None:
-    """Return why a text cannot identify anything, or None; `name` is the column's."""
+    """Return the reason why a text cannot identify anything, or None; `name` is the column's."""
     if _PLAIN(text):
         return None
     for char in text:
@@ -52,12 +54,12 @@ def fault_of_text(name: str, text: str) -> str | None:
 
 
 def likeness(text: str) -> str:
-    """Return what a text has in common with all that look like it."""
+    """Return a value that is the same for all texts that look alike."""
     if _PLAIN(text):
         return text
     return _SPACES.sub(" ", unicodedata.normalize("NFKC", text).translate(_LOOKALIKES))
 
 
 def shown(text: str) -> str:
-    """Return a text between quotation marks, on one line, and cut off where it is long."""
+    """Return a text in quotation marks, on one line, truncated if it is long."""
     return f"'{printable(text[:SHOWN_CHARACTERS])}{'…' if len(text) > SHOWN_CHARACTERS else ''}'"

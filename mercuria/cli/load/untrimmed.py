@@ -1,7 +1,8 @@
-"""Rows that an earlier version may have loaded under other ids: it took the white space around texts as part of them.
+"""Rows that an earlier version may have loaded under other ids, with white space around texts in them.
 
-Under today's ids, such rows would count again. So before anything is sent, the wallets are asked for the ids of then,
-with withdrawals that they refuse in any case, because a stranger sends them: which refusal it is says what is there.
+Under today's ids, such rows would have a second effect. The wallets are therefore checked for the earlier ids
+before anything is sent. The check sends withdrawals that a wallet refuses in any case, because their actor
+does not own it. The code of the refusal shows whether the id exists.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,21 +19,21 @@ from mercuria.domain.rejections import Code
 
 
 class Question(NamedTuple):
-    """What is asked because of a row: whether its transaction was decided, or there is a wallet for its account."""
+    """The subject of a check because of a row: its transaction, or the wallet for its account."""
 
     line: int
     of_account: bool
 
 
 class Untrimmed:
-    """Asks, and takes note of the rows that an earlier version has loaded."""
+    """Sends the checks, and collects the rows that an earlier version has loaded."""
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
         self._loaded: list[int] = []
 
     def questions(self, operations: Iterable[Operation]) -> Iterator[tuple[Withdraw, Question]]:
-        """Return what must be asked, for rows with white space around their ids."""
+        """Return the checks to send, for rows with white space around their ids."""
         accounts = set()
         for each in operations:
             if each.untrimmed is None:
@@ -46,7 +47,7 @@ class Untrimmed:
                 yield self._ask(account, transaction_id), Question(each.line, False)
 
     def hear(self, question: Question, answer: Answer) -> None:
-        """Take note of an answer."""
+        """Process an answer."""
         code = answer.decision.code
         is_there = (
             code is not Code.WALLET_NOT_FOUND if question.of_account else code is Code.COMMAND_ID_REUSED
@@ -58,7 +59,7 @@ class Untrimmed:
         """Check that there are no such rows.
 
         Raises:
-            LoadError: there are; one of them is named.
+            LoadError: there are such rows; the message names one of them.
         """
         if self._loaded:
             rows = count(len(self._loaded), "row")
@@ -70,5 +71,5 @@ class Untrimmed:
 
     def _ask(self, account: str, name: str) -> Withdraw:
         wallet_id = self._terms.wallet_id(account)
-        # The wallet's id is no person's, so no owner of a wallet has it.
+        # The wallet's id is not a person's, so it cannot be the id of a wallet's owner.
         return Withdraw(id=uuid5(wallet_id, name), wallet_id=wallet_id, amount=1, actor_id=wallet_id)

@@ -1,8 +1,9 @@
-"""Whether each balance is as the file has it, also where operations were not done in the file's order.
+"""Verification: whether each balance matches the file, even if operations were not done in the file's order.
 
-A wallet's answer to an operation has its balance after all that was done before. What was refused at first, and done
-in a later load, comes after operations that follow it in the file. So each balance is corrected: the operations that
-were done before it are taken out, and those that stand before it in the file are put in. What others moved stays.
+A wallet's answer to an operation has its balance after all earlier operations. An operation that was refused
+at first, and done in a later load, comes after operations that follow it in the file. Each balance is
+therefore corrected: operations that were done before it are subtracted, and operations that precede it in the
+file are added. Movements of other clients stay included.
 """
 
 from array import array
@@ -11,16 +12,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _NO_BALANCE = -(2**63)
-"""Stands for a balance_after that is not there. No balance is so low."""
+"""Represents a missing balance_after. No balance is so low."""
 
 _NOT_DONE = -1
 
 
 class Done(NamedTuple):
-    """An operation that was accepted.
+    """An accepted operation.
 
-    `place` is the operation's among all of the file, `offset` its record's on the command topic. `change` and the
-    balances are minor units; `expected` is balance_after, or None.
+    `place` is the operation's position in the file, `offset` that of its record on the command topic.
+    `change` and the balances are in minor units; `expected` is balance_after, or None.
     """
 
     place: int
@@ -32,7 +33,7 @@ class Done(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A balance that is not the file's, in minor units."""
+    """A balance that differs from the file's, in minor units."""
 
     line: int
     account: str
@@ -41,7 +42,7 @@ class Difference(NamedTuple):
 
 
 class Verification:
-    """Collects the answers by account; forty-eight bytes for each."""
+    """Collects the answers by account; each takes forty-eight bytes."""
 
     def __init__(self) -> None:
         self._done: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
@@ -49,28 +50,28 @@ class Verification:
         self._left_out: defaultdict[str, set[int]] = defaultdict(set)
 
     def add(self, account: str, done: Done) -> None:
-        """Take note of an accepted operation."""
+        """Add an accepted operation."""
         expected = _NO_BALANCE if done.expected is None else done.expected
         self._done[account].extend((*done[:-1], expected))
 
     def add_nothing(self, account: str, place: int, line: int, expected: int | None) -> None:
-        """Take note of a row that moves nothing."""
+        """Add a row that moves nothing."""
         self.add(account, Done(place, line, 0, 0, _NOT_DONE, expected))
 
     def add_refusal(self, account: str, place: int) -> None:
-        """Take note of a refused operation: the balances behind it are not compared."""
+        """Add a refused operation: the balances after it are not compared."""
         self._refused[account] = min(place, self._refused.get(account, place))
 
     def leave_out(self, account: str, place: int) -> None:
-        """Take note that an accepted operation is not what the file says: an opening balance, or its reversal."""
+        """Mark an accepted operation that is not in the file: an opening balance, or its reversal."""
         self._left_out[account].add(place)
 
     def others(self, account: str, place: int) -> int:
-        """Return what was there before an accepted operation, besides what the file's own operations had moved."""
+        """Return the balance before an accepted operation, minus what the file's own operations had moved."""
         return next(others for done, others in _with_others(self._rows(account)) if done.place == place)
 
     def differences(self) -> Iterator[Difference]:
-        """Return the balances that are not the file's, account by account."""
+        """Return the balances that differ from the file's, account by account."""
         for account in self._done:
             until = self._refused.get(account)
             for done, balance in self._in_file(account):
@@ -80,7 +81,7 @@ class Verification:
 
     @property
     def not_compared(self) -> int:
-        """How many balances stand behind a refused operation of their account."""
+        """The number of balances after a refused operation of their account."""
         return sum(
             done.place > place and done.expected is not None
             for account, place in self._refused.items()
@@ -88,7 +89,7 @@ class Verification:
         )
 
     def _in_file(self, account: str) -> Iterator[tuple[Done, int]]:
-        """Yield operations in the file's order, each with its balance if they had been done in that order."""
+        """Yield operations in the file's order, each with the balance that this order would have given."""
         rows, left_out = self._rows(account), self._left_out.get(account, set())
         others = {done.place: amount for done, amount in _with_others(rows)}
         in_file = sorted(done for done in rows if done.place not in left_out)
@@ -107,7 +108,7 @@ class Verification:
 
 
 def _with_others(rows: list[Done]) -> Iterator[tuple[Done, int]]:
-    """Yield what was done in its order, each with what of its balance does not come from these operations."""
+    """Yield operations in the order of their execution, each with the part of its balance from others."""
     moved = 0
     for done in sorted((row for row in rows if row.offset != _NOT_DONE), key=lambda row: row.offset):
         moved += done.change

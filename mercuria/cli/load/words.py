@@ -1,4 +1,4 @@
-"""Small things about words."""
+"""Helpers for sentences: plural forms."""
 
 
 def count(number: int, noun: str) -> str:
