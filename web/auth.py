@@ -1,6 +1,7 @@
 """Auth: people register, log in, refresh their session and log out; and the keys that access tokens are signed with.
 
-What needs PostgreSQL answers 503 while it is away. Access tokens count all the same: they are checked without it.
+Endpoints that need PostgreSQL answer 503 while it is unavailable. Access tokens stay valid: their check does
+not need PostgreSQL.
 """
 
 from collections.abc import Awaitable, Callable

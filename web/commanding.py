@@ -307,6 +307,6 @@ def pending_movement(command: Movement) -> Transaction:
 
 async def accepted(call: Call, transaction: Transaction, content: object) -> Answer:
     """Answer that a transaction is pending; from now on, it can be retrieved."""
-    with suppress(*UNAVAILABLE):  # Else, whoever asks waits until PostgreSQL has it.
+    with suppress(*UNAVAILABLE):  # Otherwise, a client that asks waits until PostgreSQL has it.
         await cache.remember_pending(transaction)
     return Answer(content, 202, location_of(transaction) | applied(call))

@@ -1,7 +1,7 @@
 """Statements: how a wallet's balance came about in a period, as JSON or as CSV for spreadsheets.
 
-The balance before the period and all changes give the balance after it: what is on its way to another wallet has left
-the balance, and what came back is a change of its own.
+The opening balance and all changes add up to the closing balance. Money on its way to another wallet has left
+the balance, and a refund is a change of its own.
 """
 
 import csv

@@ -21,7 +21,7 @@ def stop_orphans(directory: DataDirectory, tell: Callable[[str], None]) -> list[
     The parts are stopped rather than reused: a fresh start takes seconds, and then every part runs as this
     version of Mercuria starts it. The caller must hold the directory's lock.
     """
-    # Pid files are not sufficient: the process may have been killed between starting a part and writing its file.
+    # Pid files are not sufficient: `mercuria up` may have been killed before it wrote the file of a part.
     running = processes.marked(directory.path)
     for name, process in running:
         tell(f"An earlier `mercuria up` was killed and left {name} (process {process.pid}); stopping it.")
