@@ -42,7 +42,7 @@ from mercuria.redis.replies import Replies
 from mercuria.topics import CONSUMER_GROUP, MAX_RECORD_BYTES, WALLET_COMMANDS
 
 CHECK_WITHIN_S = 2.0
-"""Kafka is asked for so long where its log ends, before partitions are read on."""
+"""How long the worker asks Kafka where its log ends before it goes on reading partitions."""
 
 settings = current_settings()
 redis = connect(settings.redis)
@@ -50,28 +50,28 @@ authenticity = Authenticity(settings.leg_key)
 cache = Cache(redis, authenticity)
 database = Database(settings.database)
 long_reads = database.share(LONG_READS)
-"""The database for lists, statements and figures, which leave connections for all else."""
+"""The database for lists, statements and figures. Its queries leave connections for everything else."""
 
 PARTS = ("mercuria.agents", "mercuria.tables", "mercuria.web")
-"""Where agents, tables and views are found."""
+"""The modules that define agents, tables and views."""
 
 
 class Worker(faust.Worker):
-    """Faust's worker, which says where it answers also where it says nothing else."""
+    """Faust's worker. It logs its own address even when it logs nothing else."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Its tables hold all wallets of its partitions.
+        # The tables hold all wallets of the worker's partitions.
         os.umask(PRIVATE_UMASK)
         super().__init__(*args, **kwargs)
-        # It moves the cursor of a terminal, in what is a log.
+        # The spinner moves the cursor of a terminal, and this output is a log.
         self.spinner = None
 
     def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
-        """Log also what ends the process."""
+        """Log the exception that ends the process as well."""
         set_up()
 
     async def on_startup_finished(self) -> None:
-        """Say that commands are decided from now on."""
+        """Log that the worker decides commands from now on."""
         await super().on_startup_finished()
         url = f"http://{in_url(settings.worker_host)}:{settings.http_port}"
         said = f"{settings.worker.capitalize()} is ready at {url}"
@@ -82,15 +82,15 @@ class Worker(faust.Worker):
 
 
 class App(faust.App):
-    """Faust's app, which declares its topics first and knows where to go on reading."""
+    """Faust's app. It declares its topics first, and knows the offsets at which reading resumes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.positions: dict[str, Callable[[Collection[int]], Awaitable[Mapping[int, int]]]] = {}
-        """For a topic, what tells the offsets at which reading its partitions goes on, as far as they are known."""
+        """By topic, a function that returns the known offsets at which reading of its partitions resumes."""
         self.worked_through: dict[str, Callable[[], Mapping[int, int]]] = {}
-        """For a stage, what tells up to before which offset it has worked through this worker's partitions."""
+        """By projection, a function that returns how far it has processed this worker's partitions (exclusive)."""
         self.stage_waits: dict[str, Callable[[], str | None]] = {}
-        """For a stage that keeps PostgreSQL, what tells why it does not go on at the moment; None: it does."""
+        """By projection into PostgreSQL, a function that returns why it is paused; None if it is running."""
         self._recovers_since_s = 0.0
         super().__init__(*args, **kwargs)
         self.replies = Replies(settings.redis)
@@ -103,12 +103,12 @@ class App(faust.App):
             held.set_function(partial(self.locks.is_held, partition))
 
     def on_init_dependencies(self) -> Iterable[ServiceT]:
-        """Start what goes through Redis with the app, before its agents."""
+        """Start the services that use Redis with the app, before its agents."""
         services = cast(list[ServiceT], [self.replies, self.locks, self.announcer, self.log_ends, self.skips])
         return [*services, *super().on_init_dependencies()]
 
     async def resume_at(self, tps: Collection[TP]) -> dict[TP, int]:
-        """Return where reading goes on; the committed offset says it for partitions that are missing here."""
+        """Return the offsets at which reading resumes. Missing partitions resume at their committed offsets."""
         offsets: dict[TP, int] = {}
         for topic, ask in self.positions.items():
             partitions = [tp.partition for tp in tps if tp.topic == topic]
@@ -119,10 +119,10 @@ class App(faust.App):
         return offsets
 
     async def check_log(self, topic: str, offsets: Mapping[int, int]) -> bool:
-        """End the process where a log ends before what was read from it.
+        """End the process if a log ends before the offset up to which it was read.
 
         Returns:
-            Whether it was checked: Kafka may be away just then.
+            Whether the log was checked; False if Kafka is unavailable.
         """
         with crash_on_bug():
             try:
@@ -135,21 +135,21 @@ class App(faust.App):
 
     @property
     def batch_producer(self) -> Producer:
-        """The producer, with its way to append whole batches."""
+        """The producer, which can append whole batches."""
         return cast(Producer, self.producer)
 
     def on_rebalance_return(self) -> None:
-        """Note when the worker has its partitions, and begins to bring their tables up to date."""
+        """Note when the worker has received its partitions and begins to recover their tables."""
         self._recovers_since_s = time.monotonic()
         super().on_rebalance_return()
 
     def on_rebalance_end(self) -> None:
-        """Note how long that took."""
+        """Note how long the recovery took."""
         metrics.recovery_s.set(time.monotonic() - self._recovers_since_s)
         super().on_rebalance_end()
 
     def own_partitions(self) -> list[int]:
-        """Return the partitions of the command topic that Kafka has given to this worker."""
+        """Return the partitions of the command topic that Kafka has assigned to this worker."""
         try:
             assignment = self.consumer.assignment()
         except ConsumerNotStarted:
@@ -157,7 +157,7 @@ class App(faust.App):
         return [tp.partition for tp in assignment if tp.topic == WALLET_COMMANDS]
 
     async def know_skips(self) -> None:
-        """Return when this worker knows which records of the partitions that it has now are to be passed over."""
+        """Wait until this worker knows which records of its current partitions it must skip."""
         await self.skips.up_to_date(self._generation())
 
     def _generation(self) -> int:
@@ -172,11 +172,11 @@ class App(faust.App):
         return Web(self, limits, settings.http_port, settings.cors_origins)
 
     def _discovery_modules(self) -> list[str]:
-        # Faust would scan the whole package as well, the command line included.
+        # Faust would also scan the whole package, including the command line.
         return list(PARTS)
 
     def _on_autodiscovery_error(self, name: str) -> None:
-        # Faust would go on without the agent.
+        # Faust would continue without the agent.
         raise
 
     async def on_first_start(self) -> None:
@@ -188,7 +188,7 @@ class App(faust.App):
         await super().on_first_start()
 
     async def stop(self) -> None:
-        """Stop. Requests in flight end first, as their answers come through what is stopped then."""
+        """Stop. Requests in flight end first, because their responses need the services that stop next."""
         if not self.should_stop:
             await cast(Web, self.web).drain()
         await super().stop()
@@ -196,7 +196,7 @@ class App(faust.App):
 
 
 async def migrate_soon() -> None:
-    """Bring PostgreSQL's schema up to date; while PostgreSQL is away or behind, money moves without it.
+    """Bring PostgreSQL's schema up to date. Until then, and while PostgreSQL is down, money moves without it.
 
     Raises:
         MigrationError: the schema cannot be brought up to date.
@@ -210,10 +210,10 @@ async def migrate_soon() -> None:
 
 
 def tune_garbage_collection() -> None:
-    """Let the collector look less often, and never again at what is there at the start.
+    """Run the garbage collector less often, and exclude the objects that exist at the start.
 
-    A batch makes thousands of objects, none of which is part of a cycle; looking at the remembered wallets each time
-    took a third of a worker's time. The command line has left the collector off until here.
+    A batch creates thousands of objects, none of which is part of a cycle. Scanning the cached wallets each time
+    took a third of a worker's time. The command line has kept the collector off until here.
     """
     gc.freeze()
     gc.enable()
@@ -231,11 +231,11 @@ app = App(
     topic_disable_leader=True,
     table_standby_replicas=settings.standbys,
     consumer_auto_offset_reset="earliest",
-    # Some thousand commands. Of each partition, a few fetches may wait in a queue: an agent takes them all at once.
+    # Some thousand commands. A few fetches of each partition may wait in a queue: an agent takes them all at once.
     consumer_max_fetch_size=384 * 1024,
     stream_buffer_maxsize=8,
     producer_max_batch_size=MAX_RECORD_BYTES - 64 * 1024,
-    # A fifth of the bytes, and less work for Kafka than it costs here.
+    # Compression leaves a fifth of the bytes. It saves Kafka more work than it costs the worker.
     producer_compression_type="zstd",
     producer_max_request_size=16 * MAX_RECORD_BYTES,
     broker_commit_interval=1.0,

@@ -1,4 +1,4 @@
-"""Coalescing: calls that come while one is under way are carried out together by the next one.
+"""Coalescing: calls that arrive while one is in progress are carried out together by the next one.
 
 A round trip costs the same for one item and for twenty, and so does much of the work around it.
 """
@@ -12,10 +12,11 @@ R = TypeVar("R")
 
 
 class Coalescer(Generic[T, R]):
-    """Carries out calls together.
+    """Carries out concurrent calls together.
 
     Args:
-        do: what carries out many; returns one result for each, in order. What it raises, every caller gets.
+        do: carries out a sequence of items and returns one result for each, in order. Every caller of the
+        sequence gets an exception that it raises.
     """
 
     def __init__(self, do: Callable[[Sequence[T]], Awaitable[Sequence[R]]]) -> None:
@@ -24,7 +25,7 @@ class Coalescer(Generic[T, R]):
         self._task: asyncio.Task[None] | None = None
 
     async def __call__(self, item: T) -> R:
-        """Have one item carried out, by a call that begins after this one."""
+        """Carry out one item, in a call of `do` that begins after this call."""
         loop = asyncio.get_running_loop()
         result: asyncio.Future[R] = loop.create_future()
         self._waiting.append((item, result))

@@ -1,8 +1,8 @@
-"""Settings: what may differ between installations, and the only reader of the environment.
+"""Settings: the values that may differ between installations. Only this module reads the environment.
 
 A setting comes from the environment, else from the `stack.env` that `mercuria up` writes into the data
-directory, else from its default. A value that cannot be used stops the start with one sentence that names
-the variable and says what it may be.
+directory, else from its default. An invalid value stops the start with one sentence, which names the
+variable and its valid values.
 """
 
 import os
@@ -31,7 +31,7 @@ Network = IPv4Network | IPv6Network
 
 
 class SettingError(Exception):
-    """A setting cannot be used; the message names it and says what it may be."""
+    """A setting is invalid. The message names it and its valid values."""
 
     def __init__(self, name: str, value: str, may_be: str) -> None:
         super().__init__(f"{name}={value!r} cannot be used: it must be {may_be}.")
@@ -39,7 +39,7 @@ class SettingError(Exception):
 
 
 class StackEnvError(SettingError):
-    """The `stack.env` of a data directory cannot be read; the message says why, and what to do."""
+    """The `stack.env` of a data directory cannot be read. The message gives the reason and a remedy."""
 
     def __init__(self, file: Path, why: str) -> None:
         Exception.__init__(
@@ -50,7 +50,7 @@ class StackEnvError(SettingError):
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How often something may be done: `count` times within any `window_s` seconds."""
+    """A rate limit: at most `count` times within any `window_s` seconds."""
 
     count: int
     window_s: int
@@ -58,24 +58,24 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One installation's settings, as one worker or one command sees them."""
+    """The settings of one installation, as one worker or one command reads them."""
 
     data_dir: Path
-    """Where the embedded parts and the workers keep their files."""
+    """The directory in which the embedded servers and the workers keep their files."""
     kafka: str
     """Bootstrap servers, `host:port[,host:port…]`."""
     database: str
-    """PostgreSQL as the application's role, as a libpq URL."""
+    """PostgreSQL with the application's role, as a libpq URL."""
     database_owner: str
-    """The same database as the role that owns the schema, for migrations and rebuilds."""
+    """The same database with the role that owns the schema, for migrations and rebuilds."""
     redis: str
     """Redis, as a `redis://` or `rediss://` URL."""
     partitions: int
-    """How many partitions every topic has. Fixed for the life of an installation."""
+    """The number of partitions of every topic. It is fixed for the life of an installation."""
     replication: int
-    """How many brokers keep each topic."""
+    """The number of brokers that replicate each topic."""
     standbys: int
-    """How many other workers keep a copy of each partition's tables."""
+    """The number of other workers that keep a standby copy of each partition's tables."""
     worker: str
     """This worker's name: its tables live in `<data_dir>/<worker>`."""
     http_host: str
@@ -85,62 +85,62 @@ class Settings:
     worker_host: str
     """The host under which other workers reach this one."""
     worker_port: int
-    """The port that is this worker's own."""
+    """This worker's own port."""
     max_body_bytes: int
-    """The largest body of an HTTP request."""
+    """The maximum size of an HTTP request's body."""
     max_connections: int
-    """How many HTTP connections a worker has open."""
+    """The maximum number of open HTTP connections of a worker."""
     max_in_flight: int
-    """How many HTTP requests a worker works on at once."""
+    """The maximum number of HTTP requests that a worker processes at once."""
     cors_origins: tuple[str, ...]
-    """Whose pages may call the HTTP API from a browser."""
+    """The origins whose pages may call the HTTP API from a browser."""
     token_keys_file: Path
-    """Holds the keys that sign access tokens, as private JWKs."""
+    """The file of the keys that sign access tokens, as private JWKs."""
     token_issuer: str
-    """What access tokens name as `iss`."""
+    """The `iss` claim of access tokens."""
     token_audience: str
-    """What access tokens name as `aud`."""
+    """The `aud` claim of access tokens."""
     access_token_minutes: int
-    """How long an access token is good."""
+    """The lifetime of an access token."""
     refresh_idle_days: int
-    """How long a refresh token is good."""
+    """The lifetime of a refresh token."""
     refresh_family_days: int
-    """How long a login can be refreshed in all."""
+    """How long after a login its session can still be refreshed."""
     password_min_characters: int
-    """How long a new password is at least."""
+    """The minimum length of a new password."""
     bcrypt_cost: int
     """The binary logarithm of bcrypt's rounds."""
     login_limit_address: Rate
-    """How often one address may try to log in."""
+    """The limit for login attempts from one address."""
     login_limit_account: Rate
-    """How often a login to one account may be tried."""
+    """The limit for login attempts to one account."""
     register_limit_address: Rate
-    """How often one address may register."""
+    """The limit for registrations from one address."""
     register_limit_account: Rate
-    """How often one e-mail address may be registered."""
+    """The limit for registrations of one e-mail address."""
     trusted_proxies: tuple[Network, ...]
-    """Whose `X-Forwarded-For` is believed."""
+    """The networks of the proxies whose `X-Forwarded-For` is trusted."""
     metrics_networks: tuple[Network, ...]
-    """Who may see a worker's metrics, and why it is not ready, on a port that is open to clients."""
+    """The networks that may read metrics and the reasons of unreadiness on a port that is open to clients."""
     leg_key_file: Path
-    """Holds the key that authenticates legs: 32 bytes, as 64 hexadecimal digits."""
+    """The file of the key that authenticates legs: 32 bytes, as 64 hexadecimal digits."""
     receipts_days: int
     """How long a command id is remembered."""
     log_level: str
-    """How much is logged."""
+    """The log level."""
     log_format: str
-    """How log lines look: `json`, `console`, or `auto`, which is `console` in a terminal and else `json`."""
+    """The log format: `json`, `console`, or `auto`, which is `console` in a terminal and else `json`."""
     traces: bool
-    """Whether spans are sent to OpenTelemetry's exporter, as its own variables say."""
+    """Whether spans are sent to OpenTelemetry's exporter, as OpenTelemetry's own variables configure."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
         """Read the settings of the process, or of `environ`.
 
         Raises:
-            SettingError: a value cannot be used.
+            SettingError: a value is invalid.
         """
-        # An empty variable is no variable, as in a compose file that passes on what is not set.
+        # An empty variable counts as unset, because a compose file passes on unset variables as empty ones.
         env = {name: value for name, value in (os.environ if environ is None else environ).items() if value}
         _require_text(env)
         data_dir = Path(env.get("MERCURIA_DATA_DIR") or DEFAULT_DATA_DIR).absolute()
@@ -189,12 +189,12 @@ class Settings:
 
     @property
     def writes_json_logs(self) -> bool:
-        """Whether log lines are JSON objects, and not for people to read."""
+        """Whether log lines are JSON objects rather than text for people to read."""
         return self.log_format == "json" or (self.log_format == "auto" and not sys.stdout.isatty())
 
     @property
     def worker_dir(self) -> Path:
-        """Where this worker keeps its tables; two workers never share one."""
+        """The directory in which this worker keeps its tables; two workers never share one."""
         return self.data_dir / self.worker
 
     def leg_key(self) -> bytes:
@@ -214,10 +214,10 @@ class Settings:
 
 
 def read_stack_env(data_dir: Path) -> dict[str, str]:
-    """Return the `NAME=value` lines of a data directory's `stack.env`; none where there is no such file.
+    """Return the `NAME=value` lines of a data directory's `stack.env`; none if the file does not exist.
 
     Raises:
-        StackEnvError: it cannot be read.
+        StackEnvError: the file cannot be read.
     """
     file = data_dir / STACK_ENV
     try:
@@ -233,21 +233,21 @@ def read_stack_env(data_dir: Path) -> dict[str, str]:
 
 
 def in_url(host: str) -> str:
-    """Write an address as URLs have it: IPv6 in brackets."""
+    """Return an address in the form that URLs need: IPv6 in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def _with_stack_env(stack_env: Mapping[str, str], env: Mapping[str, str]) -> dict[str, str]:
-    """Return what the environment says, and for the rest what stack.env says."""
+    """Return the variables of the environment, completed by those of stack.env."""
     there = dict(stack_env)
     if env.get("MERCURIA_DATABASE", there.get("MERCURIA_DATABASE")) != there.get("MERCURIA_DATABASE"):
-        # The owner there is that of another database.
+        # The owner in stack.env belongs to another database.
         there.pop("MERCURIA_DATABASE_OWNER", None)
     return {**there, **env}
 
 
 def _unquoted(value: str) -> str:
-    """Read a value as a shell does; what no shell could read stays as it is, and is refused by its setting."""
+    """Unquote a value as a shell does. A malformed one stays as it is, and its setting rejects it."""
     try:
         return "".join(shlex.split(value))
     except ValueError:
@@ -255,15 +255,15 @@ def _unquoted(value: str) -> str:
 
 
 def _require_text(env: Mapping[str, str]) -> None:
-    """Refuse values that would break lines and terminals apart, as a password file with its line's end does."""
+    """Reject values with characters that break lines or terminals, such as a password with its line feed."""
     for name, value in env.items():
         if name.startswith("MERCURIA_") and _CONTROL(value):
-            # It may hold a password.
+            # The value may hold a password.
             raise SettingError(name, "…", "text in UTF-8 without control characters, such as a line's end")
 
 
 def _reachable(http_host: str | None) -> str:
-    """Return the host of who binds `http_host`: itself, unless it stands for every address of this machine."""
+    """Return the host that reaches a server bound to `http_host`: the same, unless it means every address."""
     return gethostname() if http_host in EVERY_ADDRESS else http_host or "127.0.0.1"
 
 
@@ -300,7 +300,7 @@ def _url(env: Mapping[str, str], name: str, default: str, schemes: tuple[str, ..
     text = env.get(name) or default
     scheme, separator, _ = text.partition("://")
     if not separator or scheme not in schemes:
-        # The value may hold a password, so only its scheme is shown; without one, it may be nothing but a password.
+        # The value may hold a password, so the message shows only its scheme. Without a scheme, all of it may be one.
         raise SettingError(
             name, f"{scheme[:20] if separator else ''}…", f"a URL that starts with {schemes[0]}://"
         )
@@ -311,7 +311,7 @@ def _origins(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     text = env.get(name, "")
     origins = tuple(origin.strip() for origin in text.split(",") if origin.strip())
     for origin in origins:
-        # Exactly as a browser sends it: in small letters, and without a path.
+        # Exactly as a browser sends it: in lower case, and without a path.
         if not re.fullmatch(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", origin):
             raise SettingError(name, text, "origins such as https://app.example.com, separated by commas")
     return origins
@@ -339,7 +339,7 @@ def _networks(env: Mapping[str, str], name: str, default: str = "") -> tuple[Net
 
 
 def _traces(env: Mapping[str, str]) -> bool:
-    """Return whether the standard variables ask for traces. OpenTelemetry would send them also when none is set.
+    """Return whether the standard variables enable traces. OpenTelemetry would send traces even if none is set.
 
     https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
     """
@@ -367,16 +367,16 @@ def _choice(env: Mapping[str, str], name: str, default: str, choices: tuple[str,
 
 @cache
 def current_settings() -> Settings:
-    """Return the settings of this process, which are read when they are first asked for.
+    """Return the settings of this process. The first call reads them.
 
     Raises:
-        SettingError: a value cannot be used.
+        SettingError: a value is invalid.
     """
     return Settings.from_env()
 
 
 def shed_foreign_variables(settings: Settings) -> None:
-    """Drop libpq's PG* variables where PostgreSQL is the stack's own: its password and manners are not theirs."""
+    """Drop libpq's PG* variables if PostgreSQL is the stack's own: they are meant for another server."""
     if quote(str(settings.data_dir.resolve())) in settings.database:
         for name in [name for name in os.environ if name.startswith("PG")]:
             del os.environ[name]

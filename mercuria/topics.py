@@ -1,13 +1,13 @@
-"""Every topic: its name, what its records are, and how it is kept.
+"""Every topic: its name, its records, and its retention.
 
-All topics of the flow have the same number of partitions, and a record stays in its wallet's partition all the way.
+All topics of the flow have the same number of partitions. A record stays in its wallet's partition throughout.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 WALLET_COMMANDS = "mercuria.wallet.commands"
-"""Key: the wallet's id as text. Value: a command (`domain.commands`) as JSON. Who writes it asks a wallet."""
+"""Key: the wallet's id as text. Value: a command (`domain.commands`) as JSON, a request to the wallet."""
 
 WALLET_EVENTS = "mercuria.wallet.events"
 """Key: the wallet's id as text. Value: an event (`domain.events`) in its CloudEvents envelope."""
@@ -18,17 +18,17 @@ TRANSACTION_EVENTS = "mercuria.transaction.events"
 
 LEDGER_EVENTS = "mercuria.ledger.events"
 """Key: as on the transaction topic. Value: `ledger.entry_created` (`domain.ledger.Entry`) in its CloudEvents envelope.
-A partition holds the ledger's chain of that number, and proves what PostgreSQL says of it."""
+A partition holds the hash chain of the ledger with the same number. It proves the entries in PostgreSQL."""
 
 WALLET_DEAD_LETTERS = "mercuria.wallet.dead-letters"
-"""Key and value: as they came, or how they begin (`agents.dead_letters`). Headers say why the record is no command, and
-where it came from."""
+"""Key and value: those of the original record, or their beginnings (`agents.dead_letters`). The headers give the
+reason why the record is not a command, and its origin."""
 
 SKIPS = "mercuria.skips"
-"""Records that an operator has had passed over (`kafka.skips`), each in the partition of the same number."""
+"""The records that an operator has skipped (`kafka.skips`), each in the partition of the same number."""
 
 CONSUMER_GROUP = "mercuria"
-"""The group of all workers, which Faust calls the app's id."""
+"""The consumer group of all workers, which Faust calls the app's id."""
 
 BALANCES_CHANGELOG = "mercuria.balances.changelog"
 RECEIPTS_CHANGELOG = "mercuria.receipts.changelog"
@@ -39,18 +39,18 @@ STAGES: Mapping[str, str] = {
     "ledger": TRANSACTION_EVENTS,
     "analytics": LEDGER_EVENTS,
 }
-"""By stage that writes to PostgreSQL, the topic that it reads; in the order in which a command comes through them."""
+"""By projection into PostgreSQL, the topic that it reads, in the order in which a command passes through them."""
 
 MAX_COMMAND_RECORD_BYTES = 2 * 1024 * 1024
-"""What Kafka lets in. Larger than any command, so that a client that errs gets an answer rather than an error."""
+"""The size limit of Kafka. It is larger than any command, so an oversized command gets an answer and no error."""
 
 MAX_RECORD_BYTES = 4 * 1024 * 1024
-"""For everything else: a dead letter is a little larger than what it was made of."""
+"""The size limit of the other topics: a dead letter is a little larger than its original record."""
 
 _FOREVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 _COMPACTED = {
     "cleanup.policy": "compact",
-    # While a zombie writer may still write, no row that it overwrites must vanish (`kafka.batch_table`).
+    # While a zombie writer may still write, compaction must not remove a row that it overwrites (`kafka.batch_table`).
     "min.compaction.lag.ms": str(60 * 60 * 1000),
     "segment.bytes": str(64 * 1024 * 1024),
     "max.message.bytes": str(MAX_RECORD_BYTES),
@@ -59,7 +59,7 @@ _COMPACTED = {
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """How a topic is made."""
+    """The configuration with which a topic is created."""
 
     name: str
     config: dict[str, str] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class TopicSpec:
 TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(
         WALLET_COMMANDS,
-        # The time of a command is the broker's: a client's clock decides nothing.
+        # The broker sets the time of a command: a client's clock has no effect.
         _FOREVER
         | {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_COMMAND_RECORD_BYTES)},
     ),
@@ -84,6 +84,6 @@ TOPICS: tuple[TopicSpec, ...] = (
 
 
 def max_batch_bytes(topic: str) -> int:
-    """Return how large a record batch for a topic may be, a little below what Kafka takes."""
+    """Return the maximum size of a record batch for a topic, which is a little below Kafka's limit."""
     takes = MAX_COMMAND_RECORD_BYTES if topic == WALLET_COMMANDS else MAX_RECORD_BYTES
     return takes - 64 * 1024
