@@ -1,1 +1,1 @@
-"""Who calls: accounts, passwords, access tokens, limits for attempts to log in, and the log of security events."""
+"""Authentication: accounts, passwords, access tokens, rate limits, and the log of security events."""

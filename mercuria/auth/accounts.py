@@ -1,8 +1,8 @@
-"""Accounts of people: they register, log in, stay logged in, and log out.
+"""Accounts of people: registration, login, refresh of a session, and logout.
 
-A login begins a family of refresh tokens. Each of them is good once and gives the next one; there is no overlap in
-which both are good. Who uses a spent one again ends the whole family: either the thief or the owner came second, and
-nobody can tell which.
+A login begins a family of refresh tokens. Each token is valid once and yields the next one; the two are never
+valid at the same time. Reuse of a spent token ends the whole family: either a thief or the owner has used the
+token second, and the server cannot distinguish the two.
 """
 
 from contextlib import suppress
@@ -23,7 +23,7 @@ from mercuria.postgres.database import Database, DatabaseUnavailable, UniqueViol
 
 REFRESH_TOKEN_BYTES = 32
 SWEPT_AT_ONCE = 10_000
-"""How many ended tokens a login deletes: as many as a family has that is refreshed every quarter of an hour."""
+"""How many expired tokens a login deletes: the size of a family that is refreshed every quarter of an hour."""
 
 _SQL = queries("mercuria.auth", "accounts.sql")
 
@@ -44,11 +44,11 @@ class Session(Struct, frozen=True):
     access_token: str
     refresh_token: str
     expires_in: int
-    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105  its kind
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105  a type, not a token
 
 
 class ReusedToken(Problem, frozen=True, kw_only=True):
-    """The refusal of a refresh token that was spent before, and whose it was."""
+    """The rejection of a refresh token that was already spent, with the id of its owner."""
 
     user_id: UUID
 
@@ -57,7 +57,7 @@ class Accounts:
     """All accounts.
 
     Raises (all methods):
-        DatabaseUnavailable: PostgreSQL is away.
+        DatabaseUnavailable: PostgreSQL is unavailable.
     """
 
     def __init__(self, database: Database, passwords: Passwords, tokens: Tokens, settings: Settings) -> None:
@@ -67,15 +67,15 @@ class Accounts:
         self._idle_days = settings.refresh_idle_days
         self._family_days = settings.refresh_family_days
 
-    # What people do.
+    # Operations of users.
 
     async def register(self, email: Email, password: str) -> Session | Problem:
-        """Make an account and begin a session. An address that is taken shows only after the same work."""
+        """Create an account and begin a session. A taken address costs the same work as a free one."""
         row = await self._insert(email, password, "user")
         return row if isinstance(row, Problem) else await self._begin(row)
 
     async def login(self, email: Email, password: str) -> Session | Problem:
-        """Begin a session, if the password is right. An unknown address takes the same work as a wrong password."""
+        """Begin a session if the password is right. An unknown address costs the same work as a wrong password."""
         row = await self._row(email)
         matches = await self._passwords.matches(password, row.password_hash if row else None)
         if isinstance(matches, Problem):
@@ -89,13 +89,13 @@ class Accounts:
         return session
 
     async def refresh(self, token: str) -> Session | Problem:
-        """Spend a refresh token for a new session."""
+        """Exchange a refresh token for a new session. The token is spent afterwards."""
         old = {"hash": _digest(token)}
         async with self._database.transaction() as transaction:
             family = await transaction.row(_SQL["lock_family"], old)
             if family is None:
                 return Problem("invalid_refresh_token")
-            # Read when the family is locked, and by a statement of its own, which sees what was done before.
+            # A statement of its own reads the token after the family is locked, so it sees all changes made before.
             state = await transaction.row(_SQL["refresh_token"], old)
             if state is None:
                 return Problem("invalid_refresh_token")
@@ -114,7 +114,7 @@ class Accounts:
         return self._session(row, new)
 
     async def logout(self, token: str) -> None:
-        """End the session that a refresh token, spent or not, belongs to; an unknown one belongs to none."""
+        """End the session of a refresh token, whether spent or not. An unknown token has no effect."""
         await self._database.execute(_SQL["revoke_family_of_token"], {"hash": _digest(token)})
 
     async def user(self, user_id: UUID) -> User | None:
@@ -122,22 +122,22 @@ class Accounts:
         row = await self._database.row(_SQL["user_by_id"], {"id": user_id})
         return _user(row) if row else None
 
-    # What operators do.
+    # Operations of operators.
 
     async def create(self, email: Email, password: str, role: Role) -> User | Problem:
-        """Make an account."""
+        """Create an account."""
         row = await self._insert(email, password, role)
         return row if isinstance(row, Problem) else _user(row)
 
     async def first(self, limit: int) -> tuple[int, list[User]]:
-        """Return how many accounts there are, and the `limit` oldest of them."""
+        """Return the number of accounts, and the `limit` oldest ones."""
         count = await self._database.row(_SQL["count_users"])
         assert count is not None, "a count is a row"
         rows = await self._database.rows(_SQL["users"], {"limit": limit})
         return count.number, [_user(row) for row in rows]
 
     async def set_role(self, email: Email, role: Role) -> User | None:
-        """Give a person another role, which counts from their next access token on."""
+        """Change a user's role. The new role takes effect with the user's next access token."""
         known = await self._row(email)
         if known is None:
             return None
@@ -145,7 +145,7 @@ class Accounts:
         return _user(row) if row else None
 
     async def set_password(self, email: Email, password: str) -> User | Problem | None:
-        """Give a person another password, and end all their sessions."""
+        """Change a user's password, and end all the user's sessions."""
         password_hash = await self._new_hash(email, password)
         if isinstance(password_hash, Problem):
             return password_hash
@@ -160,26 +160,26 @@ class Accounts:
             await transaction.execute(_SQL["revoke_families_of_user"], {"user_id": row.id})
         return _user(row)
 
-    # How.
+    # Implementation.
 
     async def _row(self, email: Email) -> Any:
         """Return the row of an address's account, or None.
 
-        Accounts of earlier versions that are met here get the key of today, so that none stands in the way of
-        another address, and each is found by its own.
+        An account of an earlier version that is found here gets the current key. So it does not block another
+        address, and its own address finds it.
         """
         rows = await self._database.rows(_SQL["users_by_keys"], {"keys": list({email.key, email.former_key})})
         for row in rows:
             if row.email_key != key_of(row.email):
                 change = {"id": row.id, "old": row.email_key, "new": key_of(row.email)}
-                # An account that a worker of the earlier version made meanwhile may have it.
+                # An account that a worker of the earlier version has created meanwhile may have this key.
                 with suppress(UniqueViolation):
                     await self._database.execute(_SQL["set_key"], change)
         own = [row for row in rows if key_of(row.email) == email.key]
         return max(own, key=lambda row: bool(row.email_key == email.key), default=None)
 
     async def _insert(self, email: Email, password: str, role: Role) -> Any:
-        """Make an account; return its row, or a problem."""
+        """Create an account; return its row, or a problem."""
         password_hash = await self._new_hash(email, password)
         if isinstance(password_hash, Problem):
             return password_hash
@@ -201,13 +201,13 @@ class Accounts:
 
     async def _rehash(self, row: Any, password: str) -> None:
         new = await self._passwords.hash(password)
-        # Where there is no time for it now, the next login does it.
+        # If the hashing queue is full, the next login does it.
         if isinstance(new, str):
             change = {"id": row.id, "old": row.password_hash, "new": new}
             await self._database.execute(_SQL["rehash"], change)
 
     async def _begin(self, row: Any) -> Session | Problem:
-        """Begin a family, and return its first session."""
+        """Begin a family of refresh tokens, and return its first session."""
         token = token_urlsafe(REFRESH_TOKEN_BYTES)
         family = {
             "user_id": row.id,
@@ -221,7 +221,7 @@ class Accounts:
         return self._session(row, token) if begun else Problem("invalid_credentials")
 
     async def _sweep(self) -> None:
-        """Delete what has ended. It belongs to nobody's login, and fails none."""
+        """Delete expired tokens. This is not part of a login, and a failure does not fail the login."""
         with suppress(DatabaseUnavailable):
             await self._database.execute(_SQL["sweep_tokens"], {"limit": SWEPT_AT_ONCE})
             await self._database.execute(_SQL["sweep_families"], {"limit": SWEPT_AT_ONCE})

@@ -1,8 +1,8 @@
-"""E-mail addresses: how they are shown, and what tells them apart. Nothing is asked of the DNS, and nothing is sent.
+"""E-mail addresses: their syntax, display form and identity. This module neither queries the DNS nor sends mail.
 
-Two addresses are the same when they differ in large and small letters only, or in how Unicode composes a letter
-(NFC). Letters that Unicode folds into others, such as `ß` into `ss` and the ligature `ﬁ` into `fi`, lead to different
-mailboxes, and so to different accounts.
+Two addresses are equal if they differ only in case, or in how Unicode composes a letter (NFC). Letters that Unicode
+folds into others, such as `ß` into `ss` and the ligature `ﬁ` into `fi`, belong to different mailboxes, and so to
+different accounts.
 """
 
 import unicodedata
@@ -14,33 +14,33 @@ from msgspec import Struct
 from mercuria.http.problems import FieldError, Problem
 
 MAX_CHARACTERS = 254
-"""RFC 5321's longest path, without its brackets."""
+"""The longest path of RFC 5321, without its brackets."""
 
 
 class Email(Struct, frozen=True):
-    """An address that could exist. `key` is the same in large and small letters."""
+    """A well-formed address. `key` does not depend on case."""
 
     shown: str
     key: str
 
     @property
     def former_key(self) -> str:
-        """The key of earlier versions, which folded case: accounts that they made have it until they are met."""
+        """The key of earlier versions, which folded case. Their accounts keep it until the next look-up."""
         return unicodedata.normalize("NFC", self.shown.casefold())
 
     @property
     def pseudonym(self) -> str:
-        """What stands for it where the address itself must not."""
+        """The pseudonym that replaces the address where the address itself must not appear."""
         return sha256(self.key.encode()).hexdigest()[:32]
 
     @property
     def words(self) -> list[str]:
-        """What an attacker would try first in a password."""
+        """The parts of the address that an attacker would try first in a password."""
         return [self.shown, *self.shown.split("@")]
 
 
 def parse_email(text: str) -> Email | Problem:
-    """Return the address that stands in `text`, or what is wrong with it."""
+    """Return the address in `text`, or the problem with it."""
     if len(text) > MAX_CHARACTERS:
         return _problem(f"It must have at most {MAX_CHARACTERS} characters.")
     try:
@@ -51,7 +51,7 @@ def parse_email(text: str) -> Email | Problem:
 
 
 def key_of(shown: str) -> str:
-    """Return the key of an address that has been parsed before."""
+    """Return the key of an address that was parsed before."""
     return unicodedata.normalize("NFC", shown.lower())
 
 

@@ -1,11 +1,13 @@
-"""Passwords: which are good enough, and the hashes that are kept of them.
+"""Passwords: the rules for new ones, and the hashes that are stored.
 
-Rules as in NIST SP 800-63B: a least and a generous greatest length, no demands on kinds of characters, nothing that is
-commonly used or guessed from the account; compared as Unicode's NFKC. A new one is text that can be typed again: as in
-RFC 8265 (OpaqueString), control characters are refused, and lone surrogates. A hash is bcrypt's of the password's
-SHA-256 in base64, since bcrypt itself reads no byte beyond the 72nd, and none beyond a zero.
+The rules follow NIST SP 800-63B: a minimum and a generous maximum length, no required character classes, no
+password that is common or guessable from the account; comparison uses Unicode's NFKC. A new password must be
+text that can be typed again: as in RFC 8265 (OpaqueString), control characters and lone surrogates are
+rejected. A hash is bcrypt of the password's SHA-256 in base64, since bcrypt itself reads no byte beyond the
+72nd, and none beyond a zero.
 
-All of it runs in a few threads of its own with a bounded queue: a hash takes a processor for a quarter of a second.
+The work runs in a few dedicated threads with a bounded queue: one hash occupies a processor for a quarter of
+a second.
 """
 
 import asyncio
@@ -26,53 +28,54 @@ from mercuria.http.problems import FieldError, Problem
 MAX_CHARACTERS = 128
 THREADS = 2
 WAITING = 32
-"""How many may wait for a thread; who comes then is told to come again."""
+"""The maximum number of calls that wait for a thread. A further client is told to retry later."""
 LOOKED_AT_CHARACTERS = 24
-"""How much of a password is searched for common words: the search gets much longer with each character."""
+"""How many characters are searched for common words: each further character makes the search much longer."""
 GUESSES_WANTED = 1_000_000
-"""A password that is guessed sooner is refused; with the limit for an account, so many guesses take two months."""
+"""The minimum number of guesses that a password must withstand. The limit of an account makes so many guesses
+take two months."""
 
 T = TypeVar("T")
 
 
 class Passwords:
-    """Judges, hashes and compares passwords. Each call returns a problem where too many are waiting.
+    """Checks, hashes and compares passwords. Each call returns a problem if too many calls are waiting.
 
     Args:
         cost: the binary logarithm of bcrypt's rounds.
-        min_characters: how long a password is at least.
+        min_characters: the minimum length of a password.
     """
 
     def __init__(self, cost: int, min_characters: int = 8) -> None:
         self.computed = 0
-        """How many hashes were computed."""
+        """The number of hashes computed."""
         self._cost = cost
         self._prefix = f"$2b${cost:02}$"
         self._min_characters = min_characters
-        # Compared with where there is no account: the same work, and no password fits.
+        # Without an account, passwords are compared with this hash: the work is the same, and no password matches.
         self._no_hash = bcrypt.gensalt(cost).decode("ascii") + secrets.token_hex(16)[:31]
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="passwords")
         self._places = threading.BoundedSemaphore(THREADS + WAITING)
-        # zxcvbn keeps what belongs to one search where the next one finds it.
+        # zxcvbn keeps the state of a search where the next search finds it.
         self._search = threading.Lock()
 
     async def weakness(self, password: str, words: Sequence[str]) -> Problem | None:
-        """Return why a new password is not good enough, or None. `words` are what is known of the person."""
+        """Return why a new password is too weak, or None. `words` are known facts about the user."""
         return await self._in_thread(self._weakness, password, words)
 
     async def hash(self, password: str) -> str | Problem:
-        """Return what is kept of a password."""
+        """Return the hash of a password that is to be stored."""
         self.computed += 1
         return await self._in_thread(_hash, password, self._cost)
 
     async def matches(self, password: str, kept: str | None) -> bool | Problem:
-        """Return whether a password is the one that `kept` is the hash of; None, for no account, takes as long."""
+        """Return whether `kept` is the hash of a password. None, for no account, takes as long."""
         self.computed += 1
         matches = await self._in_thread(_matches, password, kept or self._no_hash)
         return matches if kept is not None or isinstance(matches, Problem) else False
 
     def is_outdated(self, kept: str) -> bool:
-        """Return whether a hash was made at another cost than is wanted now."""
+        """Return whether a hash has another cost than the configured one."""
         return not kept.startswith(self._prefix)
 
     def close(self) -> None:
@@ -99,7 +102,7 @@ class Passwords:
         if not self._places.acquire(blocking=False):
             return Problem("overloaded")
         running: Future[T] = self._threads.submit(work, *arguments)
-        # Not at the end of the await: a request that is given up leaves its work in the thread.
+        # Not at the end of the await: the work of a cancelled request goes on in its thread.
         running.add_done_callback(lambda _: self._places.release())
         return await asyncio.wrap_future(running)
 
@@ -110,7 +113,7 @@ def is_text(password: str) -> bool:
 
 
 def parse_line(line: bytes) -> str | None:
-    """Return the password in a line of input, without its end and a byte order mark; None where it is not UTF-8."""
+    """Return the password in a line of input, without line end and byte order mark; None if it is not UTF-8."""
     try:
         return line.decode("utf-8").removeprefix("\ufeff").rstrip("\r\n")
     except UnicodeDecodeError:
@@ -126,7 +129,7 @@ def _matches(password: str, kept: str) -> bool:
 
 
 def _digest(password: str) -> bytes:
-    # A lone surrogate, which JSON can hold, is no text that UTF-8 knows.
+    # JSON can hold a lone surrogate, which UTF-8 cannot encode.
     content = _normal(password).encode("utf-8", "surrogatepass")
     return base64.b64encode(hashlib.sha256(content).digest())
 

@@ -1,12 +1,13 @@
-"""Limits for what is tried without an access token: logins and registrations, per address and per account.
+"""Rate limits for requests without an access token: logins and registrations, per address and per account.
 
-An address is limited in all that it tries, since each attempt costs a hash. An account is limited in failures only, so
-that its owner may log in as often as there is reason to, and each network from which the owner has logged in before
-has a limit of its own: failures from elsewhere do not keep the owner out (as OWASP's device cookies do it, for clients
-without cookies). All other networks share the account's limit.
+The limit of an address counts every attempt, since each attempt costs a hash. The limit of an account counts
+failures only, so its owner may log in as often as needed. Each network from which the owner has logged in
+before has a limit of its own, so failures from elsewhere do not lock the owner out (like OWASP's device
+cookies, but for clients without cookies). All other networks share the account's limit.
 
-They are counted in Redis for all workers together. While Redis is away, each worker counts for itself, every attempt
-and without regard to networks; networks that Redis has forgotten are unknown until the next login from there.
+Redis counts attempts for all workers together. While Redis is unavailable, each worker counts every attempt
+by itself, without regard to networks. A network that Redis has forgotten is unknown until the next login from
+there.
 """
 
 import math
@@ -31,30 +32,30 @@ from mercuria.redis.client import TIMEOUT_S, UNAVAILABLE
 
 PREFIX = "mercuria:limits"
 REDIS_PAUSE_S = 1.0
-"""How long Redis is not asked after it did not answer."""
+"""How long a worker does not ask Redis after Redis did not answer."""
 CONNECTIONS = 8
 IPV6_NETWORK = 64
-"""Whoever has one address of IPv6 has all that begin with as many bits."""
+"""The length of a client's IPv6 prefix: a client with one address has all addresses of its prefix."""
 
 Action = Literal["login", "register"]
 
 
 class _Limit(NamedTuple):
-    """A rate, and for whom it counts."""
+    """A rate, and the key under which it counts."""
 
     item: RateLimitItem
     whose: str
 
 
 class RateLimits:
-    """Counts what is tried.
+    """Counts attempts and enforces the limits.
 
     Args:
-        settings: the rates, and where Redis is.
+        settings: the rates, and the URL of Redis.
     """
 
     def __init__(self, settings: Settings) -> None:
-        # A pool of its own, whose connections are waited for: many attempts at once are what is to be counted here.
+        # A pool of its own whose callers wait for a connection: many simultaneous attempts are the case to count.
         self._connections = BlockingConnectionPool.from_url(
             settings.redis,
             max_connections=CONNECTIONS,
@@ -70,7 +71,7 @@ class RateLimits:
         self._shared = MovingWindowRateLimiter(storage)
         self._redis = Redis(connection_pool=self._connections)
         self._known_s = settings.refresh_family_days * 86_400
-        # The moving window is dear in memory, and here it is exact enough without.
+        # The moving window needs much memory, and the fixed one is exact enough here.
         self._own = FixedWindowRateLimiter(MemoryStorage())
         self._ask_redis_at_s = 0.0
         self._per_address = {
@@ -84,10 +85,10 @@ class RateLimits:
         self._per_known_network = _item("login:network", settings.login_limit_account)
 
     async def refusal(self, action: Action, address: str, email: Email) -> Problem | None:
-        """Count an attempt; return the problem where there were too many before it, which it then is none of.
+        """Count an attempt; return a problem if the limit is reached already. A refused attempt does not count.
 
-        A login counts as a failure until `succeed` or `give_back` says otherwise: so many at once are no more than one
-        after the other.
+        A login counts as a failure until `succeed` or `give_back` corrects it. So concurrent attempts allow no more
+        failures than consecutive ones.
         """
         wait_s = await self._wait_s(action, address, email)
         if wait_s is None:
@@ -95,18 +96,18 @@ class RateLimits:
         return Problem("too_many_requests", headers={"Retry-After": str(wait_s)})
 
     async def succeed(self, action: Action, address: str, email: Email) -> None:
-        """Note that an attempt was the owner's: it is no failure, and its network is known from now on."""
+        """Note that the owner made an attempt: it is not a failure, and its network is known from now on."""
         await self.give_back(action, address, email)
         with suppress(*UNAVAILABLE):
             await self._redis.set(_known(address, email), b"", ex=self._known_s)
 
     async def give_back(self, action: Action, address: str, email: Email) -> None:
-        """Note that no password was compared in an attempt to log in."""
+        """Note that a login attempt ended before a password was compared."""
         if action != "login" or self._is_redis_away():
             return
         with suppress(*UNAVAILABLE):
             limit = await self._of_account(action, address, email)
-            # The library's own list of moments; the newest is the first.
+            # The library's own list of timestamps, the newest first.
             await self._redis.lpop(f"{PREFIX}:{limit.item.key_for(limit.whose)}")
 
     async def close(self) -> None:
@@ -114,7 +115,7 @@ class RateLimits:
         await self._connections.aclose()
 
     async def _wait_s(self, action: Action, address: str, email: Email) -> int | None:
-        """Count, and return after how many seconds it may be tried again; None where it may be done now."""
+        """Count an attempt; return the seconds until a retry is allowed, or None if the attempt is allowed."""
         of_address = _Limit(self._per_address[action], network_of(address))
         if not self._is_redis_away():
             try:
@@ -126,7 +127,7 @@ class RateLimits:
         return await _wait_s(self._own, (of_address, of_account))
 
     async def _of_account(self, action: Action, address: str, email: Email) -> _Limit:
-        """Return the limit that protects an account from an address."""
+        """Return the limit of an account that applies to an address."""
         if action == "login" and await self._redis.exists(known := _known(address, email)):
             return _Limit(self._per_known_network, known.rpartition(":")[2])
         return _Limit(self._per_account[action], email.pseudonym)
@@ -136,7 +137,7 @@ class RateLimits:
 
 
 def _known(address: str, email: Email) -> str:
-    """Return the key that says that an account's owner has logged in from the network of an address."""
+    """Return the key that records that an account's owner has logged in from the network of an address."""
     both = f"{email.pseudonym} {network_of(address)}"
     return f"{PREFIX}:known:{sha256(both.encode()).hexdigest()[:32]}"
 
@@ -150,7 +151,7 @@ async def _wait_s(limiter: RateLimiter, limits: Iterable[_Limit]) -> int | None:
 
 
 def network_of(address: str) -> str:
-    """Return what one client has of addresses: one of IPv4, a /64 of IPv6."""
+    """Return the network that one client has: a single IPv4 address, or a /64 of IPv6."""
     try:
         ip = ip_address(address)
     except ValueError:

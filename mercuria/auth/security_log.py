@@ -1,8 +1,9 @@
-"""Security events: what is logged of attempts to get in, of refusals, and of what operators change about accounts.
+"""Security events: log lines about login attempts, refusals, and changes that operators make to accounts.
 
-Each has a stable name (`Event`), and says of whom it speaks by pseudonyms: keyed hashes of e-mail addresses and user
-ids. The key is derived from the installation's leg key, so the same account has the same pseudonym in all workers,
-commands and days, and without the key no list of addresses leads to one. Another leg key makes other pseudonyms.
+Each event has a stable name (`Event`), and identifies people by pseudonyms: keyed hashes of e-mail addresses
+and user ids. The key is derived from the installation's leg key, so an account has the same pseudonym in all
+workers, commands and days. Without the key, a list of addresses does not resolve a pseudonym. Another leg key
+yields other pseudonyms.
 """
 
 import hmac
@@ -22,7 +23,7 @@ logger = logging.getLogger("mercuria.security")
 
 
 class Event(StrEnum):
-    """The name of a security event, which stays the same from version to version."""
+    """The name of a security event. It is stable from version to version."""
 
     LOGIN_FAILED = "login_failed"
     LOGIN_LIMITED = "login_limited"
@@ -31,7 +32,7 @@ class Event(StrEnum):
     ACCESS_DENIED = "access_denied"
     ACCOUNT_CREATED = "account_created"
     ROLE_CHANGED = "role_changed"
-    PASSWORD_CHANGED = "password_changed"  # noqa: S105  a name
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105  the name of an event
 
 
 SENTENCES: dict[Event, str] = {
@@ -47,10 +48,10 @@ SENTENCES: dict[Event, str] = {
 
 
 class Pseudonyms:
-    """Makes pseudonyms.
+    """Derives pseudonyms.
 
     Args:
-        read_key: returns the installation's leg key; called when the first pseudonym is made.
+        read_key: returns the installation's leg key; called for the first pseudonym.
     """
 
     def __init__(self, read_key: Callable[[], bytes]) -> None:
@@ -58,11 +59,11 @@ class Pseudonyms:
         self._key: bytes | None = None
 
     def of_email(self, email: Email) -> str:
-        """Return what stands for an account, whether it exists or not."""
+        """Return the pseudonym of an account, whether it exists or not."""
         return self._of(f"account {email.key}")
 
     def of_user(self, user_id: UUID) -> str:
-        """Return what stands for a user's id."""
+        """Return the pseudonym of a user id."""
         return self._of(f"user {user_id}")
 
     def _of(self, text: str) -> str:

@@ -1,8 +1,8 @@
-"""The keys that sign access tokens: a file of private JWKs (RFC 7517, Ed25519 as RFC 8037 has it), and who watches it.
+"""The keys that sign access tokens: a file of private JWKs (RFC 7517, Ed25519 as in RFC 8037), and its watcher.
 
-The last key signs. The ones before it are retired: what they have signed stays good until their `exp`, after which
-no token of theirs can be left. What changes here, workers see within a second, and at once when they meet a key that
-they do not know.
+The last key signs. The keys before it are retired: their tokens stay valid until the `exp` of the key, after
+which all tokens that it signed have expired. Workers notice a change within a second, and at once if a token
+names a key that they do not know.
 """
 
 import logging
@@ -24,17 +24,17 @@ from mercuria.config import SettingError
 
 LOOK_EVERY_S = 1.0
 RETIREMENT_MARGIN_S = 60
-"""How much longer than the lifetime of its tokens a retired key is good: workers notice late, clocks differ."""
+"""How much longer than its tokens a retired key stays valid: workers notice late, and clocks differ."""
 
 logger = logging.getLogger(__name__)
 
 
 class KeysError(Exception):
-    """A file of keys cannot be used; the message says why."""
+    """A key file cannot be used. The message gives the reason."""
 
 
 class Jwk(Struct, frozen=True):
-    """A private key as it stands in the file. Times are seconds since 1970; `exp` says that it is retired."""
+    """A private key as stored in the file. Times are seconds since 1970; a key with `exp` is retired."""
 
     kid: str
     x: str
@@ -47,21 +47,21 @@ class Jwk(Struct, frozen=True):
     use: str = "sig"
 
     def public(self) -> dict[str, str]:
-        """Return what everybody may know of it."""
+        """Return the public part of the key."""
         return {name: getattr(self, name) for name in ("kty", "crv", "x", "kid", "alg", "use")}
 
     def is_good(self, now_s: float) -> bool:
-        """Return whether a token that it signed may still count."""
+        """Return whether a token that the key signed may still be valid."""
         return self.exp is UNSET or now_s < self.exp
 
 
 class JwkSet(Struct, frozen=True):
-    """The file: its keys, the one that signs at the end."""
+    """The content of the file: its keys, of which the last one signs."""
 
     keys: tuple[Jwk, ...]
 
     def rotated(self, now_s: int, token_lifetime_s: int) -> "JwkSet":
-        """Return the set with a new key, the old ones retired, and those gone that have been so for long enough."""
+        """Return the set with a new key; the old keys are retired, and expired ones are removed."""
         exp = now_s + token_lifetime_s + RETIREMENT_MARGIN_S
         retired = (msgspec.structs.replace(key, exp=exp) if key.exp is UNSET else key for key in self.keys)
         return JwkSet((*(key for key in retired if key.is_good(now_s)), new_key(now_s)))
@@ -72,16 +72,16 @@ class JwkSet(Struct, frozen=True):
 
 
 def new_key(now_s: int) -> Jwk:
-    """Make a key."""
+    """Generate a key."""
     pair: dict[str, Any] = OKPAlgorithm.to_jwk(Ed25519PrivateKey.generate(), as_dict=True)
     return Jwk(kid=thumbprint(pair["x"]), x=pair["x"], d=pair["d"], iat=now_s)
 
 
 def parse_keys(text: str | bytes) -> JwkSet:
-    """Read a file's content.
+    """Parse a file's content.
 
     Raises:
-        KeysError: it does not hold keys.
+        KeysError: the content does not hold keys.
     """
     try:
         keys = msgspec.json.decode(text, type=JwkSet)
@@ -102,11 +102,11 @@ class Signer(Struct, frozen=True):
 
 
 class KeyFile:
-    """The file as a worker follows it: the keys of last time count while it cannot be read.
+    """The file as a worker follows it. While it cannot be read, the previous keys stay in use.
 
     Args:
-        path: where it is.
-        on_change: called with the ids of the keys when they have changed.
+        path: the path of the file.
+        on_change: called with the ids of the keys after they have changed.
     """
 
     def __init__(self, path: Path, on_change: Callable[[frozenset[str]], None] = lambda _: None) -> None:
@@ -119,10 +119,10 @@ class KeyFile:
         self._looked_s = -LOOK_EVERY_S
 
     def look(self, *, at_once: bool = False) -> None:
-        """Read the file again if it has changed; looks once a second.
+        """Read the file again if it has changed. The check happens at most once a second.
 
         Raises:
-            SettingError: there have never been keys in it.
+            SettingError: the file has never held keys.
         """
         now_s = time.monotonic()
         if now_s - self._looked_s < LOOK_EVERY_S and not at_once:
@@ -131,7 +131,7 @@ class KeyFile:
         try:
             stamp = _stamp(self._path)
             if stamp != self._stamp:
-                # Noted first, so that a file that cannot be used is complained about once.
+                # The change is noted first, so that an invalid file is reported only once.
                 self._stamp = stamp
                 self._take(parse_keys(self._path.read_bytes()))
         except (OSError, KeysError) as error:
@@ -143,13 +143,13 @@ class KeyFile:
             logger.error("%s cannot be read, and the keys of before stay in use: %s.", self._path, error)
 
     def signer(self) -> Signer:
-        """Return the key that signs now."""
+        """Return the key that currently signs."""
         self.look()
         assert self._signer is not None, "there are keys, or looking raises"
         return self._signer
 
     def public_key(self, kid: str) -> Ed25519PublicKey | None:
-        """Return the key that checks what `kid` has signed, or None where it does not count (any more)."""
+        """Return the key that verifies tokens of `kid`, or None if that key is unknown or expired."""
         key = self._public.get(kid)
         if key is None:
             self.look(at_once=True)
@@ -175,10 +175,10 @@ class KeyFile:
 
 
 def _private(key: Jwk) -> Ed25519PrivateKey:
-    """Return the key, where it is one, with halves that belong together.
+    """Return the private key of a JWK, and check that its public half belongs to it.
 
     Raises:
-        KeysError: it is none.
+        KeysError: the JWK is not a valid key.
     """
     if (key.kty, key.crv, key.alg) != ("OKP", "Ed25519", "EdDSA"):
         raise KeysError(f"the key {key.kid} is not for Ed25519")
@@ -191,13 +191,13 @@ def _private(key: Jwk) -> Ed25519PrivateKey:
 
 
 def thumbprint(x: str) -> str:
-    """Return a key's id: its thumbprint (RFC 7638), of the members that RFC 8037 says."""
+    """Return a key's id: its thumbprint (RFC 7638), over the members that RFC 8037 names."""
     digest = Hash(SHA256())
     digest.update(f'{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}'.encode())
     return base64url_encode(digest.finalize()).decode()
 
 
 def _stamp(path: Path) -> object:
-    """Return what differs when a file was replaced or written."""
+    """Return a value that changes when the file is replaced or written."""
     stat = os.stat(path)
     return stat.st_mtime_ns, stat.st_ino, stat.st_size

@@ -1,7 +1,7 @@
-"""Access tokens: who calls. JWTs with the profile of RFC 9068, signed with Ed25519 (RFC 8037).
+"""Access tokens, which identify callers: JWTs with the profile of RFC 9068, signed with Ed25519 (RFC 8037).
 
-Each worker checks a token's signature once and remembers who it belongs to until it expires, since checking costs more
-than everything else that a request needs.
+Each worker verifies a token's signature once and remembers its caller until the token expires, since
+verification costs more than everything else that a request needs.
 """
 
 import time
@@ -23,31 +23,31 @@ TYPE = "at+jwt"
 CLAIMS = ("iss", "aud", "sub", "iat", "exp", "jti", "role")
 MAX_TOKEN_CHARACTERS = 4096
 REMEMBERED = 20_000
-"""How many tokens a worker remembers; each takes about a kilobyte."""
+"""The number of tokens that a worker remembers. Each takes about a kilobyte."""
 CLOCK_SKEW_S = 5
-"""By how much the clocks of workers may differ."""
+"""The maximum difference between the clocks of workers."""
 
 Role = Literal["user", "operator"]
 ROLES: tuple[Role, ...] = ("user", "operator")
 
 
 class Caller(Struct, frozen=True, gc=False):
-    """Who calls: a person's id, and what they may."""
+    """The caller of a request: a user's id and role."""
 
     id: UUID
     role: Role
 
 
 class TokenFault(StrEnum):
-    """Why there is no caller."""
+    """The reason why a request has no caller."""
 
-    MISSING_TOKEN = "missing_token"  # noqa: S105  a code
+    MISSING_TOKEN = "missing_token"  # noqa: S105  an error code
     INVALID_TOKEN = "invalid_token"  # noqa: S105
     TOKEN_EXPIRED = "token_expired"  # noqa: S105
 
     @property
     def challenge(self) -> str:
-        """The answer's `WWW-Authenticate` (RFC 6750): without an error where nothing was tried."""
+        """The response's `WWW-Authenticate` (RFC 6750), without an error if the request had no token."""
         return _CHALLENGES[self]
 
 
@@ -72,8 +72,8 @@ class Tokens:
     """Issues access tokens and verifies them.
 
     Args:
-        settings: where the keys are, how long a token is good, and what `iss` and `aud` say.
-        memory: how many tokens are remembered.
+        settings: the key file, the lifetime of a token, and the values of `iss` and `aud`.
+        memory: the number of tokens to remember.
     """
 
     def __init__(self, settings: Settings, *, memory: int = REMEMBERED) -> None:
@@ -85,10 +85,10 @@ class Tokens:
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
 
     def check(self) -> None:
-        """Read the keys, so that a worker without them does not start.
+        """Read the keys, so that a worker without keys does not start.
 
         Raises:
-            SettingError: there are none.
+            SettingError: there are no keys.
         """
         self._keys.look()
 
@@ -108,7 +108,7 @@ class Tokens:
         return jwt.encode(claims, signer.private, ALGORITHM, headers={"kid": signer.kid, "typ": TYPE})
 
     def verify(self, token: str) -> Caller | TokenFault:
-        """Return whose token it is, or why it does not count."""
+        """Return the caller that a token identifies, or why the token is not valid."""
         self._keys.look()
         remembered = self._remembered.get(token)
         if remembered is not None and time.time() < remembered.until_s:
@@ -117,14 +117,14 @@ class Tokens:
         return self._verify_anew(token)
 
     def verify_header(self, authorization: str | None) -> Caller | TokenFault:
-        """Return whose token an `Authorization` header bears, or why there is none that counts."""
+        """Return the caller that an `Authorization` header identifies, or why it has no valid token."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             return TokenFault.MISSING_TOKEN
         return self.verify(token.strip())
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
-        """Return the public keys as a JWK set (RFC 7517): whoever has them can verify tokens, too."""
+        """Return the public keys as a JWK set (RFC 7517). Other services can verify tokens with them."""
         return self._keys.jwks()
 
     def _verify_anew(self, token: str) -> Caller | TokenFault:
@@ -151,11 +151,11 @@ class Tokens:
         return caller
 
     def _key_of(self, header: Mapping[str, Any]) -> tuple[str, Ed25519PublicKey]:
-        """Return the key that a header names, unless the header is none of an access token of ours."""
+        """Return the key that the header of an access token names. Raises an error for any other header."""
         kid, kind = header.get("kid"), header.get("typ")
         if not isinstance(kid, str) or not isinstance(kind, str):
             raise jwt.InvalidTokenError("it names no key or no type")
-        # RFC 9068, section 4: both ways of writing the type are to be taken.
+        # RFC 9068, section 4: both spellings of the type must be accepted.
         if kind.lower().removeprefix("application/") != TYPE or header.get("alg") != ALGORITHM:
             raise jwt.InvalidTokenError("it is no access token")
         key = self._keys.public_key(kid)
@@ -169,7 +169,7 @@ class Tokens:
             self._remembered.popitem(last=False)
 
     def _forget_others(self, kids: frozenset[str]) -> None:
-        """Forget what keys have signed that are gone."""
+        """Forget the tokens of keys that are not in `kids`."""
         kept = ((token, each) for token, each in self._remembered.items() if each.kid in kids)
         self._remembered = OrderedDict(kept)
 
