@@ -1,6 +1,6 @@
-"""The HTTP server of a worker: aiohttp's, with bounds on what clients can take, and one shape of errors and headers.
+"""The HTTP server of a worker: aiohttp's, with limits for clients, and one format of errors and headers.
 
-A request meets the parts in this order: `connections` (its socket and its headers), `gate` (its body, how much is
-being done already), the view, and the gate again on its way back. `server` starts and stops them; `web` is the server
-as Faust wants it.
+A request passes the parts in this order: `connections` (its socket and its headers), `gate` (its body, and
+the limit of concurrent requests), the view, and the gate again with the response. `server` starts and stops
+the parts; `web` adapts the server to Faust.
 """

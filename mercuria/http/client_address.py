@@ -1,4 +1,4 @@
-"""Which address a request comes from: the peer's, or what a trusted proxy says of whom it got the request from."""
+"""The client address of a request: the peer's, or the one that a trusted proxy has forwarded."""
 
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -8,15 +8,15 @@ from mercuria.config import Network
 Address = IPv4Address | IPv6Address
 
 NOWHERE = "-"
-"""Stands for a peer that has no address, as on a Unix socket."""
+"""The placeholder for a peer without an address, as on a Unix socket."""
 
 
 def client_address(peer: str | None, forwarded: Iterable[str], trusted: Sequence[Network]) -> str:
     """Return the address of the client.
 
-    Each proxy appends to `X-Forwarded-For` whom it got the request from, so the list is read from its end, as long as
-    trusted proxies wrote it: the first address that is none of theirs is the client's. What stands before it, the
-    client may have written itself.
+    Each proxy appends the address of its peer to `X-Forwarded-For`. So the list is read from its end for as
+    long as the entries are those of trusted proxies: the first address that is not a trusted proxy's is the
+    client's. The client may have forged all entries before it.
 
     Args:
         peer: the address at the other end of the connection.
@@ -29,10 +29,10 @@ def client_address(peer: str | None, forwarded: Iterable[str], trusted: Sequence
 def is_inside(
     peer: str | None, forwarded: Iterable[str], trusted: Sequence[Network], inside: Sequence[Network]
 ) -> bool:
-    """Return whether the client is known to be in one of the networks `inside`.
+    """Return whether the client is provably in one of the networks `inside`.
 
-    It is not known where a proxy that is not trusted says on whose behalf it asks, or a trusted one says nothing that
-    can be read: a proxy on loopback makes none of its clients local.
+    There is no proof if an untrusted proxy has forwarded an address, or if the header of a trusted one is
+    malformed: a proxy on loopback does not make its clients local.
     """
     address, is_known = _walk(peer, forwarded, trusted)
     parsed = _parse(address)
@@ -40,7 +40,7 @@ def is_inside(
 
 
 def _walk(peer: str | None, forwarded: Iterable[str], trusted: Sequence[Network]) -> tuple[str, bool]:
-    """Return the address of the client, and whether trusted proxies vouch for all that was forwarded."""
+    """Return the address of the client, and whether trusted proxies wrote all forwarded addresses."""
     address = _parse(peer or "")
     if address is None:
         return NOWHERE, False

@@ -1,4 +1,4 @@
-"""Connections: how many there may be, how long a client may take, and what is answered to what is no HTTP."""
+"""Connections: their maximum number, the time limits for clients, and the response to malformed HTTP."""
 
 import asyncio
 import logging
@@ -19,11 +19,11 @@ from mercuria.http.problems import CONTENT_TYPE, Problem
 logger = logging.getLogger(__name__)
 
 RESERVED = 32
-"""How many connections beyond its limit a worker takes on the port of its own, where it is asked how it is."""
+"""How many connections beyond its limit a worker accepts on its own port, which serves health checks."""
 
 
 class Connections(AiohttpServer):
-    """The open connections of a worker; makes each of them."""
+    """The open connections of a worker, and their factory."""
 
     def __init__(self, limits: Limits, gate: Gate, own_port: int | None, **kwargs: Any) -> None:
         super().__init__(
@@ -43,7 +43,7 @@ class Connections(AiohttpServer):
         self._is_full = False
 
     def __call__(self) -> "Connection":
-        """Make a connection for a socket that has been accepted."""
+        """Create a connection for an accepted socket."""
         return Connection(self, loop=self._loop, **self._kwargs)
 
     def has_room(self, transport: asyncio.Transport) -> bool:
@@ -57,9 +57,9 @@ class Connections(AiohttpServer):
 
 
 class Connection(RequestHandler):
-    """One connection, with bounds on how long a client may take to send headers and to read answers.
+    """One connection, with time limits for a client to send headers and to read responses.
 
-    How long it may be idle, aiohttp watches; how long a body may take, the gate.
+    aiohttp enforces the limit for idle connections, and the gate enforces the limit for bodies.
     """
 
     __slots__ = ("_gate", "_has_begun", "_headers_timer", "_limits", "_reading_timer", "_socket")
@@ -74,27 +74,27 @@ class Connection(RequestHandler):
         self._socket: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection, or say that there is no room for it."""
+        """Accept the connection, or refuse it if the worker has too many."""
         self._socket = cast(asyncio.Transport, transport)
         if not cast(Connections, self._manager).has_room(self._socket):
             self._force_close = True
             self._socket.write(_refusal(self._gate.ids.new()))
             self._socket.close()
             return
-        # Then what the kernel does not take at once is known to wait for the client.
+        # With this limit, data that the kernel does not take at once pauses writing, so it waits for the client.
         self._socket.set_write_buffer_limits(high=0)
         super().connection_made(transport)
         self._expect_headers()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Stop watching it."""
+        """Stop the timers."""
         super().connection_lost(exc)
         self._stop_expecting()
         self._stop_waiting()
         self._socket = None
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come, and watch whether headers become complete."""
+        """Take received data, and watch whether the headers become complete."""
         super().data_received(data)
         if self._is_idle():
             self._has_begun = True
@@ -104,13 +104,13 @@ class Connection(RequestHandler):
             self._stop_expecting()
 
     def pause_writing(self) -> None:
-        """Give the client some time to read its answer."""
+        """Start the timer within which the client must read its response."""
         super().pause_writing()
         assert self._socket is not None
         self._reading_timer = self._loop.call_later(self._limits.answer_timeout_s, self._socket.abort)
 
     def resume_writing(self) -> None:
-        """Go on, as the client has all of its answer."""
+        """Stop that timer: the client has read its response."""
         self._stop_waiting()
         super().resume_writing()
 
@@ -121,7 +121,7 @@ class Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> StreamResponse:
-        """Answer what did not become a request."""
+        """Respond to data that is not a valid request."""
         if request.writer.output_size > 0:
             raise ConnectionError("A part of the answer is sent, so nothing else can be answered.")
         if status >= 500:
@@ -154,7 +154,7 @@ class Connection(RequestHandler):
     def _end_late(self) -> None:
         self._headers_timer = None
         if not self._has_begun:
-            # A client that has asked nothing would take an answer for that of its first request.
+            # A client that has sent no request would take a response for that to its first request.
             self.force_close()
         elif self._waiter is not None and not self._waiter.done():
             late = HttpProcessingError(code=408, message="The headers are late.")
@@ -168,7 +168,7 @@ class Connection(RequestHandler):
 
 
 def _refusal(request_id: str) -> bytes:
-    """Return the answer to a connection for which there is no room."""
+    """Return the response to a connection beyond the limit."""
     body = Problem("overloaded").document(request_id)
     headers = {
         **dict(ALWAYS),

@@ -1,7 +1,8 @@
-"""The gate: what every request passes on its way to a view, and every answer on its way back.
+"""The gate: the handler that every request passes before its view, and every response after it.
 
-In: has the whole body come, and is it small enough; is there room; is the worker stopping. Out: errors in one shape,
-and the headers that every answer has. It is one flat handler and no chain of middlewares, as it runs for each request.
+Before the view, the gate reads the body and checks its size, the limit of concurrent requests, and whether
+the worker is stopping. After the view, it gives errors one format and adds the headers that every response
+has. It is one flat handler rather than a chain of middlewares, because it runs for each request.
 """
 
 import asyncio
@@ -37,16 +38,16 @@ logger = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[StreamResponse]]
 
 REQUEST_ID = RequestKey("request_id", str)
-"""Under which a request knows its id."""
+"""The key of a request's id."""
 
 USER_ID = RequestKey("user_id", str)
-"""Under which a request knows on whose behalf it came, once that is proven."""
+"""The key of the id of a request's user, set after authentication."""
 
 SPAN: RequestKey["Span"] = RequestKey("span")
-"""Under which a request knows its span, where there is one."""
+"""The key of a request's span, if it has one."""
 
 ALWAYS_ANSWERED = ("/health/", "/metrics")
-"""Where these addresses begin, there is an answer when there is too much to do, and while the worker stops."""
+"""Prefixes of the paths that are answered even if the worker is overloaded or stopping."""
 
 _OF_AIOHTTP = {
     404: "not_found",
@@ -57,7 +58,7 @@ _OF_AIOHTTP = {
 
 
 def respond(request: BaseRequest, problem: Problem) -> Response:
-    """Return the answer that tells a problem."""
+    """Return the response that reports a problem."""
     return Response(
         body=problem.document(request[REQUEST_ID]),
         status=problem.http_status,
@@ -67,7 +68,7 @@ def respond(request: BaseRequest, problem: Problem) -> Response:
 
 
 class Gate:
-    """Lets requests through to the views of one worker, as many at once as there is room for."""
+    """Passes requests to the views of one worker, up to a maximum number at once."""
 
     def __init__(self, limits: Limits, cors: Cors) -> None:
         self._limits = limits
@@ -75,14 +76,14 @@ class Gate:
         self.ids = RequestIds()
         self._all_answered = asyncio.Event()
         self.in_flight = 0
-        """How many requests are being worked on."""
+        """The number of requests in flight."""
         self.leaving = False
-        """Whether the worker is about to stop: each answer is the last one of its connection."""
+        """Whether the worker is about to stop: each response closes its connection."""
         self.draining = False
-        """Whether requests are refused because the worker stops."""
+        """Whether the gate refuses requests because the worker is stopping."""
 
     def around(self, handler: Handler) -> Handler:
-        """Return a handler that lets requests through to `handler`."""
+        """Return a handler that passes requests to `handler`."""
 
         async def handle(request: Request) -> StreamResponse:
             began_s = time.monotonic()
@@ -106,7 +107,7 @@ class Gate:
         return handle
 
     def answer_unreadable(self, request: BaseRequest, problem: Problem) -> StreamResponse:
-        """Answer what did not become a request; its connection ends with it."""
+        """Respond to data that is not a valid request, and close its connection."""
         request[REQUEST_ID] = self.ids.of(request)
         response = respond(request, problem)
         response.force_close()
@@ -114,7 +115,7 @@ class Gate:
         return self._complete(request, response)
 
     async def drain(self) -> None:
-        """Refuse new requests, and wait until those in flight have ended or their time is over."""
+        """Refuse new requests, and wait for requests in flight, up to the drain timeout."""
         self.leaving = self.draining = True
         if not self.in_flight:
             return
@@ -134,11 +135,11 @@ class Gate:
                 self._all_answered.set()
 
     async def _refuse(self, request: Request) -> Response | None:
-        """Return why the request does not get through, or None; then its body has been read."""
+        """Return the refusal of a request, or None. After None, the body has been read."""
         problem = await self._read(request) if request.body_exists else None
         if problem:
             response = respond(request, problem)
-            # Nobody could tell the rest of the body from a next request.
+            # The server could not distinguish the rest of the body from the next request.
             response.force_close()
             return response
         if not self.draining and self.in_flight < self._limits.in_flight:
@@ -149,7 +150,7 @@ class Gate:
         return respond(request, Problem(code))
 
     async def _read(self, request: Request) -> Problem | None:
-        """Read the body, so that no view waits for it; return what is wrong with it."""
+        """Read the body, so that no view waits for it; return the problem with it, or None."""
         headers = request.headers
         if headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
             return _COMPRESSED
@@ -158,7 +159,7 @@ class Gate:
         if hdrs.EXPECT in headers and not await _continue(request):
             return Problem("expectation_failed")
         if request.content.is_eof():
-            # It came together with the headers, as nearly all bodies do.
+            # The body arrived together with the headers, like nearly all bodies.
             return await self._read_all(request)
         try:
             async with asyncio.timeout(self._limits.body_timeout_s):
@@ -193,7 +194,7 @@ _COMPRESSED = Problem(
 
 
 async def _continue(request: Request) -> bool:
-    """Let a client send its body that waits to be told so; return whether it waits for that."""
+    """Send "100 Continue" to a client that expects it; return False if the client expects something else."""
     if request.headers[hdrs.EXPECT].lower() != "100-continue":
         return False
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -201,7 +202,7 @@ async def _continue(request: Request) -> bool:
 
 
 def _translate(request: Request, exception: HTTPException) -> Response:
-    """Give what aiohttp raises the shape of a problem."""
+    """Turn an exception of aiohttp into a response with a problem."""
     if isinstance(exception, HTTPMethodNotAllowed):
         return _other_method(request, exception)
     if exception.status < 400:
@@ -212,7 +213,7 @@ def _translate(request: Request, exception: HTTPException) -> Response:
 
 
 def _other_method(request: Request, exception: HTTPMethodNotAllowed) -> Response:
-    """Return which methods there are: to who asks for them, and to who used another one."""
+    """Return the allowed methods, as the response to OPTIONS or to a method that is not allowed."""
     allow: dict[str, str] = {hdrs.ALLOW: ", ".join(sorted(exception.allowed_methods | {hdrs.METH_OPTIONS}))}
     if request.method == hdrs.METH_OPTIONS:
         return Response(status=204, headers=allow)
@@ -220,10 +221,10 @@ def _other_method(request: Request, exception: HTTPMethodNotAllowed) -> Response
 
 
 def _log_answer(request: Request, route: str | None, status: int, duration_s: float) -> None:
-    """Log that a request is answered: by its route, since what stands in its address may concern people."""
+    """Log a response with the request's route, since the path itself may contain personal data."""
     level = logging.WARNING if status >= 500 else logging.INFO
     if request.path.startswith(ALWAYS_ANSWERED):
-        # They are asked every few seconds.
+        # Health checks call these paths every few seconds.
         level = logging.DEBUG
     if logger.isEnabledFor(level):
         fields = {
@@ -252,15 +253,15 @@ def _end_span(request: Request, route: str | None, status: int) -> None:
 
 
 def _route(request: Request) -> str | None:
-    """Return the route of a request as its view declares it; None where there is none, or it did not get so far."""
-    # aiohttp's own property is for those who know that it is there.
+    """Return a request's route as its view declares it; None if no route matches, or none was looked up."""
+    # aiohttp's own property asserts that the match exists.
     match = request._match_info
     resource = match.route.resource if match is not None else None
     return resource.canonical if resource is not None else None
 
 
 def _fail(request: Request, exception: Exception) -> Response:
-    """Log a bug under the id that its answer has."""
+    """Log a bug with the request id of its response."""
     request_id = request[REQUEST_ID]
     logger.error(
         "Request %s failed: %s %s",

@@ -1,4 +1,4 @@
-"""Headers that every answer has, the ids of requests, and what pages of other origins may do (CORS)."""
+"""The headers of every response, the ids of requests, and the access of pages of other origins (CORS)."""
 
 import itertools
 import re
@@ -11,7 +11,7 @@ from multidict import istr
 
 REQUEST_ID_HEADER = istr("X-Request-Id")
 
-# No browser has anything to run or to show here. The documentation alone has, and brings a policy of its own.
+# Responses contain nothing for a browser to run or show. Only the documentation does, and it sets its own policy.
 ALWAYS = (
     (istr(hdrs.SERVER), "Mercuria"),
     (istr(hdrs.CACHE_CONTROL), "no-store"),
@@ -28,7 +28,7 @@ MAY_BE_READ = "Idempotent-Replayed, Location, Preference-Applied, Retry-After, W
 
 
 class RequestIds:
-    """Gives every request an id: the client's own where it is well-formed (up to 64 of `A-Z a-z 0-9 . _ -`)."""
+    """Gives every request an id: the client's own if it is well-formed (up to 64 of `A-Z a-z 0-9 . _ -`)."""
 
     def __init__(self) -> None:
         self._prefix = secrets.token_hex(6)
@@ -40,12 +40,12 @@ class RequestIds:
         return given if given is not None and _WELL_FORMED(given) else self.new()
 
     def new(self) -> str:
-        """Return an id that no other request has."""
+        """Return a unique id."""
         return f"{self._prefix}-{next(self._numbers):x}"
 
 
 def complete(response: StreamResponse, request_id: str) -> None:
-    """Add what every answer has, where the view has not said otherwise."""
+    """Add the headers that every response has, unless the view has set them."""
     headers = response.headers
     headers[REQUEST_ID_HEADER] = request_id
     for name, value in ALWAYS:
@@ -53,7 +53,7 @@ def complete(response: StreamResponse, request_id: str) -> None:
 
 
 class Cors:
-    """Lets pages of certain origins call the API. Tokens come in a header: no cookie goes by itself."""
+    """Lets pages of certain origins call the API. Tokens are sent in a header; there are no cookies."""
 
     def __init__(self, origins: Collection[str]) -> None:
         self._origins = frozenset(origins)
@@ -62,9 +62,9 @@ class Cors:
         return bool(self._origins)
 
     def complete(self, request: BaseRequest, response: StreamResponse) -> None:
-        """Say whether the page that asks may read the answer."""
+        """Add the headers that allow the calling page to read the response."""
         headers = response.headers
-        # Also where nobody is let in: a cache must not give one page's answer to another.
+        # This also applies to refused origins: a cache must not serve one page's response to another.
         headers.add(hdrs.VARY, hdrs.ORIGIN)
         origin = request.headers.get(hdrs.ORIGIN)
         if origin not in self._origins:

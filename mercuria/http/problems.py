@@ -1,6 +1,7 @@
-"""Problems: every answer that is an error, as RFC 9457 has it (`application/problem+json`), and every code there is.
+"""Problems: the error responses in the format of RFC 9457 (`application/problem+json`), and all error codes.
 
-What wallets refuse keeps the code of `domain.rejections`; what HTTP itself refuses has codes of its own here.
+Rejections by wallets keep the codes of `domain.rejections`. This module defines the codes of errors of HTTP
+itself.
 """
 
 from typing import NamedTuple
@@ -13,15 +14,15 @@ from mercuria.domain.rejections import DETAILS, Code
 CONTENT_TYPE = "application/problem+json"
 
 MAX_ERRORS = 20
-"""How many wrong fields an answer lists; its detail says how many more there are."""
+"""How many invalid fields a response lists. Its detail states how many more there are."""
 MAX_DETAIL_CHARACTERS = 500
-"""The longest sentence of an answer: some quote what a client has sent."""
+"""The maximum length of a sentence in a response: some sentences quote the client's input."""
 MAX_FIELD_CHARACTERS = 100
-"""The longest name of a field in an answer."""
+"""The maximum length of a field name in a response."""
 
 
 class Meaning(NamedTuple):
-    """What a code stands for: the status of the answer, a title that is always the same, and the usual detail."""
+    """The meaning of a code: the status of the response, a constant title, and the usual detail."""
 
     status: int
     title: str
@@ -46,7 +47,7 @@ _OF_RECORDS = (
     Code.LEG_NOT_AUTHENTIC,
     Code.UNREADABLE_RECORD,
 )
-"""Refusals of records on Kafka, which no HTTP request can cause."""
+"""Rejections of records on Kafka, which an HTTP request cannot cause."""
 
 _STATUSES = {
     Code.MALFORMED_JSON: 400,
@@ -63,16 +64,16 @@ REFUSALS: dict[str, Meaning] = {
     for code, detail in DETAILS.items()
     if code not in _OF_RECORDS
 }
-"""What commands are refused with."""
+"""The codes with which commands are rejected."""
 
 OF_HTTP: dict[str, Meaning] = _meanings(
     {
-        # What stands in the request.
+        # Invalid requests.
         "bad_request": (400, "The request is not HTTP as it should be."),
         "malformed_body": (400, "The body must be a JSON object."),
         "invalid_header": (400, "A header has a value that it cannot have."),
         "invalid_cursor": (400, "The cursor is none that a page of this list has given."),
-        # Who asks.
+        # Authentication and authorization.
         "missing_token": (401, "This needs an access token: `Authorization: Bearer …`."),
         "invalid_token": (401, "The access token is not valid."),
         "token_expired": (401, "The access token has expired: refresh it."),
@@ -90,7 +91,7 @@ OF_HTTP: dict[str, Meaning] = _meanings(
         "password_too_short": (422, "The password is too short."),
         "password_too_long": (422, "The password is too long."),
         "password_too_common": (422, "The password is too easy to guess."),
-        # What is asked for.
+        # Resources.
         "not_found": (404, "There is nothing at this address."),
         "transaction_not_found": (404, "There is no such transaction."),
         "user_not_found": (404, "There is no such user."),
@@ -109,7 +110,7 @@ OF_HTTP: dict[str, Meaning] = _meanings(
         "uri_too_long": (414, "The address is longer than it may be."),
         "unsupported_media_type": (415, "The body must be `application/json`."),
         "headers_too_large": (431, "The request's headers are larger than they may be."),
-        # What Mercuria cannot do now.
+        # Temporary unavailability.
         "too_many_statements": (
             429,
             "Others of your statements are being made: wait for them, and ask again.",
@@ -132,7 +133,7 @@ OF_HTTP: dict[str, Meaning] = _meanings(
 )
 
 MEANINGS: dict[str, Meaning] = REFUSALS | OF_HTTP
-"""All codes that an answer may have."""
+"""All codes that a response may have."""
 
 
 class FieldError(Struct, frozen=True):
@@ -156,7 +157,7 @@ class ProblemDocument(Struct, frozen=True, omit_defaults=True):
 
 
 class Problem(Struct, frozen=True):
-    """A refusal, as a value. `detail` and `status` say otherwise than the code's meaning, where they are given."""
+    """A refusal, as a value. `detail` and `status` override those of the code's meaning if they are given."""
 
     code: str
     detail: str | None = None
@@ -166,18 +167,18 @@ class Problem(Struct, frozen=True):
 
     @property
     def http_status(self) -> int:
-        """The status of the answer."""
+        """The status of the response."""
         return self.status or MEANINGS[self.code].status
 
     @property
     def all_headers(self) -> dict[str, str]:
-        """The headers of the answer: whoever is told to ask again is told when."""
+        """The headers of the response. A response that asks the client to retry states when."""
         if self.http_status in (429, 503) and "Retry-After" not in self.headers:
             return self.headers | {"Retry-After": "1"}
         return self.headers
 
     def document(self, request_id: str) -> bytes:
-        """Return the body of the answer, which stays small however much is wrong with the request."""
+        """Return the body of the response. Its size is bounded, however many errors the request has."""
         meaning = MEANINGS[self.code]
         detail = _cut(self.detail or meaning.detail, MAX_DETAIL_CHARACTERS)
         if len(self.errors) > MAX_ERRORS:

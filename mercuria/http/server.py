@@ -1,9 +1,9 @@
-"""The server: listens on ports, and stops without breaking what is under way."""
+"""The server: listens on ports, and stops without interrupting requests in flight."""
 
 import asyncio
 from collections.abc import Collection
 from contextlib import suppress
-from socket import socket as Socket  # noqa: N812  it is a class
+from socket import socket as Socket  # noqa: N812  a class
 
 from aiohttp.web import Application, AppRunner, TCPSite
 from aiohttp.web import Server as AiohttpServer
@@ -16,11 +16,11 @@ from mercuria.observability import metrics
 
 BACKLOG = 1024
 CUT_OFF_S = 1
-"""How long what is still under way when the server stops may take; drained before, there is nothing."""
+"""How long requests in flight may take when the server stops. After `drain`, there are none."""
 
 
 class _Runner(AppRunner):
-    """Puts the gate before the views, and makes connections that have limits."""
+    """Puts the gate before the views, and creates connections with limits."""
 
     def __init__(self, views: Application, limits: Limits, gate: Gate, own_port: int | None) -> None:
         super().__init__(views, shutdown_timeout=CUT_OFF_S)
@@ -40,11 +40,11 @@ class _Runner(AppRunner):
 
 
 class Server:
-    """Serves the views of `views`, which is made by `application`.
+    """Serves the views of `views`, which `application` creates.
 
     Args:
-        own_port: the port that tells about this worker alone, where it shares another one.
-        origins: whose pages may call the API.
+        own_port: the port that reaches this worker alone, if it also shares a port with others.
+        origins: the origins whose pages may call the API.
     """
 
     def __init__(
@@ -63,27 +63,27 @@ class Server:
 
     @property
     def leaving(self) -> bool:
-        """Whether it is about to stop."""
+        """Whether the server is about to stop."""
         return self._gate.leaving
 
     @property
     def draining(self) -> bool:
-        """Whether it refuses requests because it stops."""
+        """Whether the server refuses requests because it is stopping."""
         return self._gate.draining
 
     @property
     def in_flight(self) -> int:
-        """How many requests are being worked on."""
+        """The number of requests in flight."""
         return self._gate.in_flight
 
     @property
     def connections(self) -> int:
-        """How many connections are open."""
+        """The number of open connections."""
         server = self._runner.server
         return len(server.connections) if server is not None else 0
 
     async def start(self) -> None:
-        """Get ready to listen."""
+        """Prepare to listen."""
         await self._runner.setup()
 
     async def listen(self, host: str, port: int) -> None:
@@ -91,12 +91,12 @@ class Server:
         await TCPSite(self._runner, host, port, backlog=BACKLOG).start()
 
     async def share(self, host: str, port: int) -> None:
-        """Listen on a port on which other workers listen as well: the kernel gives each its part."""
+        """Listen on a port that other workers share. The kernel distributes connections among them."""
         loop = asyncio.get_running_loop()
         self._shared = await loop.create_server(self._factory, host, port, backlog=BACKLOG, reuse_port=True)
 
     async def drain(self) -> None:
-        """Leave new connections to other workers; then refuse new requests, and wait for those in flight."""
+        """Leave new connections to other workers. Then refuse new requests, and wait for those in flight."""
         if self._runner.server is None:
             return
         self._gate.leaving = True
@@ -127,7 +127,7 @@ class Server:
 
 
 def _accept_all(listening: Socket) -> list[Socket]:
-    """Take the connections that the kernel holds ready for this process, and would reset; close the socket."""
+    """Accept the connections in the socket's queue, which closing would reset; then close the socket."""
     taken = []
     with listening, suppress(BlockingIOError):
         while True:

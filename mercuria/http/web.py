@@ -1,4 +1,4 @@
-"""Faust's web server, on a server of our own."""
+"""Faust's web driver, on top of Mercuria's own HTTP server."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -13,11 +13,11 @@ from mercuria.http.server import Server
 class Web(driver.Web):
     """Faust's web server with limits, and with a second port.
 
-    The worker's own port tells about this worker alone; the shared one gets its part of the requests from the kernel
-    (SO_REUSEPORT), and nothing any more when the worker is gone.
+    The worker's own port reaches this worker alone. On the shared port, the kernel distributes connections
+    among the workers (SO_REUSEPORT), and a worker that has ended receives none.
 
     Args:
-        shared_port: the port that all workers of this machine listen on.
+        shared_port: the port on which all workers of this machine listen.
     """
 
     app: Any
@@ -30,18 +30,18 @@ class Web(driver.Web):
         self.server = Server(self.web_app, limits, own_port=own_port, origins=origins)
 
     def _enabled_blueprints(self) -> list[Any]:
-        # Faust's own pages would show its tables, which hold all wallets, to anyone.
+        # Faust's own pages would show its tables, which hold all wallets, to every client.
         return []
 
     def route(self, pattern: str, handler: Callable[..., Any], cors_options: Any = None) -> None:
-        """Add a view. It answers HEAD where it answers GET."""
+        """Add a view. A view that answers GET also answers HEAD."""
         view: Any = handler
         methods = set(view.get_methods())
         for method in methods if "GET" in methods else methods - {"HEAD"}:
             self.web_app.router.add_route(method, pattern, view.__call__, expect_handler=_expect_nothing)
 
     async def on_start(self) -> None:
-        """Start the server. Faust would set up its CORS as well, which looks at each answer a second time."""
+        """Start the server, without Faust's own CORS, which would process each response a second time."""
         self.init_server()
         self._thread = driver.Server(self, loop=self.loop, beacon=self.beacon)
         self.add_dependency(self._thread)
@@ -54,7 +54,7 @@ class Web(driver.Web):
             await self.server.share(self.app.conf.web_bind, self._shared_port)
 
     async def drain(self) -> None:
-        """Let requests in flight end, and take no new ones."""
+        """Refuse new requests, and wait for requests in flight."""
         await self.server.drain()
 
     async def stop_server(self) -> None:
@@ -63,4 +63,4 @@ class Web(driver.Web):
 
 
 async def _expect_nothing(_request: Request) -> None:
-    """Do nothing about an Expect header: the gate has answered it."""
+    """Ignore an Expect header: the gate has answered it."""
