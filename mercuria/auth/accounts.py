@@ -23,7 +23,7 @@ from mercuria.postgres.database import Database, DatabaseUnavailable, UniqueViol
 
 REFRESH_TOKEN_BYTES = 32
 SWEPT_AT_ONCE = 10_000
-"""How many expired tokens a login deletes: the size of a family that is refreshed every quarter of an hour."""
+"""How many outdated tokens a login deletes: the size of a family refreshed every quarter of an hour."""
 
 _SQL = queries("mercuria.auth", "accounts.sql")
 
@@ -221,7 +221,7 @@ class Accounts:
         return self._session(row, token) if begun else Problem("invalid_credentials")
 
     async def _sweep(self) -> None:
-        """Delete expired tokens. This is not part of a login, and a failure does not fail the login."""
+        """Delete tokens and families whose time is over. A failure here does not fail the login."""
         with suppress(DatabaseUnavailable):
             await self._database.execute(_SQL["sweep_tokens"], {"limit": SWEPT_AT_ONCE})
             await self._database.execute(_SQL["sweep_families"], {"limit": SWEPT_AT_ONCE})

@@ -1,7 +1,7 @@
-"""PostgreSQL for the event loop: a bounded pool of aiopg's connections, and named queries out of .sql files.
+"""PostgreSQL for the event loop: a bounded pool of aiopg connections, and named queries from .sql files.
 
-What the driver raises when PostgreSQL is away becomes `DatabaseUnavailable` here and nowhere else. Bulk writes do not
-go through here: they use psycopg2 in a thread.
+This module alone translates the driver's errors into `DatabaseUnavailable` when PostgreSQL is unavailable.
+Bulk writes do not use this module: they use psycopg2 in a thread.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ from psycopg2.extras import NamedTupleCursor
 from mercuria.postgres.errors import first_line
 
 CONNECT_TIMEOUT_S = 5.0
-"""How long a connection that is being made, or a free one, is waited for."""
+"""The timeout for a new connection, and for a free one."""
 STATEMENT_TIMEOUT_S = 10.0
-"""After it, the server gives a statement up."""
+"""The timeout after which the server cancels a statement."""
 ANSWER_TIMEOUT_S = STATEMENT_TIMEOUT_S + 2.0
-"""After it, the connection is given up: the server would have answered that it gave up."""
+"""The timeout after which the client drops the connection. The server reports its own timeout before."""
 IDLE_TRANSACTION_TIMEOUT_S = 30.0
-"""After it, the server ends the transaction of a client that stands still, and frees its locks."""
+"""The timeout after which the server ends the transaction of an idle client, and releases its locks."""
 PING_TIMEOUT_S = 2.0
 PING_EVERY_S = 1.0
 POOL_SIZE = 10
 LONG_READS = 6
-"""So many connections at the most are lent for what may take long: lists, statements and figures."""
+"""The maximum number of connections in use for slow queries: lists, statements and figures."""
 
 UNAVAILABLE = ("08", "40", "53", "57", "58")
 """Classes of SQLSTATE: connection exception, transaction rollback (as for a deadlock), insufficient resources, operator
@@ -51,32 +51,32 @@ Parameters = Mapping[str, Any] | Sequence[Any] | None
 
 
 class DatabaseUnavailable(Exception):
-    """PostgreSQL cannot be reached, or does not answer in time. The next call tries again by itself.
+    """PostgreSQL cannot be reached, or does not answer in time. The next call tries to connect again.
 
-    Where a COMMIT fails so, nobody knows whether the transaction was committed.
+    If a COMMIT fails with this error, the transaction may or may not be committed.
     """
 
 
 class Statements:
-    """Statements that share a way to be run. Parameters are bound: `%(name)s` in the text, and a mapping.
+    """Methods that run statements. Parameters are bound: `%(name)s` in the text, and a mapping.
 
     Raises (all methods):
-        DatabaseUnavailable: PostgreSQL is away.
-        psycopg2.Error: the statement is wrong; `UniqueViolation` is one that callers may expect.
+        DatabaseUnavailable: PostgreSQL is unavailable.
+        psycopg2.Error: the statement is wrong. Callers may expect a `UniqueViolation`.
     """
 
     async def rows(self, sql: str, parameters: Parameters = None) -> list[Any]:
-        """Run a statement, and return its rows as named tuples; each column has a name of its own."""
+        """Run a statement, and return its rows as named tuples. Column names must be unique."""
         return (await self._run(sql, parameters))[0]
 
     async def row(self, sql: str, parameters: Parameters = None) -> Any | None:
-        """Run a statement that gives at most one row, and return it."""
+        """Run a statement that returns at most one row, and return the row or None."""
         rows = await self.rows(sql, parameters)
         assert len(rows) <= 1, f"{len(rows)} rows where one was expected: {sql}"
         return rows[0] if rows else None
 
     async def execute(self, sql: str, parameters: Parameters = None) -> int:
-        """Run a statement, and return how many rows it changed."""
+        """Run a statement, and return the number of rows that it changed."""
         return (await self._run(sql, parameters))[1]
 
     async def _run(self, sql: str, parameters: Parameters) -> tuple[list[Any], int]:
@@ -84,7 +84,7 @@ class Statements:
 
 
 class Transaction(Statements):
-    """Statements that have their effect together or not at all."""
+    """Statements that take effect together or not at all."""
 
     def __init__(self, connection: aiopg.Connection) -> None:
         self._connection = connection
@@ -94,15 +94,15 @@ class Transaction(Statements):
 
 
 class Database(Statements):
-    """A database with a pool of connections, which are made when they are needed.
+    """A database with a pool of connections, which are opened on demand.
 
-    Each statement commits by itself. It belongs to the event loop that uses it first.
+    Each statement commits by itself. The pool belongs to the event loop that uses it first.
 
     Args:
-        url: as libpq reads it.
-        size: how many connections there are at most.
-        patience_s: how long a free connection is waited for.
-        statement_timeout_s: how long a statement may take.
+        url: a libpq URL.
+        size: the maximum number of connections.
+        patience_s: the timeout for a free connection.
+        statement_timeout_s: the timeout of a statement.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Database(Statements):
         self._patience_s = patience_s
         self._statement_timeout_s = statement_timeout_s
         self._pool: aiopg.Pool | None = None
-        # aiopg's pool has a queue of its own, but does not tell it when a broken connection leaves room for a new one.
+        # aiopg's pool has a queue of its own, but does not wake it when a broken connection leaves room for a new one.
         self._room = asyncio.Semaphore(size)
         self._pinging = asyncio.Lock()
         self._answered_s = self._silent_s = -PING_EVERY_S
@@ -134,15 +134,15 @@ class Database(Statements):
                 if not connection.closed:
                     await _run(connection, "ROLLBACK", None)
                 raise
-            # A cancelled block gets no further word in: its connection is dropped, which rolls back as well.
+            # A cancelled block cannot run another statement: its connection is dropped, which rolls back as well.
             await _commit(connection)
 
     def share(self, size: int) -> "Share":
-        """Return this database for those who together use `size` of its connections at the most."""
+        """Return a view of this database whose users together hold at most `size` of its connections."""
         return Share(self, size, self._patience_s)
 
     async def ping(self) -> bool:
-        """Return whether PostgreSQL answers; asks it at most once a second, and never for longer than two."""
+        """Return whether PostgreSQL answers. A check runs at most once a second, for at most two seconds."""
         async with self._pinging:
             known_s = max(self._answered_s, self._silent_s)
             if time.monotonic() - known_s < PING_EVERY_S:
@@ -166,7 +166,7 @@ class Database(Statements):
             async with self._connection() as connection:
                 outcome = await _run(connection, sql, parameters)
         except DatabaseUnavailable:
-            # That may be over already: the next ping asks.
+            # The outage may be over already, so the next ping asks again.
             self._answered_s = -PING_EVERY_S
             raise
         self._answered_s = time.monotonic()
@@ -174,10 +174,10 @@ class Database(Statements):
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[aiopg.Connection]:
-        """Lend a connection. It goes back only when it is in order: a broken or a busy one is dropped."""
+        """Lend a connection. An intact one returns to the pool; a broken or busy one is dropped."""
         async with _place(self._room, self._patience_s):
             if self._pool is None:
-                # With no connection to make at once, this does not wait, so that no two tasks make a pool each.
+                # A pool without initial connections is created without waiting, so two tasks never create two pools.
                 self._pool = await self._make_pool()
             pool = self._pool
             with _driver_errors():
@@ -190,7 +190,7 @@ class Database(Statements):
                     and connection.raw.get_transaction_status() != TRANSACTION_STATUS_IDLE
                 ):
                     connection.close()
-                # Nobody waits for what this returns: a cancelled task has to give its connection back, too.
+                # The result is not awaited, because a cancelled task must give its connection back, too.
                 pool.release(connection)
 
     async def _make_pool(self) -> aiopg.Pool:
@@ -199,7 +199,7 @@ class Database(Statements):
             minsize=0,
             maxsize=self._size,
             timeout=CONNECT_TIMEOUT_S,
-            enable_hstore=False,  # It would cost a query for each connection.
+            enable_hstore=False,  # hstore costs a query for each connection.
             on_connect=self._set_up,
             fallback_application_name="mercuria",
         )
@@ -212,13 +212,13 @@ class Database(Statements):
         try:
             await _run(connection, _SET_UP, settings)
         except BaseException:
-            # The pool does not know it yet.
+            # The pool does not know the connection yet.
             connection.close()
             raise
 
 
 class Share(Statements):
-    """A database for what may take long: however many ask so, connections are left for others."""
+    """A database for slow queries. However many run, connections remain for other queries."""
 
     def __init__(self, database: Database, size: int, patience_s: float) -> None:
         self._database = database
@@ -232,7 +232,7 @@ class Share(Statements):
 
 @asynccontextmanager
 async def _place(room: asyncio.Semaphore, patience_s: float) -> AsyncIterator[None]:
-    """Wait until fewer connections than there may be are lent."""
+    """Wait for a free place in `room`, and hold it during the block."""
     try:
         async with asyncio.timeout(patience_s):
             await room.acquire()
@@ -246,7 +246,7 @@ async def _place(room: asyncio.Semaphore, patience_s: float) -> AsyncIterator[No
 
 @cache
 def queries(package: str, file: str) -> Mapping[str, str]:
-    """Return the named statements of a .sql file: each stands below a line `-- name: insert_user`."""
+    """Return the named statements of a .sql file. Each follows a line like `-- name: insert_user`."""
     text = files(package).joinpath(file).read_text("utf-8")
     head, *parts = _NAME.split(text)
     assert not re.sub(r"^--.*$", "", head, flags=re.MULTILINE).strip(), (
@@ -258,7 +258,7 @@ def queries(package: str, file: str) -> Mapping[str, str]:
 
 
 async def _run(connection: aiopg.Connection, sql: str, parameters: Parameters) -> tuple[list[Any], int]:
-    """Run a statement on a connection; return its rows, and how many it gave or changed."""
+    """Run a statement on a connection; return its rows, and the number of rows returned or changed."""
     with _driver_errors(connection):
         async with connection.cursor(cursor_factory=NamedTupleCursor, timeout=ANSWER_TIMEOUT_S) as cursor:
             await cursor.execute(sql, parameters)
@@ -270,13 +270,13 @@ async def _commit(connection: aiopg.Connection) -> None:
     with _driver_errors(connection):
         async with connection.cursor(timeout=ANSWER_TIMEOUT_S) as cursor:
             await cursor.execute("COMMIT")
-            # The server answers so after a failed statement, and nobody would notice that nothing was committed.
+            # After a failed statement, the server answers with ROLLBACK and no error; nothing was committed then.
             assert cursor.statusmessage == "COMMIT", "a statement failed, and the block went on"
 
 
 @contextmanager
 def _driver_errors(connection: aiopg.Connection | None = None) -> Iterator[None]:
-    """Turn what the driver raises when PostgreSQL is away into `DatabaseUnavailable`; bugs stay what they are."""
+    """Translate the driver's errors of an unavailable server into `DatabaseUnavailable`; re-raise the others."""
     try:
         yield
     except psycopg2.Error as error:
@@ -289,7 +289,7 @@ def _driver_errors(connection: aiopg.Connection | None = None) -> Iterator[None]
         # aiopg watches the descriptor of the address that libpq tried first, which is closed when it tries another one.
         raise DatabaseUnavailable(f"PostgreSQL is away: {error}") from error
     except asyncio.CancelledError as error:
-        # When the server gives a statement up, aiopg cancels the task that waits for it. Nobody asked for that.
+        # When the server cancels a statement, aiopg cancels the waiting task, although no caller has cancelled it.
         if isinstance(error.__context__, QueryCanceled):
             raise DatabaseUnavailable("PostgreSQL gave a statement up.") from error.__context__
         raise

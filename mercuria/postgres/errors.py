@@ -1,9 +1,9 @@
-"""What PostgreSQL's errors say."""
+"""The messages of PostgreSQL's errors."""
 
 import psycopg2
 
 
 def first_line(error: psycopg2.Error) -> str:
-    """Return what an error says, without its details."""
+    """Return the message of an error, without its details."""
     first, *_ = str(error).strip().splitlines() or ["it gives no reason"]
     return first

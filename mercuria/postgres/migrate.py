@@ -1,14 +1,15 @@
-"""Brings a database to the schema that this code needs: migrations/*.sql, each once and in order of their names.
+"""Migrates a database to the schema that this code needs: applies migrations/*.sql once each, in order of name.
 
-yoyo-migrations reads the files and keeps its account of what is applied. Two things are done otherwise than by yoyo
-alone, so that a process may be killed at any moment and several may start at once: a migration and the note that it
-is applied are one transaction, and the lock is one of PostgreSQL's, which ends with its connection (yoyo's is a row
-that a killed process leaves behind).
+yoyo-migrations reads the files and records which ones are applied. This module differs from yoyo alone in two
+points, so that a process may be killed at any time and several may start at once. A migration and its record
+are one transaction, and the lock is an advisory lock of PostgreSQL, which ends with its connection (yoyo's
+lock is a row that a killed process leaves behind).
 
-Workers go on meanwhile. What a migration has to lock, it waits for only briefly, since everybody who comes later waits
-behind it; then it lets them pass, and begins again.
+Workers continue meanwhile. A migration waits for its locks only briefly, since all later statements wait
+behind it. Then it lets them pass, and tries again.
 
-The role that owns the schema migrates. The application's may find out that nothing is to be done.
+The role that owns the schema migrates. The application's role can only find out that nothing is to be
+applied.
 """
 
 import logging
@@ -31,24 +32,24 @@ from mercuria.postgres.errors import first_line
 
 CONNECT_TIMEOUT_S = 10
 LOCK_TIMEOUT_S = 600
-"""How long another process's migrations are waited for, and how long a migration's own locks."""
+"""The timeout for migrations of another process, and for the locks of a migration itself."""
 TABLE_LOCK_TIMEOUT_S = 1.5
-"""So long at a time, a migration stands in the way of workers before it has a lock. Longer than `deadlock_timeout`,
-after which PostgreSQL lets an autovacuum make way."""
+"""How long at a time a migration that waits for a lock blocks workers. It is longer than `deadlock_timeout`,
+after which PostgreSQL cancels a blocking autovacuum."""
 TABLE_LOCK_PAUSE_S = 1.0
-"""So long, workers can pass before it tries again."""
+"""How long workers can pass before the migration tries again."""
 
 LOCK = 0x6D657263
-"""The number of the advisory lock of who changes the schema or empties tables, the same for all processes."""
+"""The number of the advisory lock for changing the schema or emptying tables, the same for all processes."""
 
 _TABLE = "_yoyo_migration"
-"""yoyo's account of what is applied."""
+"""yoyo's table of applied migrations."""
 
 log = logging.getLogger(__name__)
 
 
 class MigrationError(Exception):
-    """The database cannot be brought to this code's schema; the message is one sentence that says why."""
+    """The database cannot be migrated to this code's schema. The message is one sentence with the reason."""
 
 
 class DatabaseAway(MigrationError):
@@ -56,20 +57,20 @@ class DatabaseAway(MigrationError):
 
 
 class NotTheOwner(MigrationError):
-    """Something is to be done, and this role may not do it."""
+    """A migration is to be applied, and this role does not own the schema."""
 
 
 def migrate(database_url: str, *, last: str | None = None) -> list[str]:
-    """Apply the migrations that the database does not have yet, and return their names.
+    """Apply the missing migrations, and return their names.
 
-    Waits while another process does so.
+    Waits while another process migrates.
 
     Args:
-        last: the name of the last one to apply; by default, of all there are.
+        last: the name of the last migration to apply; all are applied by default.
 
     Raises:
         MigrationError: PostgreSQL cannot be reached, the database is newer than this code, a migration fails, or
-            something is to be applied and the role does not own the schema.
+            a migration is to be applied and the role does not own the schema.
     """
     with _Backend(_Address(database_url), _TABLE) as backend, _migrations() as migrations:
         wanted = [each for each in migrations if last is None or each.id <= last]
@@ -77,7 +78,7 @@ def migrate(database_url: str, *, last: str | None = None) -> list[str]:
         if not _missing(backend, wanted, known):
             return []
         _lock(backend)
-        # Another process may have done it meanwhile.
+        # Another process may have applied them meanwhile.
         missing = _missing(backend, wanted, known)
         if missing:
             _require_owner(backend, missing)
@@ -86,14 +87,14 @@ def migrate(database_url: str, *, last: str | None = None) -> list[str]:
 
 
 class _Address(NamedTuple):
-    """What yoyo's backends are made of."""
+    """The argument of yoyo's backends."""
 
     url: str
     database: str = ""
 
 
 class _Backend(PostgresqlBackend):  # type: ignore[misc]  # yoyo carries no types
-    """yoyo's PostgreSQL, reached as libpq reads the URL."""
+    """yoyo's PostgreSQL backend, which connects with a libpq URL."""
 
     uri: _Address
 
@@ -107,11 +108,11 @@ class _Backend(PostgresqlBackend):  # type: ignore[misc]  # yoyo carries no type
 
     @contextmanager
     def lock(self, timeout: float = 0) -> Iterator[None]:
-        """Do without yoyo's row: the advisory lock is held."""
+        """Skip yoyo's lock row, because the advisory lock is held."""
         yield
 
     def get_log_data(self, migration: Migration | None = None, operation: str = "apply") -> dict[str, Any]:
-        """Return what yoyo's log keeps, without asking the DNS for a name, or for a user that may have none."""
+        """Return the values of yoyo's log, without a DNS look-up or the name of a user that may not exist."""
         assert migration is not None
         return {
             "id": str(uuid4()),
@@ -126,7 +127,7 @@ class _Backend(PostgresqlBackend):  # type: ignore[misc]  # yoyo carries no type
 
 @contextmanager
 def _migrations() -> Iterator[MigrationList]:
-    """Find the files, also in an installed wheel."""
+    """Find the migration files, also in an installed wheel."""
     with ExitStack() as opened:
         sources = sorted(
             (source for source in files("mercuria.migrations").iterdir() if source.name.endswith(".sql")),
@@ -137,7 +138,7 @@ def _migrations() -> Iterator[MigrationList]:
 
 
 def _lock(backend: _Backend) -> None:
-    """Wait until no other process migrates this database; the lock ends with the connection."""
+    """Wait until no other process migrates this database. The lock ends with the connection."""
     backend.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
     try:
         backend.execute("SELECT pg_advisory_lock(:number)", {"number": LOCK})
@@ -148,7 +149,7 @@ def _lock(backend: _Backend) -> None:
 
 
 def _missing(backend: _Backend, wanted: list[Migration], known: set[str]) -> list[Migration]:
-    """Return the migrations that the database does not have.
+    """Return the migrations that are not applied to the database.
 
     Raises:
         MigrationError: the database is newer than this code.
@@ -164,12 +165,12 @@ def _applied(backend: _Backend) -> set[str]:
     except UndefinedTable:
         return set()
     except InsufficientPrivilege:
-        # The application's role asks, and the database is from before there was one.
+        # The application's role asks, and the database is older than that role.
         raise _not_the_owner(backend, "migrations") from None
 
 
 def _require_owner(backend: _Backend, missing: list[Migration]) -> None:
-    """Raise `NotTheOwner` where this role owns no schema that could be migrated."""
+    """Raise `NotTheOwner` if this role does not own the schema to migrate."""
     ((is_owner,),) = backend.execute(
         "SELECT COALESCE("
         " (SELECT pg_has_role(tableowner, 'USAGE') FROM pg_tables"
@@ -199,7 +200,7 @@ def _refuse_newer(applied: set[str], known: set[str]) -> None:
 
 
 def _apply_patiently(backend: _Backend, migration: Migration) -> str:
-    """Apply a migration when it gets its locks, without holding workers up for long."""
+    """Apply a migration as soon as it gets its locks, without blocking workers for long."""
     deadline = time.monotonic() + LOCK_TIMEOUT_S
     tell = log.warning
     while True:
@@ -211,13 +212,13 @@ def _apply_patiently(backend: _Backend, migration: Migration) -> str:
                     f"The migration {migration.id} has not got its locks for {LOCK_TIMEOUT_S} s: {first_line(error)}."
                 ) from error
         tell("The migration %s waits for somebody who uses what it changes, and tries again.", migration.id)
-        # Once is enough.
+        # One warning is enough.
         tell = log.debug
         time.sleep(TABLE_LOCK_PAUSE_S)
 
 
 def _apply(backend: _Backend, migration: Migration) -> str:
-    """Apply a migration and note it, in one transaction."""
+    """Apply a migration and record it, in one transaction."""
     try:
         with backend.transaction():
             backend.execute(f"SET LOCAL lock_timeout = '{TABLE_LOCK_TIMEOUT_S * 1000:.0f}ms'")

@@ -1,6 +1,6 @@
-"""Pages: lists are read a part at a time, the newest first, and a cursor leads from one part to the next.
+"""Pagination: pages of lists, newest items first, and the cursors that lead from one page to the next.
 
-A cursor holds the place of a page's last item, so what comes meanwhile moves nothing.
+A cursor holds the position of a page's last item, so new items do not shift later pages.
 """
 
 import struct
@@ -16,7 +16,7 @@ from mercuria.postgres.copy_text import timestamp
 T = TypeVar("T")
 
 LAST_MS = 253_402_300_799_999
-"""The last moment of the year 9999."""
+"""The last timestamp of the year 9999."""
 
 
 class Page(Struct, Generic[T], frozen=True):
@@ -27,19 +27,19 @@ class Page(Struct, Generic[T], frozen=True):
 
     @property
     def has_more(self) -> bool:
-        """Whether there is a next page."""
+        """Whether a next page exists."""
         return self.next_cursor is not None
 
 
 class PagedList:
-    """How the places of one list are written as cursors, and read.
+    """A list with cursors, which encode positions in the list.
 
     Args:
-        tag: tells its cursors from those of other lists.
-        name: the list's statement.
-        packing: of a place.
-        place_of: gives the place of a row.
-        before: gives the statement's parameters of a place, and of None for the beginning.
+        tag: distinguishes cursors of this list from those of other lists.
+        name: the name of the list's statement.
+        packing: the binary format of a position.
+        place_of: returns the position of a row.
+        before: returns the statement's parameters for a position; without one, for the beginning.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class PagedList:
         self._before = before
 
     def cursor(self, row: Any) -> str:
-        """Return the cursor that leads to what comes after a row."""
+        """Return the cursor of the items after a row."""
         return _base64(self._tag + self._packing.pack(*self._place_of(row)))
 
     def read(self, cursor: str | None) -> dict[str, Any] | None:
-        """Return the statement's parameters for what comes after a cursor; None: it is no cursor of this list."""
+        """Return the statement's parameters for the items after a cursor; None for one of no or another list."""
         if cursor is None:
             return self._before()
         try:
@@ -69,24 +69,24 @@ class PagedList:
             place = self._packing.unpack(content.removeprefix(self._tag))
         except (ValueError, struct.error):
             return None
-        # The decoder skips what is no base64.
+        # The decoder skips characters that are not base64.
         is_own = content.startswith(self._tag) and _base64(content) == cursor
         return self._before(*place) if is_own else None
 
     def page(self, rows: list[Any], limit: int, read: Callable[[Any], T]) -> Page[T]:
-        """Return a page of rows, of which there is one more than `limit` where there is a next page."""
+        """Return a page of `rows`. A row beyond `limit` shows that a next page exists."""
         shown = rows[:limit]
         return Page([read(row) for row in shown], self.cursor(shown[-1]) if len(rows) > limit else None)
 
 
 def moment(at_ms: int | None) -> str:
-    """Return a moment as a statement's parameter; None is after all others."""
-    # A cursor that somebody has made up may name a moment that is none.
+    """Return a timestamp as a statement's parameter. None sorts after all others."""
+    # A forged cursor may hold a number that is not a valid timestamp.
     return "infinity" if at_ms is None else timestamp(min(max(at_ms, 0), LAST_MS))
 
 
 def milliseconds(moment: datetime) -> int:
-    """Return a moment as the number of milliseconds since 1970."""
+    """Return a timestamp as milliseconds since 1970."""
     return round(moment.timestamp() * 1000)
 
 
