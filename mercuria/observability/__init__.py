@@ -1,1 +1,1 @@
-"""What a worker says about itself: metrics, log lines, spans."""
+"""Observability of a worker: metrics, log lines, spans."""

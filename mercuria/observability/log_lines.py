@@ -1,10 +1,10 @@
-"""Log lines: what each line of a worker's log says, and how it is written.
+"""Log lines: the fields of each line of a worker's log, and its format.
 
-All records come through Python's `logging`, those of Faust and of libraries as well. Fields come with `extra`:
+All records pass through Python's `logging`, including those of Faust and of libraries. `extra` holds the fields:
 
     log.debug("A command is decided.", extra={"command_id": id_, "partition": partition})
 
-structlog writes them: one JSON object a line, or for people to read.
+structlog renders them: as one JSON object a line, or as text for people.
 """
 
 import json
@@ -24,12 +24,12 @@ from mercuria.observability.redaction import Redaction
 from mercuria.timestamps import rfc3339
 
 FIRST = ("time", "level", "logger", "event", "worker")
-"""The fields that each line has, in their order."""
+"""The fields of every line, in order."""
 
 _SERVICE = re.compile(r"\[\^-*(\w+)\]: ").match
 
 _OF_RECORDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "data"}
-"""What a record has without any `extra`; mode adds "data" to some."""
+"""The attributes of a record without `extra`; mode adds "data" to some."""
 
 _OF_LINES = frozenset(("event", "exception", "stack"))
 _CONTINUED = "\n    "
@@ -37,13 +37,13 @@ _CONTINUED = "\n    "
 _OBEYED = re.compile(
     r"[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e0fff]"
 ).search
-"""What a terminal obeys, or an eye misses, and JSON does not escape."""
+"""Characters that control a terminal or are invisible, and that JSON does not escape."""
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def logging_config(settings: Settings) -> dict[str, Any]:
-    """Return how a worker logs, as `logging.config.dictConfig` takes it."""
+    """Return the logging configuration of a worker, for `logging.config.dictConfig`."""
     level = settings.log_level.upper()
     return {
         "version": 1,
@@ -57,16 +57,16 @@ def logging_config(settings: Settings) -> dict[str, Any]:
             }
         },
         "root": {"level": level, "handlers": ["default"]},
-        # aiokafka has records for each request, and in them the records' bytes.
+        # aiokafka logs each request, including the bytes of its records.
         "loggers": {"aiokafka": {"level": max(level, "WARNING", key=logging.getLevelName)}},
     }
 
 
 class Lines(logging.Formatter):
-    """Makes lines of records.
+    """Formats records as lines.
 
-    structlog's own `ProcessorFormatter` does the same, copies each record first and then formats it twice: three times
-    the work, for each HTTP request.
+    structlog's own `ProcessorFormatter` does the same, but copies each record first and then formats it
+    twice: three times the work, for each HTTP request.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -93,7 +93,7 @@ class Lines(logging.Formatter):
             "worker": self._worker,
         }
         if event.startswith("[^"):
-            # So mode marks what its services log, with a hyphen for each service that they are part of.
+            # mode marks the messages of its services like this, with a hyphen for each level of nesting.
             service = _SERVICE(event)
             if service is not None:
                 line["event"], line["service"] = event[service.end() :], service[1]
@@ -108,7 +108,10 @@ class Lines(logging.Formatter):
 
 
 def set_up() -> None:
-    """Log also what nobody caught; and look for nothing that no line says (the standard library's "Optimization")."""
+    """Log uncaught exceptions and warnings as well, and do not collect data that no line shows.
+
+    The standard library describes the latter as "Optimization".
+    """
     sys.excepthook = _log_uncaught
     logging.captureWarnings(True)
     logging._srcfile = None
@@ -116,13 +119,13 @@ def set_up() -> None:
 
 
 def log_always(event: str) -> None:
-    """Log what has to be known whatever the level is."""
+    """Log a message regardless of the log level."""
     logger = logging.getLogger(__name__)
     logger.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, event, (), None))
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Log what nobody caught, as Python would write it."""
+    """Log an uncaught exception, as Python would print it."""
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
     else:
@@ -133,14 +136,14 @@ def _as_json(line: EventDict) -> str:
     try:
         text = _encode(line).decode()
     except (ValueError, TypeError):
-        # A text that is no UTF-8, as a client may send it: it is shown escaped.
+        # The line has a text that is not valid UTF-8, as a client may send it: it is escaped.
         return json.dumps(line, default=str)
-    # JSON escapes C0 only; a terminal obeys more than that, and people look at these lines as well.
+    # JSON escapes C0 only. Other characters also control a terminal, and people read these lines as well.
     return text if _OBEYED(text) is None else json.dumps(json.loads(text))
 
 
 class _ForPeople:
-    """Makes a line for people to read. The worker's name is left out, which the file has that they read."""
+    """Renders a line for people to read, without the worker's name, which the name of the log file has."""
 
     def __init__(self) -> None:
         self._render = structlog.dev.ConsoleRenderer(
@@ -153,11 +156,11 @@ class _ForPeople:
 
 
 def _shown(name: str, value: Any) -> Any:
-    """Return a field so that it can neither begin a line of its own nor reach the terminal as a command."""
+    """Return the text of a field that can neither begin a new line nor control the terminal."""
     if value is None or isinstance(value, bool | int | float):
         return value
     text = value if isinstance(value, str) else str(value)
-    # Libraries log tables, and tracebacks have lines; a line that goes on is indented, and a field's value has one.
+    # Libraries log tables, and tracebacks have several lines. Continued lines are indented; a field has one line.
     if name in _OF_LINES:
         return _CONTINUED.join(map(printable, text.rstrip("\n").split("\n")))
     return printable(text)

@@ -1,11 +1,11 @@
-"""Metrics: what a worker counts and times of its work, for Prometheus.
+"""Metrics: counters and timings of a worker's work, for Prometheus.
 
-Work is counted once for a whole batch, transaction or request. What depends on this process alone is asked when
-somebody looks (`set_function`); what Kafka or PostgreSQL has to say is set by `web.metrics`, which is asked for all of
-them.
+Work is counted once for a whole batch, transaction or request. Values that depend on this process alone are
+read at each scrape (`set_function`). `web.metrics`, which serves the scrapes, sets the values that come from
+Kafka or PostgreSQL.
 
-Counters begin at 0 with the process. Where partitions have an owner, only the owner tells about them, so that sums over
-all workers are right; the text of a metric says so where they are not.
+Counters start at 0 with the process. If partitions have an owner, only the owner reports their metrics, so
+that sums over all workers are right. The help text of a metric says so if they are not.
 """
 
 from functools import cache
@@ -17,22 +17,22 @@ from mercuria import __version__
 from mercuria.domain.commands import AnyCommand
 from mercuria.domain.rejections import Code
 
-# A series more for each counter and histogram, which only says when the process began.
+# They would add a series to each counter and histogram, which only states when the process started.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 FAST_S = (0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Bounds for what the processor does."""
+"""Buckets for the processor's work."""
 SLOW_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Bounds for what waits for other servers. A request waits for 30 s at most."""
+"""Buckets for waits for other servers. A request waits for at most 30 s."""
 
 COMMAND_TYPES: frozenset[str] = frozenset(
     str(struct.__struct_config__.tag) for struct in get_args(AnyCommand)
 )
 UNKNOWN = "unknown"
-"""Stands for all types of commands that there are not: anybody may write any text there."""
+"""The label of all unknown types of commands: a producer can write any text as the type."""
 
 UNMATCHED = "unmatched"
-"""Stands for the route of all requests that no view got."""
+"""The label for the route of requests that match no view."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER_METHOD = "other"
 
@@ -40,7 +40,7 @@ OTHER_METHOD = "other"
 info = Info("mercuria", "Which version of Mercuria the worker runs.")
 info.info({"version": __version__})
 
-# Deciding.
+# Decisions.
 
 commands = Counter(
     "mercuria_commands",
@@ -61,7 +61,7 @@ dead_letters = Counter(
     ("code",),
 )
 for _code in Code:
-    # There from the start, so that the first one is seen as an increase.
+    # The series exist from the start, so that the first count is visible as an increase.
     refusals.labels(_code.value)
     dead_letters.labels(_code.value)
 
@@ -96,7 +96,7 @@ lock_held = Gauge(
     ("partition",),
 )
 
-# Stages.
+# Projections.
 
 stage_lag_records = Gauge(
     "mercuria_stage_lag_records",
@@ -146,7 +146,7 @@ in_flight_oldest_s = Gauge(
     ("currency",),
 )
 
-# The cache, HTTP, health.
+# Cache, HTTP, health.
 
 cache_reads = Counter(
     "mercuria_cache_reads",
@@ -185,10 +185,10 @@ ready = Gauge(
 
 
 def count_request(method: str, route: str, status: int, took_s: float) -> None:
-    """Count the answer to a request.
+    """Count the response to a request.
 
     Args:
-        route: the template of the address, or `UNMATCHED`.
+        route: the template of the path, or `UNMATCHED`.
     """
     requests, durations = _of_request(method if method in METHODS else OTHER_METHOD, route, status)
     requests.inc()
@@ -201,7 +201,7 @@ def _of_request(method: str, route: str, status: int) -> tuple[Counter, Histogra
 
 
 def count_cache_reads(found: int, asked: int) -> None:
-    """Count what was looked for in the cache together."""
+    """Count the hits and misses of one look-up in the cache."""
     if found:
         cache_hits.inc(found)
     if asked > found:

@@ -1,7 +1,7 @@
-"""Redaction: what no log line may show, wherever it stands in a text.
+"""Redaction: removes secrets from the texts of log lines.
 
-Nothing is logged that is known to be a secret. This is the second line: for a library's message, or an exception that
-quotes what it was given.
+Mercuria itself does not log known secrets. Redaction is the second line of defence, for messages of libraries
+and for exceptions that quote their input.
 """
 
 import re
@@ -32,20 +32,20 @@ _HINTS = (
     "authorization",
     "key",
 )
-"""In small letters, what every text has that the patterns below could match: most texts have none of it."""
+"""Lower-case strings. Every text that the patterns below can match has one; most texts have none."""
 
 _VALUE = r"""(?:b?"(?:[^"\\]|\\.)*"|b?'(?:[^'\\]|\\.)*'|[^\s"',;&)}\]]+)"""
 
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
-    # The user's name and the password of a URL.
+    # The user name and password of a URL.
     (re.compile(r"(\b[a-z][a-z0-9+.-]{1,20}://)[^\s/?#\"']*@", re.IGNORECASE), rf"\1{REDACTED}@"),
-    # Credentials, as the Authorization header has them (RFC 9110).
+    # Credentials, as in the Authorization header (RFC 9110).
     (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {REDACTED}"),
-    # Tokens in JSON, as JWS are (RFC 7515).
+    # Tokens in JSON, such as JWS (RFC 7515).
     (re.compile(r"\beyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?"), REDACTED),
     # bcrypt's hashes.
     (re.compile(r"\$2[abxy]?\$\d\d\$[./A-Za-z0-9]+"), REDACTED),
-    # The private number of a key (RFC 8037), and what is called a secret by its name.
+    # The private number of a key (RFC 8037), and fields whose name marks a secret.
     (re.compile(rf"""(["']d["']\s*:\s*){_VALUE}"""), rf"\1{REDACTED}"),
     (
         re.compile(rf"""({_NAMES}["']?\s*(?:=|:)\s*(?:(?:bearer|basic)\s+)?){_VALUE}""", re.I),
@@ -57,16 +57,16 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 class Redaction:
-    """Takes secrets out of texts: by their looks, and those of `urls` also by their value."""
+    """Removes secrets from texts by pattern, and those of `urls` also by value."""
 
     def __init__(self, *urls: str) -> None:
         passwords = {urlsplit(url).password or "" for url in urls}
         both = passwords | {unquote(password) for password in passwords}
-        # A shorter one would tear up words that have nothing to do with it.
+        # A shorter secret would match parts of unrelated words.
         self._values = sorted((value for value in both if len(value) >= 8), key=len, reverse=True)
 
     def may_concern(self, text: str) -> bool:
-        """Tell, sooner than looking closely, whether there may be a secret in a text."""
+        """Return whether a text may contain a secret. This check is faster than redaction itself."""
         small = text.lower()
         return any(map(small.__contains__, _HINTS)) or any(map(text.__contains__, self._values))
 

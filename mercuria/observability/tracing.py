@@ -1,7 +1,8 @@
 """Tracing: spans of requests and of records, which OpenTelemetry sends by OTLP. Without an exporter, there are none.
 
-Names and attributes are OpenTelemetry's (https://opentelemetry.io/docs/specs/semconv/). The span of a record has the id
-of the record's headers (`kafka.propagation`), so that what follows can name it as its parent before there is a span.
+Names and attributes follow OpenTelemetry (https://opentelemetry.io/docs/specs/semconv/). The span of a record
+has an id derived from the record (`kafka.propagation`), so that later records can name it as their parent
+before the span exists.
 """
 
 import asyncio
@@ -16,26 +17,26 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
 FLUSH_S = 2.0
-"""A worker that stops waits for so long until what it knows is sent."""
+"""How long a stopping worker waits for its remaining spans to be sent."""
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-"""Others are called HTTP: their names are the client's."""
+"""The methods that name a span. Other methods become "HTTP", because clients choose their names."""
 
 _NAMES = ("traceparent", "tracestate")
 
 
 class Tracing:
-    """The spans of this worker. Unless they are wanted, no span is made, and no exporter is loaded."""
+    """The spans of this worker. If tracing is off, no span is created and no exporter is loaded."""
 
     def __init__(self) -> None:
         self.tracer: Tracer | None = None
-        """What makes spans; None: nobody wants them."""
+        """The tracer that creates spans; None if tracing is off."""
         self._provider: Any = None
         self._ids: Any = None
         self._propagator: Any = None
 
     def start(self, settings: Settings) -> None:
-        """Begin, if an exporter is configured. OpenTelemetry reads all the rest from its own OTEL_* variables."""
+        """Start tracing if an exporter is configured. OpenTelemetry reads its own OTEL_* variables."""
         if not settings.traces:
             return
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -57,7 +58,7 @@ class Tracing:
         self.tracer = self._provider.get_tracer("mercuria", __version__)
 
     async def stop(self) -> None:
-        """Send what is there, if that does not take long."""
+        """Send the remaining spans, within a short timeout."""
         if self._provider is not None:
             self.tracer = None
             await asyncio.to_thread(self._provider.force_flush, int(FLUSH_S * 1000))
@@ -65,7 +66,7 @@ class Tracing:
     # Requests.
 
     def begin_request(self, method: str, headers: Mapping[str, str]) -> "Span | None":
-        """Begin the span of an HTTP request: in the trace that its headers name, or in a new one."""
+        """Begin the span of an HTTP request, in the trace that its headers name or in a new one."""
         from opentelemetry.trace import SpanKind
 
         if self.tracer is None:
@@ -78,7 +79,7 @@ class Tracing:
     def end_request(
         self, span: "Span", method: str, route: str | None, status: int, fields: Mapping[str, Any]
     ) -> None:
-        """End the span of a request, which was answered with `status`."""
+        """End the span of a request with the response's status."""
         from opentelemetry.trace import Status, StatusCode
 
         if span.is_recording():
@@ -95,7 +96,7 @@ class Tracing:
         span.end()
 
     def headers_of(self, span: "Span") -> list[tuple[str, bytes]]:
-        """Return the headers of a record that comes from a span; none where nobody wants to see it."""
+        """Return the headers of a record that comes from a span; none if the span is not recorded."""
         from opentelemetry.trace import set_span_in_context
 
         if not span.is_recording():
@@ -114,11 +115,11 @@ class Tracing:
         took_s: float,
         attributes: Mapping[str, str | int],
     ) -> None:
-        """Add the span of a record that is processed now, which has taken `took_s`.
+        """Add the span of a record that was just processed, which took `took_s`.
 
         Args:
-            span_id: its id, in hexadecimal digits.
-            headers: the record's: whose span they name, that is its parent, and is linked with it.
+            span_id: the span's id, in hexadecimal digits.
+            headers: the record's headers. The span that they name is the parent, and is linked as well.
         """
         from opentelemetry.trace import Link, SpanKind, get_current_span
 
@@ -143,7 +144,7 @@ def _ids() -> Any:
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
     class Ids(RandomIdGenerator):
-        """Random ids, unless the next one is given."""
+        """Random ids, unless the next id is set."""
 
         next_span_id: int | None = None
 
