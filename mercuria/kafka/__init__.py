@@ -1,5 +1,5 @@
-"""How Mercuria uses Kafka through Faust: whole batches in, whole batches out.
+"""Kafka through Faust: batches of records in, batches of records out.
 
-The transport hands out batches, the producer takes them, the batch table keeps them. What a record carries besides its
-value is here as well: the envelope of an event, the seal of a leg, the headers that are propagated.
+The transport delivers batches, the producer appends them, and the batch table stores them. This package also
+holds the envelope of an event, the seal of a leg, and the propagated headers.
 """

@@ -1,16 +1,17 @@
-"""A Faust table that is written a batch at a time: first to its changelog, then to RocksDB.
+"""A Faust table with batch writes: first to its changelog, then to RocksDB.
 
     table.read(partition, keys)                     # what RocksDB has
     offset = await table.append(partition, rows)    # to the changelog, as one record batch, acknowledged
     table.write(partition, rows, offset)            # to RocksDB, in one write batch with the changelog's offset
 
-Faust opens, assigns and recovers it like every table. The partition is an argument: Faust's own tables take it from
-the current event, which is wrong as soon as events are taken in batches.
+Faust opens, assigns and recovers it like every table. The partition is an argument: Faust's own tables take
+it from the current event, which is wrong for batches of events.
 
-A table has one writer at a time, but a worker that was suspended can have a batch under way when another one has
-taken over. A zombie writer's rows are never newer than what the new owner has. Therefore recovery keeps the newer of
-two rows (`supersedes`), and what a zombie writer has overwritten in the changelog is appended again (`_stale`). A gap
-between two appends of ours is a zombie writer's as well: then the worker stops, and recovers.
+A table has one writer at a time, but a suspended worker can still have a batch in flight after another worker
+has taken over. The rows of such a zombie writer are never newer than those of the new owner. So recovery
+keeps the newer of two rows (`supersedes`), and the new owner appends the rows that the zombie writer has
+overwritten in the changelog again (`_stale`). A gap between two appends of the owner also reveals a zombie
+writer: then the worker stops, and recovers.
 """
 
 import asyncio
@@ -34,19 +35,19 @@ Row = tuple[bytes, bytes | None]
 
 
 MAX_ROWS_BYTES = 3 * 1024 * 1024
-"""What one append may hold: it is one record batch, appended whole or not at all."""
+"""The maximum size of an append, which is one record batch and succeeds or fails as a whole."""
 
 
 _STALE_MARK = b"\0stale:"
-"""In RocksDB, before a key: its last row in the changelog is an old one. It survives restarts, as the offset does."""
+"""A key prefix in RocksDB. It marks a key whose last changelog row is stale, and survives restarts."""
 
 
 class ZombieWriterError(Exception):
-    """Somebody else wrote into a changelog partition that this worker owns."""
+    """Another process wrote into a changelog partition that this worker owns."""
 
 
 class BatchStore(rocksdb.Store):
-    """RocksDB, one database a partition, tuned for small values and a look-up for each command."""
+    """RocksDB with one database per partition, tuned for small values and a look-up for each command."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, driver="rocksdict", **kwargs)
@@ -62,12 +63,12 @@ class BatchStore(rocksdb.Store):
         options = rocksdict.Options(raw_mode=True)
         options.create_if_missing(True)
         options.set_block_based_table_factory(blocks)
-        # Ids are random bytes: compressing them costs time and saves nothing.
+        # Ids are random bytes: compression costs time and saves no space.
         options.set_compression_type(rocksdict.DBCompressionType.none())
-        # A small buffer stays in the processor's cache: writing to it takes half the time.
+        # A small buffer stays in the processor's cache, which halves the time of a write.
         options.set_write_buffer_size(4 * 1024 * 1024)
         options.set_max_write_buffer_number(2)
-        # Most look-ups are for command ids that are new: the filter answers them without a search.
+        # Most look-ups are for new command ids: the filter answers them without a search.
         options.set_memtable_prefix_bloom_ratio(0.1)
         options.set_memtable_whole_key_filtering(True)
         options.set_max_open_files(256)
@@ -75,15 +76,15 @@ class BatchStore(rocksdb.Store):
         return options
 
     def is_open(self, partition: int) -> bool:
-        """Return whether the database of a partition is open: the partition is this worker's."""
+        """Return whether the database of a partition is open, so that this worker owns the partition."""
         return partition in self._dbs
 
 
 class BatchTable(faust.Table[bytes, bytes]):
-    """The table. Subclasses say what its rows mean."""
+    """The table. Subclasses define the meaning of its rows."""
 
     keeps_wal: ClassVar[bool] = True
-    """Whether RocksDB logs its writes. Without, a killed worker reads its last moments from the changelog again."""
+    """Whether RocksDB has a write-ahead log. Without it, a killed worker recovers its last writes from Kafka."""
 
     def __init__(self, app: Any, *, name: str, partitions: int, help: str) -> None:
         super().__init__(
@@ -94,17 +95,17 @@ class BatchTable(faust.Table[bytes, bytes]):
             schema=BatchSchema(),
             key_type=bytes,
             value_type=bytes,
-            # Faust counts changelog messages, and one of ours is a whole fetch: a standby shall keep it at once.
+            # Faust counts changelog messages, and here a message is a whole fetch: a standby must store it at once.
             standby_buffer_size=1,
         )
         self._locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._stale: dict[int, set[bytes]] = {}
         self._next_offset: dict[int, int] = {}
 
-    # What subclasses may say.
+    # Hooks for subclasses.
 
     def expand(self, partition: int, row: Row) -> Iterable[Row]:
-        """Return the rows of RocksDB that a row of the changelog stands for."""
+        """Return the rows of RocksDB that a row of the changelog expands to."""
         return (row,)
 
     def supersedes(self, key: bytes, new: bytes, old: bytes) -> bool:
@@ -112,11 +113,11 @@ class BatchTable(faust.Table[bytes, bytes]):
         return True
 
     def forget(self, partition: int) -> None:
-        """Drop what is remembered of a partition: somebody else may have written it."""
+        """Drop the cached state of a partition, because another worker may have written to the partition."""
         self._next_offset.pop(partition, None)
         self._stale.pop(partition, None)
 
-    # What agents do.
+    # The interface for agents.
 
     @property
     def store(self) -> BatchStore:
@@ -124,11 +125,11 @@ class BatchTable(faust.Table[bytes, bytes]):
         return cast(BatchStore, self.data)
 
     def lock(self, partition: int) -> asyncio.Lock:
-        """Return the lock under which a partition is read, appended to and written: one batch at a time."""
+        """Return the lock that serializes reads, appends and writes of a partition: one batch at a time."""
         return self._locks[partition]
 
     def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return the values of `keys`, None where there is none."""
+        """Return the values of `keys`; None for a missing one."""
         if not keys:
             return []
         return cast(list[bytes | None], self._database(partition).get(list(keys)))
@@ -137,10 +138,10 @@ class BatchTable(faust.Table[bytes, bytes]):
         """Append rows to the changelog as one record batch, and wait for Kafka's acknowledgement.
 
         Returns:
-            The offset of the last row; of the one before, where there is none.
+            The offset of the last row. Without rows, the offset of the last row appended before.
 
         Raises:
-            ZombieWriterError: somebody else appended since our last time.
+            ZombieWriterError: another process has appended since this worker's last append.
         """
         marked = self._stale_keys(partition)
         if not rows and not marked:
@@ -161,12 +162,12 @@ class BatchTable(faust.Table[bytes, bytes]):
         return first + len(records) - 1
 
     def write(self, partition: int, rows: Iterable[Row], offset: int) -> None:
-        """Write rows whose last one has `offset` in the changelog."""
+        """Write rows to RocksDB; `offset` is that of the last row in the changelog."""
         expanded = [each for row in rows for each in self.expand(partition, row)]
         if expanded:
             self._write(partition, expanded, offset)
 
-    # What Faust does.
+    # Overrides of Faust.
 
     def _new_store(self) -> BatchStore:
         return BatchStore("rocksdb://", self.app, self, table_name=self.name, loop=self.loop, options={})
@@ -175,20 +176,20 @@ class BatchTable(faust.Table[bytes, bytes]):
         return f"{self.app.conf.id}.{self.name}.changelog"
 
     async def on_rebalance(self, assigned: set[TP], revoked: set[TP], *args: Any, **kwargs: Any) -> None:
-        """Forget the partitions that may have been somebody else's."""
+        """Drop the cached state of partitions that another worker may have owned."""
         for tp in assigned | revoked:
             self.forget(tp.partition)
         await super().on_rebalance(assigned, revoked, *args, **kwargs)
 
     def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
-        """Bring what was read from the changelog into RocksDB."""
-        with crash_on_bug():  # Faust would log an error and go on with a table that lacks something.
+        """Write records of the changelog into RocksDB."""
+        with crash_on_bug():  # Faust would log an error and continue with an incomplete table.
             for event in batch:
                 self._recover(event.message.partition, event.value)
 
     def _recover(self, partition: int, records: Sequence[Any]) -> None:
         for record in records:
-            # Without a value, it would pass for one that takes a row away.
+            # An unreadable record has no value, so it would count as the deletion of a row.
             if type(record) is UnreadableRecord:
                 raise ValueError(f"Offset {record.offset} of the changelog cannot be read: {record.fault}.")
         self.forget(partition)
@@ -211,7 +212,7 @@ class BatchTable(faust.Table[bytes, bytes]):
         self._stale[partition] = stale
 
     def _stale_keys(self, partition: int) -> set[bytes]:
-        """Return the keys whose last row in the changelog is an old one; to be changed by nobody else."""
+        """Return the keys whose last row in the changelog is stale. Callers must not change the set."""
         if partition not in self._stale:
             marks = takewhile(
                 lambda key: key.startswith(_STALE_MARK),
@@ -221,7 +222,7 @@ class BatchTable(faust.Table[bytes, bytes]):
         return self._stale[partition]
 
     def _unmark(self, partition: int, keys: set[bytes]) -> None:
-        """Forget that keys were stale: they have just been appended."""
+        """Remove the stale marks of keys that were just appended."""
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key in keys:
             batch.delete(_STALE_MARK + key)
@@ -258,5 +259,5 @@ class BatchTable(faust.Table[bytes, bytes]):
 
 
 def _size_bytes(records: Sequence[Record]) -> int:
-    """Return what records take, with some bytes for each one's frame."""
+    """Return the size of records, including some bytes for the frame of each one."""
     return sum(len(record.key or b"") + len(record.value or b"") + 32 for record in records)

@@ -1,6 +1,6 @@
-"""A client of the command topic, for tools that run beside the workers: sends commands, reads events.
+"""A client of the command topic for tools that run beside the workers: sends commands and reads events.
 
-It is an ordinary Kafka client, as anybody could write one; what it adds is that commands leave in whole batches.
+It is an ordinary Kafka client, except that it sends commands in whole batches.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -19,7 +19,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Sent(NamedTuple):
-    """Where a record stands on the command topic."""
+    """The position of a record on the command topic."""
 
     partition: int
     offset: int
@@ -33,12 +33,12 @@ class CommandProducer:
         self._homes = Homes(partitions)
 
     async def send(self, commands: Sequence[ClientCommand]) -> list[Sent]:
-        """Send commands, and wait until Kafka has acknowledged them all.
+        """Send commands, and wait until Kafka has acknowledged all of them.
 
-        Commands for one wallet keep their order, within a call and from call to call.
+        Commands for one wallet keep their order, within a call and across calls.
 
         Returns:
-            Where each command stands, in the order of `commands`.
+            The position of each command, in the order of `commands`.
         """
         places: list[Sent | None] = [None] * len(commands)
         waiting = []
@@ -74,7 +74,7 @@ class CommandProducer:
 
 @asynccontextmanager
 async def command_producer(servers: str, partitions: int) -> AsyncIterator[CommandProducer]:
-    """Connect a `CommandProducer`; a command that is sent while Kafka is away waits for it."""
+    """Connect a `CommandProducer`. While Kafka is unavailable, its commands wait."""
     producer = AIOKafkaProducer(
         bootstrap_servers=servers,
         acks="all",
@@ -94,7 +94,7 @@ async def command_producer(servers: str, partitions: int) -> AsyncIterator[Comma
 async def event_reader(
     servers: str, topic: str = WALLET_EVENTS, *, from_beginning: bool = False
 ) -> AsyncIterator[AIOKafkaConsumer]:
-    """Connect a consumer of all partitions of a topic: of what comes from now on, or of all there is."""
+    """Connect a consumer of all partitions of a topic, which reads either new records only or all records."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=servers,
         enable_auto_commit=False,
@@ -109,12 +109,12 @@ async def event_reader(
         partitions = [TopicPartition(topic, number) for number in sorted(names)]
         consumer.assign(partitions)
         if not partitions:
-            # There is no such topic yet, so there is nothing to read.
+            # The topic does not exist yet, so there is nothing to read.
             pass
         elif from_beginning:
             await consumer.seek_to_beginning(*partitions)
         else:
-            # Now, not at the first poll.
+            # The start position is fixed now, not at the first poll.
             await consumer.seek_to_end(*partitions)
             for partition in partitions:
                 await consumer.position(partition)
@@ -124,7 +124,7 @@ async def event_reader(
 
 
 async def read_log(servers: str, topic: str) -> AsyncIterator[Any]:
-    """Yield the records of a topic, from its beginning to where it ends now."""
+    """Yield the records of a topic, from its beginning to its current end."""
     async with event_reader(servers, topic, from_beginning=True) as reader:
         ends = await reader.end_offsets(reader.assignment())
         unread = {tp for tp, end in ends.items() if end > 0}

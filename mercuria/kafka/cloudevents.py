@@ -1,4 +1,4 @@
-"""Events in their envelope: CloudEvents 1.0, structured mode, JSON."""
+"""The envelope of events: CloudEvents 1.0, structured mode, JSON."""
 
 from datetime import datetime
 from functools import lru_cache
@@ -16,14 +16,14 @@ from mercuria.timestamps import rfc3339
 SOURCE = "/mercuria/wallets"
 
 NumberedEvent = TransactionEvent | Entry
-"""Events that are made of events, and count from 1 in each partition."""
+"""Events that are derived from other events, and numbered from 1 in each partition."""
 
 NUMBERED: dict[type, tuple[str, str]] = {
     TransactionCompleted: ("transaction.completed", "/mercuria/transactions"),
     TransactionFailed: ("transaction.failed", "/mercuria/transactions"),
     Entry: ("ledger.entry_created", "/mercuria/ledger"),
 }
-"""The type and the source of each."""
+"""The type and the source of each event."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -44,7 +44,7 @@ class CloudEvent(Struct, frozen=True, omit_defaults=True):
 
 
 def envelop(event: Event, partition: int, time_ms: int) -> bytes:
-    """Return an event of `partition` as JSON. `time_ms` is the command's; the subject is the wallet."""
+    """Return an event of `partition` as JSON. `time_ms` is the command's time; the subject is the wallet."""
     return _encode(
         CloudEvent(
             "1.0",
@@ -87,13 +87,13 @@ def read_event(value: bytes) -> Event:
 
 
 def read_told(value: bytes) -> tuple[Event, int]:
-    """Return the event in an envelope, and when it happened, in ms."""
+    """Return the event in an envelope, and its time in ms."""
     envelope = _decode_envelope(value)
     return _DECODERS[envelope.type](envelope.data), _time_ms(envelope.time)
 
 
 def read_numbered(value: bytes) -> tuple[NumberedEvent, int]:
-    """Return the event in an envelope of the transaction or the ledger topic, and when it happened, in ms."""
+    """Return the event in an envelope of the transaction or the ledger topic, and its time in ms."""
     envelope = _decode_envelope(value)
     return _DECODERS[envelope.type](envelope.data), _time_ms(envelope.time)
 

@@ -1,4 +1,4 @@
-"""Crash-only: a money system does not skip what it did not understand, unless an operator says so (`kafka.skips`)."""
+"""Crash-only: a worker never skips a record that it cannot process, unless an operator says so (`kafka.skips`)."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ log = get_logger(__name__)
 
 
 class RecordError(Exception):
-    """A record cannot be worked on; the error that is its cause says why."""
+    """A record cannot be processed. The cause of this error gives the reason."""
 
     def __init__(self, topic: str, partition: int, offset: int) -> None:
         super().__init__(
@@ -24,10 +24,10 @@ class RecordError(Exception):
 
 @contextmanager
 def crash_on_bug() -> Iterator[None]:
-    """End the process at once, before anything is acknowledged, when the block raises.
+    """End the process at once, before anything is acknowledged, if the block raises.
 
-    Faust would acknowledge the event and go on with the next one. The supervisor starts the worker again, which finds
-    everything as it was before the block.
+    Faust would acknowledge the event and continue with the next one. The supervisor restarts the worker,
+    which finds the same state as before the block.
     """
     try:
         yield

@@ -1,7 +1,8 @@
-"""How records are fetched, by workers and tools alike: what aiokafka's fetcher makes of what Kafka returned.
+"""Replacements in aiokafka's fetcher for parsing fetched records, for workers and tools alike.
 
-Importing this module changes aiokafka's fetcher, which has no other way to be given its own kind of records. Then no
-record ends a reader (`kafka.record_batches`), and a reader of batches knows where each of them begins.
+Importing this module patches aiokafka's fetcher, which has no other hook for a different record parser. After
+that, a corrupt record does not end a reader (`kafka.record_batches`), and a reader of batches knows the first
+offset of each batch.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,20 +16,20 @@ from aiokafka.errors import CorruptRecordException
 from mercuria.kafka.record_batches import RecordBatch, RecordBatches
 
 READ_COMMITTED = "read_committed"
-"""What all readers of Mercuria's topics say to Kafka: what a transaction was aborted of is not there for them."""
+"""The isolation level of all readers of Mercuria's topics: they skip records of aborted transactions."""
 
 TAKEN_RECORDS, TAKEN_BYTES = 20_000, 16 * 1024 * 1024
-"""About so much is taken from a fetch at a time. What a producer compresses well may be a thousand times as large."""
+"""About how much of a fetch is taken at a time. Unpacked records may be a thousand times as large as packed ones."""
 
 
 def read_committed(consumer: Any) -> Any:
-    """Let a consumer that has not started read no record of an aborted transaction."""
+    """Make a consumer that has not started skip the records of aborted transactions."""
     consumer._isolation_level = READ_COMMITTED
     return consumer
 
 
 class Fetched(list[Any]):
-    """Records of one partition, one after the other: from the offset `start` up to the last, there are no others."""
+    """Consecutive records of one partition: all records from the offset `start` to the last one."""
 
     def __init__(self, records: Iterable[Any], start: int) -> None:
         super().__init__(records)
@@ -36,9 +37,9 @@ class Fetched(list[Any]):
 
 
 class ParsedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
-    """What a fetch returned for a partition; for a batched topic, much can be taken at once and as it was parsed.
+    """The records of a fetch for one partition. Those of a batched topic are taken many at once, as parsed.
 
-    aiokafka hands out one `ConsumerRecord` after the other. That costs 3 µs a record: more than parsing it.
+    aiokafka returns single `ConsumerRecord`s. That costs 3 µs a record, which is more than parsing it.
     """
 
     batched_topics: ClassVar[set[str]] = set()
@@ -54,7 +55,7 @@ class ParsedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka
         return self._tp.topic in self.batched_topics
 
     def take(self) -> list[Any]:
-        """Return the next records, as many as are to be in memory at a time; `is_used_up` says whether that is all."""
+        """Return the next records, up to the limit for memory. `is_used_up` tells whether they were the last."""
         taken, size = list[Any](), 0
         for piece, piece_bytes in self._pieces:
             taken += piece
@@ -65,7 +66,7 @@ class ParsedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka
         return taken
 
     def _read_pieces(self) -> Iterator[tuple[list[Any], int]]:
-        """Yield records in lists, each with about how many bytes it has."""
+        """Yield lists of records, each with its approximate size in bytes."""
         for batch in self._visible_batches():
             is_ours = isinstance(batch, RecordBatch)
             for read in batch.pieces() if is_ours else [list(batch)]:
@@ -78,7 +79,7 @@ class ParsedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka
             self.next_fetch_offset = batch.next_offset
 
     def _visible_batches(self) -> Iterator[Any]:
-        """Yield the batches that hold records, without those of aborted transactions where these are not to be read."""
+        """Yield the batches with records, without those of aborted transactions if the reader skips these."""
         is_committed_only = self._isolation_level == fetcher.READ_COMMITTED
         while self._records.has_next():
             batch = self._records.next_batch()
@@ -97,20 +98,21 @@ class ParsedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka
 
 
 class FetchResult(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka is untyped
-    """What a fetch returned for a partition, which knows where it began.
+    """The result of a fetch for one partition, including its first offset.
 
-    Faust can lose a batch when a rebalance comes between two polls. An agent that compares where a batch begins with
-    where the one before it ended notices that. Offsets alone do not tell: transactions leave gaps in them.
+    Faust can lose a batch if a rebalance happens between two polls. An agent detects that by comparing the
+    start of a batch with the end of the previous one. Record offsets alone do not suffice: transactions leave
+    gaps in them.
     """
 
-    # By the assignment of a consumer: where nothing to read was found behind the last record, from and up to where.
-    # That may be the marks of transactions, or all of one that was aborted.
+    # By the assignment of a consumer: the range of offsets after the last record that holds nothing to read.
+    # It consists of transaction markers, or of records of an aborted transaction.
     _blank: ClassVar[WeakKeyDictionary[Any, dict[TopicPartition, tuple[int, int]]]] = WeakKeyDictionary()
 
     def getall(self, max_records: int | None = None) -> list[Any]:
-        """Return the next records, and from which offset on there are no others."""
+        """Return the next records. They are all records of the partition from their `start` on."""
         parsed: ParsedRecords | None = self._partition_records
-        if parsed is None:  # It has been taken, or was given up because of a seek.
+        if parsed is None:  # The records were taken, or dropped because of a seek.
             return []
         start = parsed.next_fetch_offset
         blank = self._blank.setdefault(self._assignment, {})

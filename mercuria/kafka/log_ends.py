@@ -1,6 +1,7 @@
-"""The ends of the log: where each partition of a topic ends now, and what stands there.
+"""The end of the log: the current end offset of each partition of a topic, and the records there.
 
-The worker's consumer cannot be asked: it polls in a thread of its own, and who asks waits until it has polled.
+The worker's own consumer is not suitable: it polls in a thread of its own, and a query waits for the poll to
+end.
 """
 
 import asyncio
@@ -14,11 +15,11 @@ from mode import Service
 from mercuria.kafka.fetcher import READ_COMMITTED
 
 BLANK_AT_MOST = 10_000
-"""Where more is left than that, it is not read to see whether it is only what Kafka transactions leave behind."""
+"""The largest remainder that is read to see whether it holds only the traces of Kafka transactions."""
 
 
 class _Rest(NamedTuple):
-    """What was left of a partition, from where to where, and whether no record is in it; None: not known."""
+    """The unprocessed remainder of a partition: its range, and whether it has no record; None: unknown."""
 
     done: int
     end: int
@@ -26,7 +27,7 @@ class _Rest(NamedTuple):
 
 
 class LogLostError(Exception):
-    """A log ends before what was read from it."""
+    """A log ends before the offset up to which it was read."""
 
     def __init__(self, topic: str, lost: Mapping[int, tuple[int, int]]) -> None:
         partitions = ", ".join(
@@ -40,7 +41,7 @@ class LogLostError(Exception):
 
 
 class LogEnds(Service):
-    """Asks Kafka, over connections that are made when they are needed.
+    """Queries Kafka over connections that are opened on demand.
 
     Args:
         servers: Kafka's bootstrap servers.
@@ -50,34 +51,34 @@ class LogEnds(Service):
         super().__init__()
         self._servers = servers
         self._consumer: AIOKafkaConsumer | None = None
-        # Reads as agents do: what was aborted is not there, and nothing behind a transaction that is open.
+        # Reads like agents: without aborted records, and nothing after the start of an open transaction.
         self._reader: AIOKafkaConsumer | None = None
         self._starting = asyncio.Lock()
         self._reading = asyncio.Lock()
-        # By topic and partition, what was left when somebody looked last.
+        # By topic and partition, the remainder at the last call of `left`.
         self._rests: dict[tuple[str, int], _Rest] = {}
 
     async def ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-        """Return for each partition the offset that its next record will have."""
+        """Return the end offset of each partition, which its next record will have."""
         consumer, _ = await self._connected()
         return await _ends(consumer, topic, partitions)
 
     async def held_up(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-        """Return which partitions have a Kafka transaction that is open, and from which offset on nothing is read."""
+        """Return the partitions with an open Kafka transaction, and the offset from which on it blocks readers."""
         names = list(partitions)
         if not names:
             return {}
         consumer, reader = await self._connected()
-        # In this order: what is written meanwhile is no open transaction.
+        # In this order, records that are written meanwhile do not look like an open transaction.
         ends = await _ends(consumer, topic, names)
         stable = await _ends(reader, topic, names)
         return {each: stable[each] for each in names if stable[each] < ends[each]}
 
     async def check(self, topic: str, offsets: Mapping[int, int]) -> None:
-        """Check that partitions can be read on at offsets.
+        """Check that reading of partitions can resume at `offsets`.
 
         Raises:
-            LogLostError: some end before.
+            LogLostError: a partition ends before its offset.
         """
         begun = {number: offset for number, offset in offsets.items() if offset}
         ends = await self.ends(topic, begun) if begun else {}
@@ -97,11 +98,11 @@ class LogEnds(Service):
         return found
 
     async def is_blank(self, topic: str, partition: int, start: int, end: int) -> bool:
-        """Return whether `start` to before `end` holds no record to read: marks of transactions, and aborted ones."""
+        """Return whether `start` to `end` (exclusive) holds only transaction markers and aborted records."""
         tp = TopicPartition(topic, partition)
         _, reader = await self._connected()
         if (await _ends(reader, topic, [partition]))[partition] < end:
-            # A transaction is open, and may be committed.
+            # A transaction is still open, and may be committed.
             return False
         async with self._read({tp: start}) as consumer:
             while await consumer.position(tp) < end:
@@ -111,21 +112,21 @@ class LogEnds(Service):
         return True
 
     async def left(self, topic: str, partition: int, done: int, end: int) -> int:
-        """Return how many records stand from `done` to before `end`, if there is any to be worked through."""
+        """Return how many records are from `done` to `end` (exclusive); 0 if none of them is to be processed."""
         if done >= end:
             return 0
         rest = self._rests.get((topic, partition))
         if rest is None or (rest.done, rest.end) != (done, end):
             rest = _Rest(done, end)
         elif rest.is_blank is None and end - done <= BLANK_AT_MOST:
-            # It did not move since: only then it is worth while to read what it is.
+            # The remainder is unchanged since the last call. Only then is reading it worth the cost.
             rest = _Rest(done, end, await self.is_blank(topic, partition, done, end))
         self._rests[topic, partition] = rest
         return 0 if rest.is_blank else end - done
 
     @asynccontextmanager
     async def _read(self, starts: Mapping[TopicPartition, int]) -> AsyncIterator[AIOKafkaConsumer]:
-        """Let the block read partitions from offsets on; one block after the other does."""
+        """Let the block read partitions from the offsets `starts`. Only one block at a time reads."""
         _, consumer = await self._connected()
         async with self._reading:
             consumer.assign(list(starts))
@@ -134,7 +135,7 @@ class LogEnds(Service):
                     consumer.seek(tp, offset)
                 yield consumer
             finally:
-                # Else it would go on fetching what nobody reads.
+                # Otherwise the consumer would go on fetching records that are not read.
                 consumer.unsubscribe()
 
     async def on_stop(self) -> None:

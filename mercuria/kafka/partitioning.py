@@ -1,4 +1,4 @@
-"""Which partition a wallet lives in, and how its key is written."""
+"""The partitioner: the partition of a wallet, and the key of its records."""
 
 from typing import NamedTuple
 from uuid import UUID
@@ -6,26 +6,26 @@ from uuid import UUID
 from aiokafka.partitioner import murmur2
 
 _REMEMBERED = 2**17
-"""Hashing in Python costs 20 µs, so what was seen is remembered; an entry takes about 300 bytes."""
+"""The size of the cache. A hash in Python costs 20 µs; an entry takes about 300 bytes."""
 
 
 class Home(NamedTuple):
-    """Where a wallet's records go: their key, and the partition."""
+    """The key and the partition of a wallet's records."""
 
     key: bytes
     partition: int
 
 
 class Homes:
-    """The homes of wallets, in topics with a number of partitions."""
+    """The partitioner of wallets, for topics with a given number of partitions."""
 
     def __init__(self, partitions: int) -> None:
         self.partitions = partitions
-        # By number: a UUID computes its hash in Python each time it is asked.
+        # The cache's keys are integers: a UUID computes its hash in Python at each look-up.
         self._known: dict[int, Home] = {}
 
     def of(self, wallet_id: UUID) -> Home:
-        """Return a wallet's home: its id as text, hashed as Kafka's Java clients do it (murmur2)."""
+        """Return a wallet's key (its id as text) and partition (by murmur2, like Kafka's Java clients)."""
         home = self._known.get(wallet_id.int)
         if home is None:
             if len(self._known) >= _REMEMBERED:

@@ -1,4 +1,4 @@
-"""The producing half of the transport driver: whole record batches, idempotent, acknowledged by all replicas."""
+"""The producer of the transport driver: whole record batches, idempotent, acknowledged by all replicas."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from msgspec import Struct
 from mercuria.topics import max_batch_bytes
 
 MAX_CONNECTIONS = 16
-"""Over how many connections a worker produces what its partitions decide, at the most."""
+"""The maximum number of connections over which a worker produces the output of its partitions."""
 
 
 class Record(Struct, frozen=True, gc=False, array_like=True):
@@ -26,7 +26,7 @@ class Record(Struct, frozen=True, gc=False, array_like=True):
 
 
 class Producer(driver.Producer):
-    """Faust's producer, idempotent, and with a way to append whole batches."""
+    """Faust's producer, idempotent, with a method that appends whole batches."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -39,12 +39,12 @@ class Producer(driver.Producer):
     def enqueue(
         self, source: int | str, topic: str, partition: int, records: Sequence[Record]
     ) -> asyncio.Future[int]:
-        """Hand over records that come from the partition `source`, or from what else has this name.
+        """Append records that come from the partition `source`, or from another source with that name.
 
-        They are appended in order, and in as few record batches as they fit into.
+        The records are appended in order, in as few record batches as possible.
 
         Returns:
-            The offset of the first record, when Kafka has acknowledged all of them; -1 when there is none.
+            The offset of the first record, after Kafka has acknowledged all of them; -1 if there are none.
         """
         number = source if isinstance(source, str) else source % MAX_CONNECTIONS
         lane = self._lanes.get((number, topic, partition))
@@ -56,12 +56,12 @@ class Producer(driver.Producer):
         return lane.enqueue(records)
 
     async def flush(self) -> None:
-        """Wait until all that was handed over is acknowledged. Faust does so before it reads a changelog to its end."""
+        """Wait until all enqueued records are acknowledged. Faust does so before it reads a changelog to its end."""
         await super().flush()
         await asyncio.gather(*(lane.flush() for lane in self._lanes.values()))
 
     async def on_stop(self) -> None:
-        """Give up what is still waiting, and stop."""
+        """Drop the records that are still waiting, and stop."""
         for lane in self._lanes.values():
             lane.cancel()
         await super().on_stop()
@@ -70,10 +70,11 @@ class Producer(driver.Producer):
 
 
 class _Connection:
-    """A producer of aiokafka's that starts when it is first wanted.
+    """A producer of aiokafka that starts on first use.
 
-    It has one request under way at a time. With one for all, the partitions of a worker would wait for each other:
-    all decide, then all are sent, and whoever is ready first waits for the last.
+    It has one request in flight at a time. With one producer for all, the partitions of a worker would wait
+    for each other: all decide, then all are sent, and the partition that is ready first waits for the last
+    one.
     """
 
     def __init__(self, new_producer: Callable[[], AIOKafkaProducer]) -> None:
@@ -96,10 +97,10 @@ class _Connection:
 
 
 class _Lane:
-    """What is on its way to one partition, over one connection.
+    """The queue of records for one partition, over one connection.
 
-    Several senders may wait for the same partition. aiokafka takes one batch of a partition at a time and lets all
-    others poll for their turn, so here they join the next batch instead.
+    Several senders may wait for the same partition. aiokafka accepts one batch of a partition at a time and
+    makes the others poll for their turn. Here, they join the next batch instead.
     """
 
     def __init__(self, connection: _Connection, topic: str, partition: int) -> None:
@@ -146,7 +147,7 @@ class _Lane:
                 start += len(records)
 
     async def _append(self, records: list[Record]) -> list[tuple[int, int]]:
-        """Append records; return for each record batch the index of its first record, and that one's offset."""
+        """Append records; return the index and the offset of the first record of each record batch."""
         producer = await self._connection.producer()
         start, first_offsets = 0, []
         while start < len(records):
@@ -154,16 +155,16 @@ class _Lane:
             first = start
             start = batch.extend(records, start)
             appended = await producer.send_batch(batch, self._topic, partition=self._partition)
-            # One after the other: a batch that came in behind one that Kafka did not take would leave a gap for good.
+            # One after the other: a batch that Kafka accepts after a rejected one would leave a permanent gap.
             first_offsets.append((first, (await appended).offset))
         return first_offsets
 
 
 class _RecordBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped
-    """A record batch that takes many records at once, without aiokafka's checks and wrappers for each of them."""
+    """A record batch that takes many records at once, without aiokafka's checks and wrappers for each record."""
 
     def extend(self, records: list[Record], start: int) -> int:
-        """Take records from the index `start` on, as many as fit, and close; return the index of the next one."""
+        """Take as many records from the index `start` on as fit, and close; return the index of the next one."""
         append = self._builder.append
         count = 0
         for record in islice(records, start, None):
@@ -177,6 +178,6 @@ class _RecordBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped
 
 
 def _offset_at(first_offsets: list[tuple[int, int]], index: int) -> int:
-    """Return the offset of the record `index`, from the record batches' first indices and offsets."""
+    """Return the offset of the record `index`, given the first indices and offsets of the record batches."""
     start, offset = max(pair for pair in first_offsets if pair[0] <= index)
     return offset + index - start

@@ -1,11 +1,12 @@
-"""Header propagation: the request and the trace that a record belongs to. What follows from the record has them, too.
+"""Header propagation: records carry the headers of their request and trace context on to the records they cause.
 
     request-id    the id of the HTTP request that a command came with
     traceparent   the span that the record comes from (https://www.w3.org/TR/trace-context/)
-    tracestate    what belongs to that
+    tracestate    the vendor data of the trace context
 
-They are no part of what is decided. What they become depends on the record alone, so that a batch that is decided
-again gives the same headers as well: the span of a record's processing has an id made of where the record is.
+The headers do not influence decisions. Propagated headers depend on the record alone, so that a batch that is
+decided again yields the same headers: the span id of a record's processing is derived from the record's
+position.
 """
 
 import re
@@ -13,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 Trace = list[tuple[str, bytes]]
-"""The headers that say what a record belongs to."""
+"""The headers that identify the request and the trace of a record."""
 NO_TRACE: Trace = []
-"""Those of a record that says nothing: the same list for all, and never changed."""
+"""The headers of a record without a request and a trace: one shared list, which is never changed."""
 
 REQUEST_ID = "request-id"
 TRACEPARENT = "traceparent"
@@ -35,7 +36,7 @@ _SPAN = slice(36, 52)
 def propagated(
     headers: Iterable[tuple[str, bytes | None]], reader: str, partition: int, offset: int
 ) -> Trace:
-    """Return the headers for what follows when `reader` processes the record at a place. Others are left out."""
+    """Return the headers for records that `reader` creates from the record at an offset. Others are dropped."""
     own = [header for header in headers if header[0] in _WELL_FORMED]
     if not own:
         return NO_TRACE
@@ -49,7 +50,7 @@ def propagated(
 
 
 def well_formed(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes]:
-    """Return the headers of a trace that are as they should be. One that comes twice says nothing."""
+    """Return the well-formed headers of a request and a trace. A header that occurs twice is dropped."""
     found: dict[str, bytes | None] = {}
     for name, value in headers:
         is_well_formed = _WELL_FORMED.get(name)
@@ -65,17 +66,17 @@ def is_sampled(traceparent: bytes) -> bool:
 
 
 def span_id(parent: bytes, reader: str, partition: int, offset: int) -> bytes:
-    """Return the id of the span in which `reader` processes the record at a place that came from the span `parent`."""
+    """Return the id of the span in which `reader` processes the record at an offset, as a child of `parent`."""
     place = b"%b %b-%d-%d" % (parent, reader.encode(), partition, offset)
     return blake2b(place, digest_size=8).hexdigest().encode()
 
 
 def request_id_header(request_id: str) -> tuple[str, bytes]:
-    """Return the header of a command that comes with a request."""
+    """Return the header of a command that belongs to a request."""
     return REQUEST_ID, request_id.encode()
 
 
 def request_id_in(headers: Sequence[tuple[str, bytes | None]]) -> str | None:
-    """Return the id of the request that a record belongs to, if it says one."""
+    """Return the id of the request that a record belongs to, or None."""
     value = well_formed(headers).get(REQUEST_ID)
     return value.decode("ascii") if value is not None else None

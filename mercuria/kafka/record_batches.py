@@ -1,9 +1,9 @@
-"""Record batches as Kafka returns them: which records are in one, and which of them cannot be read.
+"""Record batches as Kafka returns them: parses their records, including those of corrupt batches.
 
-Kafka checks little of what a producer puts into a batch. aiokafka's parser gives up a whole batch because of one
-record, and unpacks whatever it is handed: 6 KB of zeros in zstd may be gigabytes. So batches are unpacked here, up to
-a limit, and one that aiokafka's parser gives up is read record by record. What cannot be read becomes an
-`UnreadableRecord`, at its own offset.
+Kafka checks little of a producer's batch. aiokafka's parser rejects a whole batch because of one corrupt
+record, and unpacks a batch of any size: 6 KB of zeros in zstd may be gigabytes. So this module unpacks
+batches up to a limit, and reads a batch that aiokafka's parser rejects record by record. A record that cannot
+be read becomes an `UnreadableRecord` at its own offset.
 """
 
 import struct
@@ -23,7 +23,8 @@ from aiokafka.record.util import decode_varint
 from msgspec import Struct
 
 MAX_UNPACKED_BYTES = 64 * 1024 * 1024
-"""How much of a record batch is unpacked. Kafka takes batches of 2 MiB, which as commands in JSON have 20 at most."""
+"""The maximum size of an unpacked record batch. Kafka accepts batches of 2 MiB; those of JSON commands have
+at most 20 MiB."""
 
 PIECE_RECORDS, PIECE_BYTES = 5_000, 4 * 1024 * 1024
 
@@ -38,12 +39,12 @@ _CODEC_AT = DefaultRecordBase.ATTRIBUTES_OFFSET + 1
 
 
 class UnreadableRecord(Struct, frozen=True, gc=False):
-    """A record of which no more is known than where it is, and why it cannot be read.
+    """A record of which only the position and the reason why it cannot be read are known.
 
     Args:
-        fault: a sentence.
-        size_bytes: of the whole record, where it says so.
-        digest: SHA-256 of its bytes, where they are there, else of the record batch as Kafka has it.
+        fault: the reason, as a sentence.
+        size_bytes: the size of the whole record, if the record states it.
+        digest: SHA-256 of the record's bytes if they are there, else of the record batch as Kafka has it.
     """
 
     offset: int
@@ -59,16 +60,16 @@ class UnreadableRecord(Struct, frozen=True, gc=False):
 
     @property
     def facts(self) -> list[tuple[str, bytes]]:
-        """What is known of it, as headers of its dead letter."""
+        """The known facts about the record, as headers of its dead letter."""
         size = [] if self.size_bytes is None else [("record-bytes", b"%d" % self.size_bytes)]
         return [*size, ("digest", self.digest.hex().encode())]
 
 
 class RecordBatches(_MemoryRecordsPy):  # type: ignore[misc]  # aiokafka is untyped
-    """The record batches that a fetch has returned for a partition; those at the end may be cut off."""
+    """The record batches that a fetch has returned for a partition. The last one may be cut off."""
 
     def next_batch(self, *_options: Any) -> Any:
-        """Return the next batch, None when there is no other."""
+        """Return the next batch, or None at the end."""
         raw = self._next_slice
         if raw is not None and len(raw) >= _HEADER.size and raw[16] >= _MAGIC_WITH_HEADERS:
             self._cache_next()
@@ -77,7 +78,7 @@ class RecordBatches(_MemoryRecordsPy):  # type: ignore[misc]  # aiokafka is unty
 
 
 class RecordBatch:
-    """One record batch, with all that aiokafka's has, which reads on where that gives up."""
+    """One record batch with the interface of aiokafka's, which goes on reading where aiokafka's stops."""
 
     def __init__(self, raw: memoryview) -> None:
         self._raw = raw
@@ -88,18 +89,18 @@ class RecordBatch:
         self.is_transactional: bool = self._header.is_transactional
         self.is_control_batch: bool = self._header.is_control_batch
         self.record_bytes = 0
-        """How large a record is on the average, once they are read."""
+        """The average size of a record, known after reading."""
         self._records: Iterator[Any] | None = None
         self._count: int = _HEADER.unpack_from(raw)[12]
-        # Where nothing was compacted away, each offset has a record.
+        # If compaction has removed nothing, each offset has a record.
         self._is_complete = self._count == self.next_offset - self.base_offset
 
     def validate_crc(self) -> bool:
-        """Return whether the batch is as it was sent."""
+        """Return whether the checksum of the batch is right."""
         return bool(self._header.validate_crc())
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the records, or those that are left of them."""
+        """Yield the records that were not yielded yet."""
         if self._records is None:
             self._records = (record for piece in self.pieces() for record in piece)
         return self._records
@@ -108,15 +109,15 @@ class RecordBatch:
         return next(iter(self))
 
     def pieces(self) -> Iterator[list[Any]]:
-        """Yield the records in lists, which hold no more than some thousands and about `PIECE_BYTES`."""
+        """Yield the records in lists of at most some thousand records and about `PIECE_BYTES`."""
         body, fault = _unpacked(self._header.compression_type, self._raw[_HEADER.size :])
         self.record_bytes = len(body) // max(1, self._count)
         length = max(1, min(PIECE_RECORDS, PIECE_BYTES // max(1, self.record_bytes)))
         taken = 0
         if fault is None:
-            # Chained, as aiokafka's iterator may be asked for only once.
+            # `chain` is needed because aiokafka's iterator can be obtained only once.
             records = chain(self._parsed(body))
-            # What does not fit together raises: one bad record is enough.
+            # Inconsistent data raises an error: one bad record is enough.
             with suppress(*_MISFITS):
                 while piece := list(islice(records, length)):
                     self._check_offsets(piece, taken)
@@ -128,10 +129,12 @@ class RecordBatch:
             yield piece
 
     def _check_offsets(self, piece: list[Any], taken: int) -> None:
-        """Check that records stand where the batch says; Kafka does not, and what follows would be taken for read.
+        """Check that records have the offsets of the batch.
+
+        Kafka does not check that, and after a wrong offset, later records would count as read.
 
         Raises:
-            ValueError: they do not.
+            ValueError: an offset is wrong.
         """
         offsets, first = [record.offset for record in piece], self.base_offset + taken
         if self._is_complete:
@@ -149,11 +152,11 @@ class RecordBatch:
         return iter(DefaultRecordBatch(b"".join((_without_codec(self._raw), body))))
 
     def _one_by_one(self, body: bytes | memoryview, fault: str | None) -> Iterator[Any]:
-        """Read records that are not all good. Each stands behind its length, so the next one can be found.
+        """Read records of which some are corrupt. Each record follows its length, so the next one can be found.
 
         Args:
-            body: the records, unpacked.
-            fault: why there may be more of them.
+            body: the unpacked records.
+            fault: why `body` may be incomplete; None if it is complete.
         """
         header = _HEADER.unpack_from(self._raw)
         first_ms, max_ms = header[7:9]
@@ -176,7 +179,7 @@ class RecordBatch:
             except (ValueError, IndexError, OverflowError) as error:
                 why = str(error)
                 if whole is None:
-                    # Nor can be found what comes behind it.
+                    # The records after it cannot be found either.
                     why = lost = fault or why
             if why is None:
                 offset = record.offset
@@ -195,7 +198,7 @@ def _without_codec(raw: memoryview) -> bytes:
 
 
 class _Scratch(threading.local):
-    """Where a batch is unpacked; each thread has its own, which is used again."""
+    """The buffer for unpacking a batch. Each thread has its own buffer, and reuses it."""
 
     def __init__(self) -> None:
         self.usual = bytearray(_USUAL_BYTES)
@@ -205,7 +208,7 @@ _scratch = _Scratch()
 
 
 def _unpacked(codec: int, packed: memoryview) -> tuple[bytes | memoryview, str | None]:
-    """Return the records of a batch, and why they may not be all of them; None: they are."""
+    """Return the records of a batch, and why they may be incomplete; None if they are complete."""
     try:
         if codec == DefaultRecordBase.CODEC_NONE:
             return packed, None
@@ -245,7 +248,7 @@ _XERIAL_HEADER_BYTES = 16
 
 
 def _unsnapped(packed: memoryview) -> tuple[bytes, str | None]:
-    """Unpack snappy, as one block or as blocks behind xerial's header, which Java's clients write."""
+    """Unpack snappy: a single block, or blocks after xerial's header, which Java clients write."""
     if packed[: len(_XERIAL)] != _XERIAL:
         blocks = [packed]
     else:
@@ -264,7 +267,7 @@ def _unsnapped(packed: memoryview) -> tuple[bytes, str | None]:
 
 
 def _streamed(codec: Any, packed: memoryview) -> tuple[bytes, str | None]:
-    """Unpack what does not say how large it is. Where it does not fit, the room that it was given is full."""
+    """Unpack data of unknown size. If it does not fit, the codec has filled the whole buffer."""
     try:
         size = codec.decompress_into(packed, _scratch.usual)
         return bytes(memoryview(_scratch.usual)[:size]), None
@@ -290,14 +293,14 @@ def _record(
 ) -> _DefaultRecordPy:
     """Read a record without its length.
 
-    A header whose name is not UTF-8 is left out: no name that anybody looks for is like it.
+    A header whose name is not UTF-8 is left out, because no reader looks up such a name.
 
     Raises:
-        ValueError: it is no record.
-        IndexError: it is cut off.
+        ValueError: the data is not a valid record.
+        IndexError: the record is cut off.
     """
     buffer = bytearray(whole)
-    # Behind one byte of attributes.
+    # The first byte holds attributes.
     delta_ms, at = decode_varint(buffer, 1)
     delta, at = decode_varint(buffer, at)
     key, at = _bytes(buffer, at)
@@ -320,7 +323,7 @@ def _record(
 
 
 def _bytes(buffer: bytearray, at: int) -> tuple[bytes | None, int]:
-    """Read bytes behind their length, and return where they end; a negative length stands for none."""
+    """Read bytes after their length, and return them with their end. A negative length means None."""
     size, at = decode_varint(buffer, at)
     if size < 0:
         return None, at

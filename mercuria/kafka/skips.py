@@ -1,8 +1,8 @@
-"""Skips: records that an operator has had passed over, as they would end every worker that comes to them.
+"""Skips: records that workers pass over on an operator's request, because they would crash every worker.
 
-They stand on a topic of their own, the skip of a record in the partition of the same number. A worker has read it to
-its end before it works on partitions that it was given, and follows it while it runs. So all workers skip the same
-records, after a crash, a rebuild and from an empty directory as well.
+Skips have a topic of their own; the skip of a record is in the partition of the same number. A worker reads
+that topic to its end before it processes newly assigned partitions, and follows it while it runs. So all
+workers skip the same records, also after a crash, after a rebuild, and from an empty directory.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ log = get_logger(__name__)
 
 
 class Skip(msgspec.Struct, frozen=True):
-    """Which record is passed over, why, who has said so, and when (RFC 3339)."""
+    """The record to skip, the reason, the operator, and the time (RFC 3339)."""
 
     topic: str
     partition: int
@@ -43,7 +43,7 @@ class Skip(msgspec.Struct, frozen=True):
 
     @property
     def headers(self) -> list[tuple[str, bytes]]:
-        """What a dead letter says of it."""
+        """The headers of the dead letter for the skipped record."""
         return [
             ("reason", self.reason.encode()),
             ("skipped-by", self.by.encode()),
@@ -52,7 +52,7 @@ class Skip(msgspec.Struct, frozen=True):
 
     @property
     def facts(self) -> dict[str, object]:
-        """What a log line says of it."""
+        """The fields of a log line about the skip."""
         return {"topic": self.topic, "partition": self.partition, "offset": self.offset} | {
             "reason": self.reason,
             "skipped_by": self.by,
@@ -61,7 +61,7 @@ class Skip(msgspec.Struct, frozen=True):
 
 
 class Skipped(Unreadable, frozen=True, gc=False, kw_only=True):
-    """A command that is passed over."""
+    """A command that is skipped."""
 
     skip: Skip
 
@@ -72,12 +72,12 @@ NONE: Mapping[int, Skip] = {}
 
 
 def record_of(skip: Skip) -> Record:
-    """Return the record that makes a skip known, for the partition `skip.partition`."""
+    """Return the record that publishes a skip, for the partition `skip.partition`."""
     return Record(f"{skip.topic}-{skip.partition}-{skip.offset}".encode(), _encode(skip), None)
 
 
 def read_skip(record: Any) -> Skip | None:
-    """Return the skip that a record of the topic holds; None for one that holds none."""
+    """Return the skip in a record of the topic; None if it holds none."""
     try:
         skip = _decode(record.value or b"")
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -86,7 +86,7 @@ def read_skip(record: Any) -> Skip | None:
 
 
 async def all_skips(servers: str) -> AsyncIterator[Skip]:
-    """Yield the skips of an installation, those of a record once: the first one counts."""
+    """Yield the skips of an installation. Of several skips of one record, only the first counts."""
     seen = set()
     async for record in read_log(servers, SKIPS):
         skip = read_skip(record)
@@ -96,7 +96,7 @@ async def all_skips(servers: str) -> AsyncIterator[Skip]:
 
 
 class Skips(Service):
-    """What this worker knows of them.
+    """The skips that this worker knows.
 
     Args:
         servers: Kafka's bootstrap servers.
@@ -112,21 +112,21 @@ class Skips(Service):
         self._generation: int | None = None
 
     def of(self, topic: str, partition: int) -> Mapping[int, Skip]:
-        """Return by offset the records of a partition that are passed over."""
+        """Return the skips of a partition by offset."""
         return self._known.get((topic, partition), NONE)
 
     async def up_to_date(self, generation: int) -> None:
-        """Return when all is known that was there when partitions were dealt out the last time.
+        """Wait until this worker knows all skips from before the last rebalance; wait for Kafka if necessary.
 
-        What another worker skipped before it lost a partition must be skipped here as well. Kafka is waited for.
+        A record that another worker skipped before it lost a partition must be skipped here as well.
 
         Args:
-            generation: counts how often partitions were dealt out.
+            generation: the count of rebalances.
         """
         while generation != self._generation:
             try:
                 async with self._reading:
-                    # All partitions ask at the same moment, and one reading serves them all.
+                    # All partitions ask at the same time, and one read serves them all.
                     if generation != self._generation:
                         await self._read_to_end()
                         self._generation = generation

@@ -1,4 +1,4 @@
-"""Makes the topics before anything polls them: Faust does not notice a topic that comes later."""
+"""Creates the topics before a consumer polls them: Faust does not notice a topic that is created later."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ _KNOWN_WITHIN_S = 30
 
 
 class TopicError(Exception):
-    """A topic cannot be used; the message is one sentence that says why."""
+    """A topic cannot be used. The message is one sentence with the reason."""
 
 
 async def declare_topics(servers: str, partitions: int, replication: int) -> None:
-    """Make the topics that are missing, and wait until the cluster knows them all.
+    """Create the missing topics, and wait until the whole cluster knows them.
 
     Raises:
-        TopicError: a topic exists with another number of partitions, or cannot be made.
+        TopicError: a topic exists with another number of partitions, or cannot be created.
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=servers)
     await admin.start()
@@ -40,14 +40,14 @@ async def declare_topics(servers: str, partitions: int, replication: int) -> Non
 
 
 def prepare(env: Mapping[str, str]) -> None:
-    """Make the topics of the stack that `env` (MERCURIA_* variables) leads to.
+    """Create the topics of the stack that `env` (MERCURIA_* variables) describes.
 
     Raises:
         TopicError: see `declare_topics`.
     """
     settings = Settings.from_env(env)
     declaring = declare_topics(settings.kafka, settings.partitions, settings.replication)
-    # Whoever calls may have an event loop that runs in its own thread.
+    # The caller may have a running event loop in its own thread.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, declaring).result()
 

@@ -1,13 +1,14 @@
-"""A Faust transport driver that hands out batches: `mercuria://host:port`, on top of Faust's aiokafka driver.
+"""A Faust transport driver that delivers batches: `mercuria://host:port`, on top of Faust's aiokafka driver.
 
-Assignment, acknowledgement, commits, tables and recovery are Faust's. Different is:
+Assignment, acknowledgement, commits, tables and recovery are Faust's. The driver differs as follows:
 
-- A topic with a `BatchSchema` is delivered in lists of records, as aiokafka's parser made them: they have `offset`,
-  `timestamp` (ms), `key`, `value` and `headers`. A list has at most `MAX_BATCH_RECORDS`, if the schema cuts them.
-- Where a table, or PostgreSQL, knows its position in such a topic, reading resumes there, whatever was committed: Faust
-  acknowledges a batch also when its agent is cancelled in the middle of it, and fills gaps between the offsets that it
-  has seen.
-- The producer is our own (`kafka.producer`).
+- A topic with a `BatchSchema` is delivered in lists of records, as aiokafka's parser creates them: they have
+  `offset`, `timestamp` (ms), `key`, `value` and `headers`. A list has at most `MAX_BATCH_RECORDS`, if the schema
+  cuts them.
+- If a table, or PostgreSQL, knows its position in such a topic, reading resumes there, whatever offset was committed:
+  Faust also acknowledges a batch whose agent is cancelled halfway, and fills gaps between the offsets that it has
+  seen.
+- The producer is Mercuria's own (`kafka.producer`).
 """
 
 import asyncio
@@ -26,14 +27,14 @@ from mercuria.kafka.producer import Producer
 from mercuria.kafka.schema import BatchSchema
 
 BUFFERED_POLL_S = 0.02
-"""How long to wait for records while a partition is not read, because its queue is full."""
+"""How long to wait for records while a partition is paused because its queue is full."""
 
 MAX_BATCH_RECORDS = 1000
-"""A longer fetch is cut, so that one batch keeps the event loop for some milliseconds at most."""
+"""The maximum length of a batch, so that one batch blocks the event loop for some milliseconds at most."""
 
 
 class BatchScheduler(DefaultSchedulingStrategy):
-    """Deals out what one poll returned: round robin over topics and partitions, batches where a topic wants them."""
+    """Distributes the records of a poll: round robin over topics and partitions, in batches for batched topics."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -46,7 +47,7 @@ class BatchScheduler(DefaultSchedulingStrategy):
     def map_from_records(  # type: ignore[override]  # Faust's is a class method, but calls it on the instance
         self, records: Mapping[TP, list[Any]]
     ) -> TopicIndexMap:
-        """Return the buffers to deal from, by topic."""
+        """Return the buffers to deliver from, by topic."""
         index: dict[str, TopicBuffer] = {}
         for tp, messages in records.items():
             schema = self._schema(tp.topic)
@@ -78,10 +79,11 @@ def _cut(records: Fetched) -> Iterator[Fetched]:
 
 
 class _ReadOffsets(defaultdict[TP, int | None]):
-    """Up to where Faust has read each partition, to drop what it reads again.
+    """The offsets up to which Faust has read each partition, with which it drops records that it reads again.
 
-    For batches, it must not: after a seek, it may set the offset of a batch that it gave up because of the seek, and
-    drop those before it. Who takes batches knows itself up to where it has processed them.
+    For batched topics, it must not: after a seek, Faust may set the offset of a batch that it dropped because
+    of the seek, and then drop the batches before it. An agent that takes batches knows its own processed
+    offset.
     """
 
     def __init__(self, wants_batches: Callable[[str], bool]) -> None:
@@ -93,7 +95,7 @@ class _ReadOffsets(defaultdict[TP, int | None]):
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's thread that reads; records of Kafka transactions that were aborted are not read."""
+    """Faust's consumer thread, which skips the records of aborted Kafka transactions."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         return read_committed(super()._create_worker_consumer(transport))
@@ -112,14 +114,14 @@ class Consumer(driver.Consumer):
         self._dropped = asyncio.Event()
 
     def on_buffer_drop(self, tp: TP) -> None:
-        """Read a partition again whose queue has room, at once."""
+        """Resume reading of a partition at once when its queue has room."""
         super().on_buffer_drop(tp)
         self._dropped.set()
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:  # noqa: ASYNC109  Faust's
         if self._buffered_partitions:
-            # Faust sleeps for a second when the queues of all partitions are full, and does not look at one that has
-            # room again while it waits for records of another.
+            # Faust sleeps for a second if the queues of all partitions are full. While it waits for records of one
+            # partition, it does not notice that the queue of another has room again.
             timeout = BUFFERED_POLL_S
             if not self._get_active_partitions():
                 self._dropped.clear()
@@ -140,7 +142,7 @@ class Consumer(driver.Consumer):
             last.timestamp_type,
             None,
             None,
-            record,  # type: ignore[arg-type]  # what a BatchSchema expects
+            record,  # type: ignore[arg-type]  # A BatchSchema expects a list.
             None,
             0,
             0,
@@ -149,13 +151,13 @@ class Consumer(driver.Consumer):
         )
 
     async def perform_seek(self) -> None:
-        """Go to where reading has to go on; the caller lets the flow go on afterwards."""
-        # What is delivered meanwhile is thrown away: Faust empties the queues after the seek, before the flow goes on.
+        """Seek to the offsets at which reading resumes. The caller resumes the flow afterwards."""
+        # The flow stops because Faust empties the queues after the seek, which would drop records delivered meanwhile.
         self.stop_flow()
         await super().perform_seek()
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Go to where reading has to go on, and return the offsets."""
+        """Seek to the offsets at which reading resumes, and return them."""
         offsets = dict(await super().seek_to_committed())
         app: Any = self.app
         known: dict[TP, int] = await app.resume_at(offsets)
@@ -164,7 +166,7 @@ class Consumer(driver.Consumer):
         return offsets | known
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        # A batch stands for all offsets up to its last one; there are no gaps to remember.
+        # A batch covers all offsets up to its last one, so there are no gaps to record.
         if not self.scheduler.wants_batches(tp.topic):
             await super()._add_gap(tp, offset_from, offset_to)
 
@@ -174,7 +176,7 @@ class Consumer(driver.Consumer):
         acked = self._acked[tp]
         if not acked:
             return None
-        # Batches of one partition are processed one at a time, so all before the last one are done, too.
+        # Batches of a partition are processed one at a time, so all batches before the last one are done, too.
         last = max(acked)
         acked.clear()
         self._acked_index[tp].clear()
@@ -182,7 +184,7 @@ class Consumer(driver.Consumer):
 
 
 class Transport(driver.Transport):
-    """The driver that `mercuria://` names."""
+    """The driver for `mercuria://` URLs."""
 
     Consumer = Consumer
     Producer = Producer
