@@ -1,4 +1,4 @@
-"""What PostgreSQL has of the log: rows made of events, the store that writes them, checkpoints, outbox and relay.
+"""Projections of the log into PostgreSQL: rows, stores, checkpoints, outboxes and the relay.
 
-Each projection has a package: its rows, its store, its queries.
+Each projection has a package with its rows, its store and its queries.
 """

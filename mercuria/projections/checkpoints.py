@@ -1,4 +1,4 @@
-"""Positions: how far a stage has brought its topic into PostgreSQL, and waiting until it is far enough."""
+"""Checkpoints: how far a projection has written its topic to PostgreSQL, and waiting for it to catch up."""
 
 import asyncio
 import time
@@ -15,14 +15,14 @@ _SQL = queries("mercuria.projections", "checkpoints.sql")
 
 
 class Place(NamedTuple):
-    """How far a stage is in a partition.
+    """The checkpoint of a projection in a partition.
 
     Args:
-        read: the offset of the last record of its topic that is part of its tables; -1 before the first.
-        command: the highest offset on the command topic whose event is part of them; -1 before the first.
-        sequence: where events are numbered, the number of the last one that is part of them; 0 before the first.
-        told: the number of the last event that its tables have told the next topic; 0 before the first.
-        sent: the highest number that was ever put into its outbox.
+        read: the offset of the last record of the topic that is part of the tables; -1 before the first.
+        command: the highest offset on the command topic whose event is part of the tables; -1 before the first.
+        sequence: on a topic with numbered events, the number of the last one in the tables; 0 before the first.
+        told: the number of the last event that the tables have emitted for the next topic; 0 before the first.
+        sent: the highest number that was ever put into the outbox.
     """
 
     read: int = -1
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 
 class Positions:
-    """The places of one stage."""
+    """The checkpoints of one projection."""
 
     def __init__(self, database: Database, stage: str) -> None:
         self._database = database
@@ -42,10 +42,10 @@ class Positions:
         self._looked_s = 0.0
 
     async def places(self) -> dict[int, Place]:
-        """Return how far each partition is that was ever begun.
+        """Return the checkpoint of each partition that has one.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is away, or not migrated.
+            DatabaseUnavailable: PostgreSQL is unavailable, or not migrated.
         """
         try:
             rows = await self._database.rows(_SQL["places"], {"stage": self._stage})
@@ -54,13 +54,13 @@ class Positions:
         return {row.partition: Place(*row[1:]) for row in rows}
 
     async def caught_up(self, ends: Mapping[int, int], timeout_s: float) -> bool:
-        """Wait until partitions reach `ends`, the offsets behind the last records of the stage's topic.
+        """Wait until partitions reach `ends`, the end offsets of the projection's topic.
 
         Returns:
-            False where that takes longer than `timeout_s`.
+            False if that takes longer than `timeout_s`.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is away.
+            DatabaseUnavailable: PostgreSQL is unavailable.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -71,7 +71,7 @@ class Positions:
         return True
 
     async def _look_together(self) -> dict[int, Place]:
-        """Look once for all who wait."""
+        """Read the checkpoints once for all waiting callers."""
         if self._look is None or self._look.done():
             self._look = asyncio.create_task(self._look_in_turn())
         return await asyncio.shield(self._look)
@@ -85,5 +85,5 @@ class Positions:
 
 
 def lag(ends: Mapping[int, int], places: Mapping[int, Place]) -> dict[int, int]:
-    """Return by how many records each partition is behind its end."""
+    """Return the consumer lag of each partition, in records."""
     return {number: max(0, end - places.get(number, Place()).read - 1) for number, end in ends.items()}

@@ -1,7 +1,8 @@
-"""Empties the tables that the log can fill again, so that running workers fill them.
+"""Rebuild of the projections: empties the tables that running workers fill again from the log.
 
-Only the owner of the tables may, and only here is the ledger not append-only: its trigger is off within the
-transaction, which nobody else sees. The outboxes stay: what they hold was told and is not in Kafka yet.
+Only the owner of the tables has the right to do so. Only here is the ledger not append-only: its trigger is
+off within the transaction, which is invisible to other sessions. The outboxes stay: their events are emitted,
+but not in Kafka yet.
 """
 
 import logging
@@ -29,13 +30,13 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "effective_active_wallets",
     ),
 }
-"""By stage, the tables that it fills."""
+"""By projection, the tables that it fills."""
 
 PATIENCE_S = 60.0
-"""How long the tables are waited for, in turn with those who use them."""
+"""How long the rebuild waits for the tables, in turn with the workers that use them."""
 
 Places = dict[str, dict[int, int]]
-"""By stage and partition, the offset of the last record that is part of the tables; -1 before the first."""
+"""By projection and partition, the offset of the last record in the tables; -1 before the first."""
 
 _SQL = queries("mercuria.projections", "rebuild.sql")
 
@@ -43,24 +44,24 @@ log = logging.getLogger(__name__)
 
 
 class RebuildError(Exception):
-    """The tables cannot be rebuilt; nothing was changed. The message is what the person who started it reads."""
+    """The tables cannot be rebuilt; nothing was changed. The message is meant for the operator."""
 
 
 class Tables:
-    """The tables, to their owner.
+    """The tables, as seen by their owner.
 
     Args:
-        url: PostgreSQL as the role that owns them, as libpq reads it.
+        url: PostgreSQL with the role that owns the tables, as a libpq URL.
 
     Raises (all methods):
-        RebuildError: PostgreSQL is away, not migrated, or lets somebody else alone do that.
+        RebuildError: PostgreSQL is unavailable, not migrated, or the role is not the owner.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     def places(self) -> Places:
-        """Return how far each stage is; a stage that never began is there with nothing."""
+        """Return the checkpoint of each projection. A projection that never began has an empty entry."""
         with self._transaction() as cursor:
             cursor.execute(_SQL["places"], {"stages": list(TABLES)})
             places: Places = {stage: {} for stage in TABLES}
@@ -69,7 +70,7 @@ class Tables:
             return places
 
     def empty(self) -> None:
-        """Empty all tables, and let all stages begin again; all of that or nothing."""
+        """Empty all tables and reset all projections, in one transaction."""
         deadline = time.monotonic() + PATIENCE_S
         tell = log.warning
         while True:
@@ -82,12 +83,12 @@ class Tables:
                         f"somebody has kept the tables locked for {PATIENCE_S:.0f} s; nothing was changed"
                     ) from error
             tell("Somebody uses the tables; they are emptied when they are free for a moment.")
-            # Once is enough.
+            # One warning is enough.
             tell = log.debug
             time.sleep(TABLE_LOCK_PAUSE_S)
 
     def counts(self) -> dict[str, int]:
-        """Return how many rows each table has."""
+        """Return the number of rows of each table."""
         counts: dict[str, int] = {}
         with self._transaction() as cursor:
             for table in _all_tables():
@@ -97,7 +98,7 @@ class Tables:
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
-        """Let the block have a cursor; commit at its end, or roll back where it raises."""
+        """Lend the block a cursor; commit at its end, or roll back if it raises."""
         try:
             connection = psycopg2.connect(
                 self._url, connect_timeout=CONNECT_TIMEOUT_S, fallback_application_name="mercuria rebuild"
@@ -133,7 +134,7 @@ def _empty(cursor: Any) -> None:
     cursor.execute(_SQL["open_books"])
     cursor.execute(sql.SQL(_SQL["empty"]).format(tables=tables))
     cursor.execute(_SQL["close_books"])
-    # Last: who brings in a new partition waits for these rows from here on.
+    # This comes last: a worker that introduces a new partition waits for these rows from here on.
     cursor.execute(_SQL["begin_again"], stages)
 
 

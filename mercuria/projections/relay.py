@@ -1,8 +1,8 @@
-"""The relay: brings what a stage has told from its outbox into Kafka, in the order of each partition.
+"""The relay: publishes the outbox of a projection to Kafka. Delivery is at-least-once and ordered per partition.
 
-What is told is in the outbox when it comes here. So it does not matter when this process dies: whoever has the
-partition next finds it there, and sends what may have been sent before. A partition has one request under way, so that
-what failed cannot be overtaken by what follows.
+The relay receives an event only after it is in the outbox. So the process can be killed at any time: the next
+owner of the partition finds the event there, and sends it again. A partition has one request in flight, so
+that a later event cannot overtake a failed one.
 """
 
 import asyncio
@@ -16,16 +16,16 @@ from msgspec import Struct, field
 from mercuria.kafka.producer import Record
 
 FULL_BYTES = 32 * 1024 * 1024
-"""So much may wait to be sent. Then the stage waits, too."""
+"""The size of waiting events from which on the projection waits, too."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Record]).decode
 
 
 class OutboxBatch(Struct, frozen=True):
-    """What one transaction has told in a partition: the events with the numbers `first` to `sequence`.
+    """The events that one transaction has emitted in a partition, with the numbers `first` to `sequence`.
 
-    `since_s` is when this process has had it, on its monotonic clock.
+    `since_s` is when this process received the batch, by its monotonic clock.
     """
 
     partition: int
@@ -37,11 +37,11 @@ class OutboxBatch(Struct, frozen=True):
 
 
 class Relay:
-    """What waits to be sent.
+    """The queue of outbox batches to publish.
 
     Args:
-        send: appends records to a partition of the next topic, and returns when Kafka has acknowledged them.
-        on_published: called when something may leave the outbox.
+        send: appends records to a partition of the next topic, and returns after Kafka has acknowledged them.
+        on_published: called when events may be removed from the outbox.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Relay:
         on_published: Callable[[], None] = lambda: None,
     ) -> None:
         self.published: dict[int, int] = {}
-        """By partition, up to which number Kafka has what the outbox may still hold."""
+        """By partition, the number up to which Kafka has the events that the outbox may still hold."""
         self.on_published = on_published
         self._send = send
         self._waiting: defaultdict[int, deque[OutboxBatch]] = defaultdict(deque)
@@ -61,27 +61,27 @@ class Relay:
 
     @property
     def waiting(self) -> int:
-        """How many batches wait to be sent, or are under way."""
+        """The number of batches that are waiting or in flight."""
         return sum(map(len, self._waiting.values()))
 
     @property
     def events(self) -> int:
-        """How many events wait to be sent, or are under way."""
+        """The number of events that are waiting or in flight."""
         return sum(len(batch.records) for waiting in self._waiting.values() for batch in waiting)
 
     @property
     def oldest_s(self) -> float:
-        """For how long the oldest of them has been here; 0 when there is none."""
+        """The age of the oldest batch; 0 if there is none."""
         since_s = [waiting[0].since_s for waiting in self._waiting.values() if waiting]
         return time.monotonic() - min(since_s) if since_s else 0.0
 
     @property
     def has_failed(self) -> bool:
-        """Whether Kafka did not take something."""
+        """Whether sending to Kafka has failed."""
         return self._failed is not None
 
     def take(self, batches: Iterable[OutboxBatch]) -> None:
-        """Send batches, behind those before."""
+        """Send batches after the previous ones."""
         for batch in batches:
             waiting = self._waiting[batch.partition]
             assert not waiting or batch.first == waiting[-1].sequence + 1, (
@@ -92,28 +92,28 @@ class Relay:
             self._begin(batch.partition)
 
     def replace(self, partition: int, batches: Iterable[OutboxBatch]) -> None:
-        """Send what the outbox holds of a partition, in place of what was known of it."""
+        """Replace the queue of a partition with the content of its outbox."""
         self.forget(partition)
         self.take(batches)
 
     def forget(self, partition: int) -> None:
-        """Send nothing more of a partition. What is under way may still arrive, which does no harm."""
+        """Drop the queue of a partition. A request in flight may still arrive, which does no harm."""
         for batch in self._waiting.pop(partition, ()):
             self._waiting_bytes -= batch.size
         self.published.pop(partition, None)
         self._look_for_room()
 
     def has_left(self, published: dict[int, int]) -> None:
-        """Note up to which numbers the outbox holds nothing any more."""
+        """Note that the outbox no longer holds the events up to these numbers."""
         for partition, sequence in published.items():
             if self.published.get(partition) == sequence:
                 del self.published[partition]
 
     async def room(self) -> None:
-        """Wait until there is room for more.
+        """Wait until the queue has room.
 
         Raises:
-            Exception: Kafka did not take something.
+            Exception: the error with which sending to Kafka has failed.
         """
         if self._failed is not None:
             await self._failed
@@ -135,7 +135,7 @@ class Relay:
             except Exception as error:
                 self._fail(error)
                 return
-            # Others may be there, if the partition was taken away and came back meanwhile.
+            # The queue is another one if the partition was revoked and assigned again meanwhile.
             now = self._waiting.get(partition)
             if now is not waiting:
                 continue
@@ -161,11 +161,11 @@ class Relay:
 
 
 def pack(records: Sequence[Record]) -> bytes:
-    """Return records as an outbox keeps them."""
+    """Encode records for an outbox."""
     return _encode(records)
 
 
 def outbox_batch_of(partition: int, sequence: int, packed: bytes) -> OutboxBatch:
-    """Return what an outbox has kept. Events are numbered one by one, so the last number says the first."""
+    """Decode a row of an outbox. Events are numbered consecutively, so the last number gives the first."""
     records = _decode(packed)
     return OutboxBatch(partition, sequence - len(records) + 1, sequence, records, len(packed))

@@ -1,4 +1,4 @@
-"""What the rows of all stages share: where their partitions are, and what of a topic is new to them."""
+"""The common base of the rows of all projections: checkpoints, and the detection of new records."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -9,13 +9,13 @@ from mercuria.projections.checkpoints import Place
 
 
 class MissingEventError(Exception):
-    """A topic misses an event, so that the tables would miss something."""
+    """A topic lacks an event, so the tables would be incomplete."""
 
 
 class SourceEvent(NamedTuple):
-    """A record of a topic of events: the event, when it happened, the record's offset and key.
+    """A record of a topic of events: the event, its time, the record's offset and key.
 
-    `trace` are the headers of what is published because of it.
+    `trace` holds the headers for records that are published because of the event.
     """
 
     event: Any
@@ -35,27 +35,27 @@ class OutboundEvent(NamedTuple):
 
 
 class PlacedRows:
-    """Rows of some events, and the places of partitions with them.
+    """Rows of some events, and the checkpoints of partitions after these events.
 
     Args:
-        places: how far each partition is that events may come of.
+        places: the checkpoint of each partition that may have events.
     """
 
     def __init__(self, places: Mapping[int, Place]) -> None:
         self.places = dict(places)
         self.outbound: defaultdict[int, list[OutboundEvent]] = defaultdict(list)
-        """By partition, what goes to the next topic; what went there before is left out."""
+        """By partition, the events for the next topic, without those that were sent before."""
         self.before = dict(places)
 
     @property
     def moved(self) -> dict[int, Place]:
-        """The partitions whose place is another one now."""
+        """The checkpoints that have changed, by partition."""
         return {number: place for number, place in self.places.items() if place != self.before[number]}
 
     def skip(self, partition: int, offset: int, event: Any) -> None:
-        """Pass over a record. Of `event`, None where it cannot be read, nothing is taken but where it stands.
+        """Skip a record. Only the position of `event` is used; `event` is None if it cannot be read.
 
-        So what follows it is not taken for something that is missing, and what comes again is passed over as well.
+        So the next record does not appear to follow a gap, and a repeated record is skipped as well.
         """
         place = self.places[partition]
         if offset <= place.read:
@@ -68,7 +68,7 @@ class PlacedRows:
         self.places[partition] = place._replace(read=offset, command=command, sequence=sequence)
 
     def follow(self, partition: int, events: Iterable[SourceEvent]) -> list[SourceEvent]:
-        """Return which records of a numbered topic are new, and let them be the last that were read.
+        """Return the new records of a numbered topic, and advance the checkpoint behind them.
 
         Raises:
             MissingEventError: the numbers of the events do not follow each other.

@@ -1,6 +1,7 @@
-"""The tables of a stage: rows of events, how far they reach, and what is told because of them, in one transaction.
+"""The store of a projection: writes rows, checkpoints and the outbox in one transaction.
 
-Bulk rows go in by COPY, which aiopg cannot: so this is psycopg2, which waits, and belongs into a thread.
+Bulk rows are written with COPY, which aiopg does not support. So the store uses psycopg2, which blocks and
+must run in a thread.
 """
 
 import os
@@ -22,13 +23,13 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 60
 IDLE_TIMEOUT_S = 10
-"""After it, the server ends the transaction of a worker that stands still, and frees its partitions for others."""
+"""The timeout after which the server ends the transaction of an idle worker, and releases its partitions."""
 SILENCE_S = 15
-"""After it, a server that is gone without a word is given up."""
+"""The timeout after which an unresponsive server counts as gone."""
 
 ALSO_AWAY = ("25P03", "40001", "40P01", "42P01", "42501", "42704", "42703", "55P03")
-"""More that is no bug of the rows: the transaction was ended, or has to be tried again, or the schema is not there yet,
-or its rights.
+"""Further SQLSTATE classes that are not bugs of the rows: the transaction was ended, or must be retried, or
+the schema or its privileges do not exist yet.
 
 https://www.postgresql.org/docs/18/errcodes-appendix.html
 """
@@ -37,7 +38,7 @@ _SQL = queries("mercuria.projections", "store.sql")
 
 
 class OutboxRow(NamedTuple):
-    """What one transaction tells in a partition, up to the event with the number `sequence`."""
+    """The events that one transaction emits in a partition, up to the event with the number `sequence`."""
 
     partition: int
     sequence: int
@@ -45,29 +46,30 @@ class OutboxRow(NamedTuple):
 
 
 class StageTables(Generic[T]):
-    """A stage's tables in PostgreSQL, to one writer at a time. `T` are the rows that it writes.
+    """The tables of a projection, with one writer at a time. `T` is the type of its rows.
 
-    First `begin`, then perhaps `left`, then `write` or `leave`. After `DatabaseUnavailable`, `begin` connects anew.
+    Call `begin`, then optionally `left`, then `write` or `leave`. After `DatabaseUnavailable`, `begin` reconnects.
 
     Raises (all methods):
-        DatabaseUnavailable: PostgreSQL is away, or not migrated; nothing was written, unless a COMMIT was under way.
+        DatabaseUnavailable: PostgreSQL is unavailable, or not migrated. Nothing was written, unless a COMMIT was
+            in flight.
         psycopg2.Error: a bug.
     """
 
     stage: ClassVar[str]
-    """The name of the stage whose positions these are."""
+    """The name of the projection, under which its checkpoints are stored."""
     outbox: ClassVar[str | None] = None
-    """The table of what is told to the next topic."""
+    """The outbox table of events for the next topic."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._connection: Any = None
 
     def begin(self, partitions: Collection[int]) -> dict[int, Place]:
-        """Begin a transaction, and lock where partitions are.
+        """Begin a transaction, and lock the checkpoints of partitions.
 
         Returns:
-            The places of those that nobody else has locked: a worker that had the partition before may still write.
+            The checkpoints that no other worker has locked: the previous owner of a partition may still be writing.
         """
         with self._in_order():
             if self._connection is None:
@@ -78,7 +80,7 @@ class StageTables(Generic[T]):
             return places
 
     def left(self, partitions: Collection[int]) -> list[OutboxRow]:
-        """Return what the outbox holds of partitions that are locked, in order."""
+        """Return the outbox rows of locked partitions, in order."""
         with self._in_order(), self._connection.cursor() as cursor:
             cursor.execute(self._outbox("left"), {"partitions": list(partitions)})
             return [OutboxRow(partition, sequence, bytes(records)) for partition, sequence, records in cursor]
@@ -90,10 +92,11 @@ class StageTables(Generic[T]):
         told: Sequence[OutboxRow] = (),
         published: Mapping[int, int] | None = None,
     ) -> None:
-        """Write rows with the places after them and what they tell, and commit.
+        """Write rows, the checkpoints after them and the events that they emit, and commit.
 
         Args:
-            published: by partition, up to which number Kafka has what was told: it leaves the outbox.
+            published: by partition, the number up to which Kafka has the events; they are removed from the
+                outbox.
         """
         with self._in_order(), self._connection.cursor() as cursor:
             if moved:
@@ -107,7 +110,7 @@ class StageTables(Generic[T]):
             self._connection.commit()
 
     def leave(self) -> None:
-        """End the transaction without having written anything."""
+        """End the transaction without writing."""
         with self._in_order():
             self._connection.rollback()
 
@@ -118,26 +121,26 @@ class StageTables(Generic[T]):
             connection.close()
 
     def interrupt(self) -> None:
-        """Break the connection, so that a thread which waits for the server comes back. Any thread may call this."""
+        """Break the connection, so that a thread that waits for the server returns. Any thread may call this."""
         connection = self._connection
         if connection is None or connection.closed:
             return
         with suppress(psycopg2.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as its:
             its.shutdown(socket.SHUT_RDWR)
 
-    # For each stage.
+    # Hooks for subclasses.
 
     def _set_up(self, cursor: Any) -> None:
         """Prepare a new connection."""
 
     def _look(self, cursor: Any, places: dict[int, Place]) -> None:
-        """Read what the next rows of these partitions follow; take those out that have to be left alone."""
+        """Read what the next rows of these partitions follow; remove partitions that must not be written."""
 
     def _write(self, cursor: Any, rows: T) -> None:
         """Write rows."""
         raise NotImplementedError
 
-    # For all.
+    # Implementation.
 
     def _connect(self) -> None:
         self._connection = psycopg2.connect(
@@ -178,7 +181,7 @@ class StageTables(Generic[T]):
 
     @contextmanager
     def _in_order(self) -> Iterator[None]:
-        """Give up a connection that has failed; say what is no bug as `DatabaseUnavailable`."""
+        """Close a connection that has failed; raise errors that are not bugs as `DatabaseUnavailable`."""
         try:
             yield
         except BaseException as error:
@@ -190,7 +193,7 @@ class StageTables(Generic[T]):
 
 
 def copy(cursor: Any, statement: str, rows: str) -> None:
-    """Bring rows in with a COPY statement; they are the text that it takes."""
+    """Write rows with a COPY statement; `rows` is its payload."""
     if rows:
         cursor.copy_expert(statement, StringIO(rows), size=1 << 20)
 
@@ -200,7 +203,8 @@ def _lock(connection: Any, stage: str, partitions: Collection[int]) -> dict[int,
     with connection.cursor() as cursor:
         cursor.execute(_SQL["lock"], which)
         if cursor.rowcount < len(partitions):
-            # Some are locked by others, or have no place yet. It is there for all at once, so that nobody waits for it.
+            # Some are locked by other workers, or have no checkpoint yet. New ones are committed at once, so that no
+            # other worker waits for them.
             cursor.execute(_SQL["introduce"], which)
             connection.commit()
             cursor.execute(_SQL["lock"], which)
@@ -208,7 +212,7 @@ def _lock(connection: Any, stage: str, partitions: Collection[int]) -> dict[int,
 
 
 def _columns(kind: Any, rows: Sequence[Any]) -> dict[str, list[Any]]:
-    """Turn rows into arrays, under the names of their fields with an s."""
+    """Turn rows into arrays, by the names of their fields with an s."""
     names = [name if name.endswith("s") else f"{name}s" for name in kind._fields]
     return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 

@@ -1,1 +1,1 @@
-"""The figures of analytics: counted in PostgreSQL, queried, and copied to Redis and RocksDB."""
+"""The analytics projection: counters in PostgreSQL, their queries, and their copies in Redis and RocksDB."""

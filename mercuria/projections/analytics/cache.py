@@ -1,16 +1,16 @@
-"""The counters of the last weeks' days in Redis, absolute and by partition; all of them may vanish.
+"""The cache of daily counters in Redis: absolute values by partition, for the last weeks. All may vanish.
 
     analytics:sealed:day:2026-11-27          hash: <currency>:<kind>:<partition> -> <count> <minor units> <MAC>
     analytics:sealed:active:2026-11-27:EUR   set: <id of an active wallet, without hyphens> <MAC>
     analytics:sealed:positions               hash: partition -> <offset of the last ledger event that is counted> <MAC>
 
-What is written moves a partition's position on, or has no effect: what comes again, late, or from a worker that has
-lost the partition changes nothing, and what is missing is noticed.
+A write advances a partition's position, or has no effect: a write that is repeated, is late, or comes from a
+previous owner of the partition changes nothing, and a missing write is detected.
 
-A MAC covers the key, the field and the numbers (`redis.authenticity`). What no worker of this installation wrote is
-removed; with a counter or a position go all positions, so that everything is filled again. Who can write to Redis can
-still bring back what an earlier count was, and take wallets out of a day. Workers of earlier versions have keys without
-`sealed`.
+A MAC covers the key, the field and the numbers (`redis.authenticity`). A value that no worker of this
+installation wrote is removed; a forged counter or position also removes all positions, so that the workers
+fill everything again. A client that can write to Redis can still restore an earlier count, and remove wallets
+from a day. Workers of earlier versions use keys without `sealed`.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from mercuria.redis.circuit_breaker import CircuitBreaker
 from mercuria.redis.client import UNAVAILABLE
 
 DAYS = 35
-"""So many days are kept."""
+"""The number of days that are kept."""
 DAY_KEY = "analytics:sealed:day:{}"
 ACTIVE_KEY = "analytics:sealed:active:{}:{}"
 POSITIONS_KEY = "analytics:sealed:positions"
@@ -55,16 +55,16 @@ for key in pairs(touched) do redis.call('EXPIRE', key, life) end
 redis.call('HSET', KEYS[1], partition, ARGV[6])
 return 1
 """
-"""Write counters with the position after them, unless it is there already, or something is missing before them.
+"""Write counters and their position, unless it is reached already or previous counters are missing.
 
-Arguments: the partition, its positions before and after, the life in seconds, the position where none is known, the
-value of the position after, how many counters of days, and for each its key, field and value; then for each active
-wallet its key and member.
+Arguments: the partition, its positions before and after, the lifetime in seconds, the position to assume if
+there is none, the value of the position after, the number of daily counters, and the key, field and value of
+each one; then the key and member of each active wallet.
 """
 
 
 class AnalyticsCache:
-    """The counters. Every call raises one of `redis.client.UNAVAILABLE` when Redis is away, or was a moment ago."""
+    """The counters. Every call raises one of `redis.client.UNAVAILABLE` if Redis is, or was just now, unavailable."""
 
     def __init__(self, redis: Redis, authenticity: Authenticity) -> None:
         self._redis = redis
@@ -73,9 +73,9 @@ class AnalyticsCache:
         self._breaker = CircuitBreaker(UNAVAILABLE)
 
     async def positions(self) -> dict[int, int]:
-        """Return by partition the offset of the last ledger event that is counted.
+        """Return the offset of the last counted ledger event by partition.
 
-        One that is not authentic is removed: a position that is never reached would keep counters out.
+        A position that is not authentic is removed: one that is never reached would block all counters.
         """
         with self._breaker.unless_away():
             found = await cast(Any, self._redis.hgetall(POSITIONS_KEY))
@@ -88,10 +88,10 @@ class AnalyticsCache:
         return {int(partition): int(numbers[0]) for partition, numbers in opened.items() if numbers}
 
     async def put(self, partition: int, counters: Counters) -> bool:
-        """Write counters; those of users are left out.
+        """Write counters, except those of users.
 
         Returns:
-            False where some that have changed before are missing; nothing is written then.
+            False if counters that changed before are missing. Then nothing is written.
         """
         after = self._sealed(POSITIONS_KEY, str(partition), str(counters.after))
         arguments: list[Any] = [
@@ -107,7 +107,7 @@ class AnalyticsCache:
             return bool(await self._put(keys=[POSITIONS_KEY], args=arguments))
 
     async def daily(self, since: date, until: date, partitions: Collection[int]) -> list[DailyMetrics] | None:
-        """Return the metrics of the days from `since` to before `until`; None where not all of them are here."""
+        """Return the metrics of the days from `since` to `until` (exclusive); None if any are missing here."""
         if since < first_day():
             return None
         with self._breaker.unless_away():
@@ -134,15 +134,15 @@ class AnalyticsCache:
         """Return the ids of the wallets that were active on a day, without hyphens."""
         key = ACTIVE_KEY.format(day, currency)
         members = await cast(Any, self._redis.smembers(key))
-        # There may be hundreds of thousands.
+        # A day may have hundreds of thousands of wallets.
         return await asyncio.to_thread(lambda: set(self._ids(key, members)))
 
     async def day(self, day: date) -> list[tuple[int, DayCounter]]:
-        """Return the counters of a day, each behind its partition."""
+        """Return the counters of a day, each after its partition."""
         return (await self._day(day))[0]
 
     async def _day(self, day: date) -> tuple[list[tuple[int, DayCounter]], bool]:
-        """Return the counters of a day, and whether they are all that stands there."""
+        """Return the counters of a day, and whether all values of the day are authentic."""
         key = DAY_KEY.format(day)
         values = await cast(Any, self._redis.hgetall(key))
         found = []
@@ -162,7 +162,7 @@ class AnalyticsCache:
         return f"{content} {self._authenticity.mac(_place(key, field.encode()), content.encode()).hex()}".encode()
 
     def _opened(self, key: str, field: bytes, value: bytes) -> Sequence[bytes] | None:
-        """Return the words before the MAC; None where no worker wrote them there."""
+        """Return the words before the MAC; None if no worker wrote them there."""
         content, _, mac = value.rpartition(b" ")
         expected = self._authenticity.mac(_place(key, field), content).hex().encode()
         if not compare_digest(expected, mac):
@@ -176,7 +176,7 @@ def _place(key: str, field: bytes) -> bytes:
 
 
 def first_day() -> date:
-    """Return the first day that is kept here."""
+    """Return the first day that is kept."""
     return datetime.now(UTC).date() - timedelta(days=DAYS - 1)
 
 

@@ -1,4 +1,4 @@
-"""The counters of analytics as keys and values, which is how RocksDB and Redis have them.
+"""The encoding of analytics counters as keys and values, for RocksDB and Redis.
 
     day:2026-11-27:EUR:deposit              count volume
     active:2026-11-27:EUR:<wallet id>       1
@@ -15,7 +15,7 @@ from mercuria.projections.analytics.store import ActiveWallet, Counters, DayCoun
 
 POSITION_KEY = b"position"
 NOWHERE = -2
-"""The position where nothing is known. One before the first event is -1."""
+"""The position if none is known. The position before the first event is -1."""
 
 FIRST_DAY = date(1970, 1, 1)
 
@@ -39,7 +39,7 @@ def rows_of(counters: Counters) -> Iterator[Row]:
 
 
 def counter_of(row: Row) -> DayCounter | ActiveWallet | UserCounter:
-    """Return the counter that a row is."""
+    """Return the counter in a row."""
     what, first, currency, *rest = row[0].decode().split(":")
     numbers = [int(number) for number in row[1].split()]
     if what == "user":
@@ -52,10 +52,10 @@ def counter_of(row: Row) -> DayCounter | ActiveWallet | UserCounter:
 
 
 def is_newer(new: bytes, old: bytes) -> bool:
-    """Return whether a value is not older than another one of the same key: all of them only grow."""
+    """Return whether a value is not older than another one of the same key. Values only grow."""
     return int(new.split()[0]) >= int(old.split()[0])
 
 
 def date_of(day: int) -> date:
-    """Return the day with a number."""
+    """Return the day of a day number."""
     return FIRST_DAY + timedelta(day)

@@ -1,4 +1,4 @@
-"""What analytics has counted, as people ask for it. It only reads: `analytics_tables` counts."""
+"""Queries of the analytics tables. `projections.analytics.store` writes these tables."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -15,14 +15,14 @@ _SQL = queries("mercuria.projections.analytics", "queries.sql")
 
 
 class Sum(NamedTuple):
-    """How many movements there were, and their amounts in minor units together."""
+    """The number of movements, and the sum of their amounts in minor units."""
 
     movements: int
     volume: int
 
 
 class DailyMetrics(NamedTuple):
-    """A day of a currency: what was completed, and how many wallets took part."""
+    """A day of a currency: its completed transactions, and the number of wallets that took part."""
 
     day: date
     currency: str
@@ -33,7 +33,7 @@ class DailyMetrics(NamedTuple):
 
 
 class UserCurrency(NamedTuple):
-    """A user's movements of a currency. The balance is of all the user's wallets of it, as of what is counted."""
+    """A user's movements of a currency. The balance is that of all the user's wallets of it, as counted."""
 
     currency: str
     deposits: Sum
@@ -47,24 +47,24 @@ class UserCurrency(NamedTuple):
 
 
 class Analytics:
-    """Reads.
+    """The queries.
 
     Raises (all methods):
-        DatabaseUnavailable: PostgreSQL is away, or does not answer in time.
+        DatabaseUnavailable: PostgreSQL is unavailable, or does not answer in time.
     """
 
     def __init__(self, database: Statements) -> None:
         self._database = database
 
     async def daily(self, since: date, until: date, currency: str | None) -> list[DailyMetrics]:
-        """Return the metrics of the days from `since` to before `until`, by day and currency."""
+        """Return the metrics of the days from `since` to `until` (exclusive), by day and currency."""
         parameters = {"since": since, "until": until, "currency": currency}
         return [_day(row) for row in await self._database.rows(_SQL["daily"], parameters)]
 
     async def daily_effective(self, first: date, last: date, currency: str | None) -> list[DailyMetrics]:
         """Return the metrics of the days from `first` to `last` by effective date, by day and currency.
 
-        What has no effective date counts on the day on which it was recorded.
+        A transaction without an effective date counts on the day on which it was recorded.
         """
         parameters = {"first": first, "last": last, "currency": currency}
         return [_day(row) for row in await self._database.rows(_SQL["daily_effective"], parameters)]
@@ -87,7 +87,7 @@ class Analytics:
         ]
 
     async def is_known(self, user_id: UUID) -> bool:
-        """Return whether somebody has an account, or wallets."""
+        """Return whether a user has an account or wallets."""
         row = await self._database.row(_SQL["is_known"], {"user_id": user_id})
         return bool(row and row.is_known)
 
@@ -106,7 +106,7 @@ def _day(row: Any) -> DailyMetrics:
 def daily_metrics(
     day: date, currency: str, by_kind: Mapping[str, tuple[int, int]], wallets: int
 ) -> DailyMetrics:
-    """Return the metrics of a day from counts and volumes by kind."""
+    """Return the metrics of a day, given counts and volumes by kind."""
     deposits, withdrawals, transfers = (
         Sum(*by_kind.get(kind, (0, 0))) for kind in ("deposit", "withdrawal", "transfer")
     )
@@ -114,10 +114,10 @@ def daily_metrics(
 
 
 def counters_of(url: str, partition: int) -> Counters:
-    """Return all counters of a partition, as of one moment. This waits, and belongs into a thread.
+    """Return all counters of a partition from one snapshot. The call blocks, so run it in a thread.
 
     Raises:
-        BooksUnavailable: PostgreSQL is away, or not migrated.
+        BooksUnavailable: PostgreSQL is unavailable, or not migrated.
     """
     asked: dict[str, Any] = {"partition": partition}
     with books(url) as found:

@@ -1,4 +1,4 @@
-"""What the entries of some events add to the figures of analytics (`domain.analytics`), by partition."""
+"""Rows of the analytics projection: what entries add to its figures (`domain.analytics`), by partition."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from mercuria.projections.rows import PlacedRows, SourceEvent
 
 
 class Added(NamedTuple):
-    """What some entries of a partition add, and its places before and after them."""
+    """The figures that some entries of a partition add, and its checkpoints before and after them."""
 
     before: Place
     after: Place
@@ -18,7 +18,7 @@ class Added(NamedTuple):
 
 
 class AnalyticsRows(PlacedRows):
-    """Figures of some entries of the ledger."""
+    """The figures of some entries of the ledger."""
 
     def __init__(self, places: Mapping[int, Place]) -> None:
         super().__init__(places)
@@ -26,7 +26,7 @@ class AnalyticsRows(PlacedRows):
         self._size = 0
 
     def take(self, partition: int, events: Iterable[SourceEvent]) -> None:
-        """Take records of a partition that follow those before; what is counted already is left out.
+        """Add the next records of a partition. Records that are counted already are skipped.
 
         Raises:
             MissingEventError: the numbers of the events do not follow each other.
@@ -37,11 +37,11 @@ class AnalyticsRows(PlacedRows):
 
     @property
     def size(self) -> int:
-        """How many entries there are."""
+        """The number of entries."""
         return self._size
 
     def texts(self) -> dict[int, Added]:
-        """Return what is to be added, by partition."""
+        """Return the figures to add, by partition."""
         return {
             number: Added(self.before[number], place, self._figures[number])
             for number, place in self.moved.items()

@@ -1,7 +1,7 @@
-"""Counts the ledger's entries in PostgreSQL: `daily_totals`, `daily_active_wallets` and `user_totals`.
+"""The store of analytics: counts ledger entries in `daily_totals`, `daily_active_wallets` and `user_totals`.
 
-What has an effective date is counted once more by it, in `effective_totals` and `effective_active_wallets`. These
-have no copies.
+An entry with an effective date also counts by that date, in `effective_totals` and
+`effective_active_wallets`. These two tables have no copies in Redis or RocksDB.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,13 +17,13 @@ from mercuria.projections.checkpoints import Place
 from mercuria.projections.store import StageTables
 
 MAX_KNOWN_ACTIVE = 200_000
-"""So many active wallets are remembered as written, in all partitions together."""
+"""The number of active wallets that are remembered as written, in all partitions together."""
 
 _SQL = queries("mercuria.projections.analytics", "store.sql")
 
 
 class DayCounter(NamedTuple):
-    """What a partition has of a day, a currency and a kind. The day is UTC's, as its number since 1970-01-01."""
+    """A partition's counter of a day, a currency and a kind. The day is in UTC, as days since 1970-01-01."""
 
     day: int
     currency: str
@@ -33,7 +33,7 @@ class DayCounter(NamedTuple):
 
 
 class ActiveWallet(NamedTuple):
-    """A wallet that took part in a transaction on a day; its id without hyphens."""
+    """A wallet that took part in a transaction on a day. Its id has no hyphens."""
 
     day: int
     currency: str
@@ -41,7 +41,7 @@ class ActiveWallet(NamedTuple):
 
 
 class UserCounter(NamedTuple):
-    """What a partition has of a user's movements of a currency, a kind and a direction; the id without hyphens."""
+    """A partition's counter of a user, a currency, a kind and a direction. The user's id has no hyphens."""
 
     user_id: str
     currency: str
@@ -53,7 +53,7 @@ class UserCounter(NamedTuple):
 
 
 class Counters(NamedTuple):
-    """Counters of a partition as they are when the record `after` is counted, as far as they changed since `before`."""
+    """The counters of a partition that changed since the record `before`, with their values at the record `after`."""
 
     before: int
     after: int
@@ -65,7 +65,8 @@ class Counters(NamedTuple):
 class AnalyticsTables(StageTables[dict[int, Added]]):
     """The tables of analytics.
 
-    Counting adds to what stands there, in the transaction that moves the place: no entry counts twice, whoever dies.
+    A write adds to the counters in the same transaction that moves the checkpoint. So no entry counts twice,
+    even if the worker is killed.
     """
 
     stage = "analytics"
@@ -73,7 +74,7 @@ class AnalyticsTables(StageTables[dict[int, Added]]):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self._written: dict[int, Counters] = {}
-        # Most wallets are active more than once a day. It only counts while nobody else has written.
+        # Most wallets are active more than once a day. The sets are valid only while no other worker has written.
         self._active: dict[int, set[ActiveWallet]] = {}
         self._undated: dict[int, set[ActiveWallet]] = {}
         self._active_at: dict[int, Place] = {}
@@ -100,7 +101,7 @@ class AnalyticsTables(StageTables[dict[int, Added]]):
         self._add_users(cursor, rows, written)
         self._add_effective(cursor, rows)
         self._written = written
-        # Only now: with a connection that breaks before, nothing of it is there, and the place is the old one.
+        # Only now: if the connection breaks before the commit, no row is written, and the checkpoint stays the old one.
         for number, counters in written.items():
             self._active[number].update(counters.active)
             self._undated[number].update(_wallets(rows[number].figures.undated))
@@ -178,5 +179,5 @@ def _wallets(figures: Iterable[tuple[int, str, UUID]]) -> set[ActiveWallet]:
 
 
 def _arrays(names: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, str]:
-    """Turn rows into the texts of arrays, one for each column, under its name."""
+    """Turn rows into the texts of arrays, one for each column, by column name."""
     return dict(zip(names, map(array, zip(*rows, strict=True)), strict=True))

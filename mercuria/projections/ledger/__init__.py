@@ -1,1 +1,1 @@
-"""The ledger in PostgreSQL: the rows of its entries, the store that writes them, queries, and snapshots for checks."""
+"""The ledger projection in PostgreSQL: its rows, store and queries, and snapshots for verification."""

@@ -1,6 +1,6 @@
-"""The ledger as PostgreSQL has it, and what wallets held at a moment, a moment behind the log.
+"""Queries of the ledger in PostgreSQL, and of wallets at a point in time. They lag slightly behind the log.
 
-It only reads: `ledger_tables` writes the entries, and `projections` what happened to wallets.
+`projections.ledger.store` writes the entries, and `projections.wallets.store` writes the events of wallets.
 """
 
 from typing import Any
@@ -67,13 +67,13 @@ class StatementLine(Struct, frozen=True, kw_only=True):
 
 
 class Ledger:
-    """Reads.
+    """The queries.
 
-    All pages have `limit` entries at the most, and are None where the cursor is none that the ledger gave. They have
-    entries from `since_ms` to before `until_ms`; a cursor is good for whatever filters.
+    A page has at most `limit` entries, from `since_ms` to `until_ms` (exclusive). It is None if the cursor is
+    not one of the ledger's. A cursor is valid with any filters.
 
     Raises (all methods):
-        DatabaseUnavailable: PostgreSQL is away.
+        DatabaseUnavailable: PostgreSQL is unavailable.
     """
 
     def __init__(self, database: Statements) -> None:
@@ -92,11 +92,11 @@ class Ledger:
         limit: int = 20,
         cursor: str | None = None,
     ) -> Page[Recorded] | None:
-        """Return a page of a wallet's entries, else of those of a person's wallets, else of all; the newest first."""
+        """Return a page of the entries of a wallet, else of a user's wallets, else of all wallets; newest first."""
         before = _ENTRIES.read(cursor)
         if before is None:
             return None
-        # Moments in UTC sort as texts. What begins at one is behind it, also for a cursor from a longer period.
+        # Timestamps in UTC sort as texts. The page begins at `until_ms` even if the cursor is from a longer period.
         until = _before_entry(until_ms, partition=-1)
         parameters = min(until, before, key=lambda place: str(place["before_at"])) | {
             "owner_id": owner_id,
@@ -109,14 +109,14 @@ class Ledger:
         return _ENTRIES.page(await self._database.rows(_SQL[name], parameters), limit, _entry)
 
     async def entries_of_transaction(self, transaction_id: UUID, completed_at_ms: int) -> list[Recorded]:
-        """Return the debit and the credit of a transaction that was completed at a moment; nothing: not entered yet."""
+        """Return the debit and the credit of a transaction with this completion time; none if not entered yet."""
         parameters = {"transaction_id": transaction_id, "completed_at": moment(completed_at_ms)}
         return [_entry(row) for row in await self._database.rows(_SQL["entries_of_transaction"], parameters)]
 
-    # Wallets in the past. A place stands between a wallet's events of before a moment, and those from it on.
+    # Wallets at a point in time. A place separates a wallet's events before a timestamp from those at or after it.
 
     async def place(self, wallet_id: UUID, at_ms: int) -> int:
-        """Return the place of a moment among a wallet's events."""
+        """Return the place of a timestamp among a wallet's events."""
         row = await self._database.row(_SQL["place"], {"wallet_id": wallet_id, "moment": moment(at_ms)})
         assert row is not None, "a search ends"
         return int(row.place)
@@ -131,12 +131,12 @@ class Ledger:
         )
 
     async def has_event_since(self, wallet_id: UUID, at_ms: int) -> bool:
-        """Return whether something happened to a wallet at a moment or after it: all of before is there then."""
+        """Return whether a wallet has an event at or after a timestamp: then all earlier ones are projected."""
         parameters = {"wallet_id": wallet_id, "moment": moment(at_ms)}
         return await self._database.row(_SQL["event_since"], parameters) is not None
 
     async def lines(self, wallet_id: UUID, start: int, end: int, limit: int) -> list[StatementLine]:
-        """Return the first changes of a wallet's balance between two places, the oldest first."""
+        """Return the first `limit` changes of a wallet's balance between two places, oldest first."""
         parameters = {"wallet_id": wallet_id, "start": start, "end": end, "limit": limit}
         return [_line(row) for row in await self._database.rows(_SQL["lines"], parameters)]
 

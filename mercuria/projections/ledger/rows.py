@@ -1,4 +1,4 @@
-"""Rows of PostgreSQL's table `ledger_entries`, made from completed transactions, as the text that COPY takes."""
+"""Rows of the table `ledger_entries`, built from completed transactions, as a COPY payload."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,8 +13,8 @@ class LedgerRows(PlacedRows):
     """Entries of some transactions.
 
     Args:
-        places: how far each partition is that `take` may get events of.
-        heads: the hash of the last entry of each of them.
+        places: the checkpoint of each partition whose events `take` may receive.
+        heads: the hash of the last entry of each of these partitions.
     """
 
     def __init__(self, places: Mapping[int, Place], heads: Mapping[int, bytes]) -> None:
@@ -23,7 +23,7 @@ class LedgerRows(PlacedRows):
         self._rows: list[str] = []
 
     def take(self, partition: int, events: Iterable[SourceEvent]) -> None:
-        """Take records of a partition that follow those before; what is entered already is left out.
+        """Add the next records of a partition. Records that are entered already are skipped.
 
         Raises:
             MissingEventError: the numbers of the events do not follow each other.
@@ -45,16 +45,16 @@ class LedgerRows(PlacedRows):
 
     @property
     def size(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return len(self._rows)
 
     def texts(self) -> str:
-        """Return what is to be written."""
+        """Return the COPY payload."""
         return "".join(self._rows)
 
 
 def entry_row(partition: int, entry: Entry) -> str:
-    """Return an entry as COPY takes it."""
+    """Return an entry as a row of a COPY payload."""
     is_wallet = entry.balance_after is not None
     return (
         f"{partition}\t{entry.sequence}\t{hex_of(entry.transaction_id)}\t{entry.kind}\t{entry.direction}"

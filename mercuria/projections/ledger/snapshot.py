@@ -1,4 +1,4 @@
-"""The ledger in PostgreSQL, as of one moment, for those who check it or write it out: psycopg2, which waits."""
+"""Snapshots of the ledger in PostgreSQL, for verification and export. They use psycopg2, which blocks."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,14 +17,14 @@ _SQL = queries("mercuria.projections.ledger", "snapshot.sql")
 
 
 class BooksUnavailable(Exception):
-    """The ledger cannot be read; the message is one sentence."""
+    """The ledger cannot be read. The message is one sentence."""
 
 
 class Books:
-    """The ledger as of one moment.
+    """A snapshot of the ledger.
 
     Raises (all methods):
-        BooksUnavailable: PostgreSQL is away.
+        BooksUnavailable: PostgreSQL is unavailable.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -38,12 +38,12 @@ class Books:
             return rows
 
     def read_whole(self) -> None:
-        """Prepare for queries that compare whole tables, and for no others."""
+        """Prepare for queries that compare whole tables. Do not run other queries afterwards."""
         with self._connection.cursor() as cursor:
             cursor.execute(_SQL["read_whole"])
 
     def pieces(self, name: str, parameters: Mapping[str, Any]) -> Iterator[list[tuple[Any, ...]]]:
-        """Yield the rows of a query that may be long, some thousand at a time."""
+        """Yield the rows of a query with a long result, some thousand at a time."""
         with self._connection.cursor(name=f"books_{name}") as cursor:
             cursor.execute(_SQL[name], parameters)
             while rows := cursor.fetchmany(FETCHED_ROWS):
@@ -52,10 +52,10 @@ class Books:
 
 @contextmanager
 def books(url: str) -> Iterator[Books]:
-    """Let the block read the ledger as of now.
+    """Open a snapshot of the current ledger for the block.
 
     Raises:
-        BooksUnavailable: PostgreSQL is away, or not migrated.
+        BooksUnavailable: PostgreSQL is unavailable, or not migrated.
     """
     try:
         connection = psycopg2.connect(

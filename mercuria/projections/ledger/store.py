@@ -1,4 +1,4 @@
-"""Writes the ledger: PostgreSQL's `ledger_entries`."""
+"""The store of the ledger projection: writes the table `ledger_entries`."""
 
 import logging
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ _SQL = queries("mercuria.projections.ledger", "store.sql")
 class LedgerTables(StageTables[str]):
     """The table of the ledger's entries.
 
-    A partition whose chain ends elsewhere than its place says is left alone: somebody has changed the ledger, and
-    nothing can be entered behind that. Money moves on meanwhile, and the other partitions, too.
+    The store does not write a partition whose chain does not end where its checkpoint says: then the ledger
+    was tampered with, and no entry can be appended. Money still moves, and the other partitions go on.
     """
 
     stage = "ledger"
@@ -28,11 +28,11 @@ class LedgerTables(StageTables[str]):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.broken: dict[int, int] = {}
-        """By partition that is left alone, the number of the entry with which its chain ends."""
+        """The partitions that are not written, with the number of the last entry of their chain."""
         self._heads: dict[int, bytes] = {}
 
     def rows(self, places: Mapping[int, Place]) -> LedgerRows:
-        """Return rows that follow `places`, which `begin` has just returned."""
+        """Return empty rows that follow `places`, which `begin` has just returned."""
         return LedgerRows(places, self._heads)
 
     def _look(self, cursor: Any, places: dict[int, Place]) -> None:

@@ -1,1 +1,1 @@
-"""Wallets, their events and transactions in PostgreSQL: the rows, the store that writes them, the queries."""
+"""The wallet projection in PostgreSQL: rows, store and queries of wallets, their events and transactions."""

@@ -1,6 +1,6 @@
-"""History: wallets, what happened to them, and transactions, as PostgreSQL has them, a moment behind the log.
+"""History queries: wallets, their events and transactions in PostgreSQL, which lags slightly behind the log.
 
-Lists are read a page at a time, the newest first (`pages`).
+Lists are read page by page, newest items first (`postgres.paging`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,15 +49,15 @@ class WalletEvent(Struct, frozen=True, kw_only=True):
 
 
 class History:
-    """Reads.
+    """The queries.
 
     Args:
-        lists: the same database for pages of lists, which may take long.
+        lists: the same database for pages of lists, which may be slow.
 
-    All pages have `limit` items at the most, and are None where the cursor is none that this list gave.
+    A page has at most `limit` items. It is None if the cursor is not one of this list's.
 
     Raises (all methods):
-        DatabaseUnavailable: PostgreSQL is away.
+        DatabaseUnavailable: PostgreSQL is unavailable.
     """
 
     def __init__(self, database: Database, lists: Statements | None = None) -> None:
@@ -68,7 +68,7 @@ class History:
     # Wallets.
 
     async def wallet(self, wallet_id: UUID) -> Wallet | None:
-        """Return a wallet. What its transfers have sent is not known here: `sent` is 0."""
+        """Return a wallet. The amount that its transfers have sent is not known here: `sent` is 0."""
         row = await self._database.row(_SQL["wallet"], {"id": wallet_id})
         return _wallet(row) if row is not None else None
 
@@ -81,7 +81,7 @@ class History:
         limit: int = 20,
         cursor: str | None = None,
     ) -> Page[Wallet] | None:
-        """Return a page of a person's wallets, the newest first."""
+        """Return a page of a user's wallets, newest first."""
         before = _WALLETS.read(cursor)
         if before is None:
             return None
@@ -92,7 +92,7 @@ class History:
     async def events(
         self, wallet_id: UUID, *, limit: int = 20, cursor: str | None = None
     ) -> Page[WalletEvent] | None:
-        """Return a page of what happened to a wallet, the newest first."""
+        """Return a page of a wallet's events, newest first."""
         before = _EVENTS.read(cursor)
         if before is None:
             return None
@@ -102,7 +102,7 @@ class History:
     # Transactions.
 
     async def transaction(self, transaction_id: UUID) -> Transaction | None:
-        """Return a transaction; the newest one, should a careless client have used its id for several."""
+        """Return a transaction; the newest one, if a client has reused the id."""
         row = await self._database.row(_SQL["transaction"], {"id": transaction_id})
         return _transaction(row) if row is not None else None
 
@@ -116,9 +116,9 @@ class History:
         limit: int = 20,
         cursor: str | None = None,
     ) -> Page[Transaction] | None:
-        """Return a page of the transactions that a person may see (None: of all), the newest first.
+        """Return a page of the transactions that a user may see (None: of all transactions), newest first.
 
-        Those of one wallet come in the order in which they came to it.
+        The transactions of one wallet are in the order in which they reached the wallet.
         """
         filters = {
             "person_id": person_id,
@@ -139,13 +139,13 @@ class History:
         if person_id is None:
             return _OF_WALLET
         wallet = await self.wallet(wallet_id)
-        # Of somebody else's wallet, people see what they have to do with.
+        # Of another user's wallet, users see the transactions that they take part in.
         return _OF_WALLET if wallet is not None and wallet.owner_id == person_id else _OF_PERSON
 
     async def used_before(self, prefixes: Sequence[int]) -> dict[int, UUID]:
-        """Return which of the prefixes, the upper 64 bits of ids, commands have had, and the id of one of these.
+        """Return the prefixes (upper 64 bits of ids) that commands have used, with the id of one such command.
 
-        It knows the commands that moved money, or were refused to, and those that opened a wallet.
+        The tables have the commands that moved or were to move money, and those that opened a wallet.
         """
         ranges = {
             "lows": [f"{prefix:016x}{0:016x}" for prefix in prefixes],
@@ -154,18 +154,18 @@ class History:
         rows = await self._database.rows(_SQL["commands_between"], ranges)
         return {prefixes[row.number - 1]: row.id for row in rows}
 
-    # How far it is.
+    # Checkpoints.
 
     async def places(self) -> dict[int, Place]:
-        """Return how far each partition is."""
+        """Return the checkpoint of each partition."""
         return await self.positions.places()
 
     async def caught_up(self, ends: Mapping[int, int], timeout_s: float) -> bool:
-        """Wait until all events before `ends`, by partition, are part of what is read here; False: not in time."""
+        """Wait until all events before `ends`, by partition, are projected; return False after the timeout."""
         return await self.positions.caught_up(ends, timeout_s)
 
     async def _rows(self, name: str, parameters: Mapping[str, Any], limit: int) -> list[Any]:
-        """Return the rows of a page, and one more where there are more."""
+        """Return the rows of a page, and one more if there is a next page."""
         return await self._lists.rows(_SQL[name], {**parameters, "limit": limit + 1})
 
 
@@ -197,7 +197,7 @@ _BY_STATUS: dict[str | None, str] = {
     "failed": "failed_transactions_of_person",
     "pending": "pending_transactions_of_person",
 }
-"""Statements for what is rare in a history."""
+"""Statements for statuses that are rare in a history."""
 _OF_WALLET = PagedList(b"t", "transactions_of_wallet", ">q", lambda row: (row.wallet_offset,), _before_offset)
 
 

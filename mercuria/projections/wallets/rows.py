@@ -1,7 +1,7 @@
-"""Rows of PostgreSQL's tables `wallets`, `wallet_events` and `transactions`, made from events.
+"""Rows of the tables `wallets`, `wallet_events` and `transactions`, built from events.
 
-They are the text that COPY takes, since nothing brings rows into PostgreSQL faster. Nothing is written here
-(`projections.wallets.store` does that).
+The rows are COPY payloads, since COPY is the fastest way to write rows to PostgreSQL.
+`projections.wallets.store` writes them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -39,17 +39,18 @@ _encode_json = msgspec.json.Encoder().encode
 
 
 class _Change(NamedTuple):
-    """The last event of a wallet, and when it happened."""
+    """The last event of a wallet, and its time."""
 
     event: Accepted
     time_ms: int
 
 
 class Texts(NamedTuple):
-    """Rows as COPY takes them; of `transactions`, some may be there already.
+    """COPY payloads. Some rows of `transactions` may exist already.
 
-    `changes` says what becomes of `changed` wallets that are there: by parameter, the text of an array. `limits` says
-    the same of wallets whose limit changes, and `limit_changes` are the rows of these changes.
+    `changes` has the parameters of the update of the `changed` existing wallets: the text of an array for
+    each one. `limits` has those of the wallets whose limit changes, and `limit_changes` has the rows of these
+    changes.
     """
 
     events: str
@@ -58,7 +59,7 @@ class Texts(NamedTuple):
     changes: dict[str, str]
     changed: int
     limit_changes: str = ""
-    limits: dict[str, str] = {}  # noqa: RUF012  # a default of a NamedTuple, which is never changed
+    limits: dict[str, str] = {}  # noqa: RUF012  # The default of a NamedTuple, which is never changed.
 
 
 class Rows(PlacedRows):
@@ -72,12 +73,12 @@ class Rows(PlacedRows):
         self._transactions: list[str] = []
         self._limit_changes: list[str] = []
         self._limits: dict[UUID, int] = {}
-        # Where a transfer's debit and its end are both among the events, whichever comes first, the end is enough.
+        # If both a transfer's debit and its end are among the events, in any order, the end is enough.
         self._pending: dict[Position, Transaction] = {}
         self._ended: set[Position] = set()
 
     def take(self, partition: int, events: Iterable[SourceEvent]) -> None:
-        """Take records of a partition that follow those before; what is projected already is left out."""
+        """Add the next records of a partition. Records that are projected already are skipped."""
         place = self.places[partition]
         read, command, told_before, outbound = place.read, place.command, place.told, self.outbound[partition]
         for event, time_ms, offset, key, trace in events:
@@ -102,11 +103,11 @@ class Rows(PlacedRows):
 
     @property
     def size(self) -> int:
-        """How many rows there are, about."""
+        """The approximate number of rows."""
         return len(self._events) + len(self._transactions) + len(self._pending)
 
     def texts(self) -> Texts:
-        """Return what is to be written."""
+        """Return the COPY payloads."""
         pending = map(_transaction_row, self._pending.values())
         changed = [change for number, change in self._changes.items() if number not in self._openings]
         return Texts(

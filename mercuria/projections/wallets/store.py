@@ -1,4 +1,4 @@
-"""Writes the projections: PostgreSQL's `wallets`, `wallet_events` and `transactions`."""
+"""The store of the wallet projection: writes the tables `wallets`, `wallet_events` and `transactions`."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _SQL = queries("mercuria.projections.wallets", "store.sql")
 
 
 class Projections(StageTables[Texts]):
-    """The tables of wallets, what happened to them, and transactions."""
+    """The tables of wallets, their events, and transactions."""
 
     stage = STAGE
     outbox = "outbox_events"
