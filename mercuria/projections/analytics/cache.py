@@ -64,7 +64,7 @@ each one; then the key and member of each active wallet.
 
 
 class AnalyticsCache:
-    """The counters. Every call raises one of `redis.client.UNAVAILABLE` if Redis is, or was just now, unavailable."""
+    """The counters. Calls raise one of `redis.client.UNAVAILABLE` if Redis is, or recently was, unavailable."""
 
     def __init__(self, redis: Redis, authenticity: Authenticity) -> None:
         self._redis = redis
