@@ -1,4 +1,4 @@
-"""What Redis keeps: the cache of wallets and transactions, replies, idempotency keys, leases of partitions.
+"""The state in Redis: the cache of wallets and transactions, replies, idempotency keys, partition leases.
 
-All of it may vanish at any moment.
+All of it may vanish at any time.
 """

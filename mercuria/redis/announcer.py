@@ -1,8 +1,8 @@
-"""The announcer: tells what was decided to those who wait, and to the cache, once it is safe in Kafka.
+"""The announcer: publishes decisions to waiting requests and to the cache, after they are stored in Kafka.
 
-One call to Redis carries what all partitions decided since the last one: first the balances and transactions, then the
-replies, so that who has its answer finds it everywhere. Requests that wait in this process come last, and get theirs
-whether Redis answers or not.
+One call to Redis carries the decisions of all partitions since the previous call: first the balances and
+transactions, then the replies, so that a client that has its reply finds the new state in the cache. Requests
+that wait in this process come last, and get their replies whether Redis answers or not.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from mercuria.redis.leases import PartitionLocks
 from mercuria.redis.replies import CHANNEL, Replies, Reply, encode_replies
 
 MAX_CACHED_WALLETS = 200
-"""A batch of more is a load, not people: its partition's cache is dropped, which costs nothing."""
+"""A batch with more wallets is a bulk load: the cache of its partition is dropped instead, at no cost."""
 
 ToNode = tuple[str, Reply]
 
 
 class Announcement(NamedTuple):
-    """What one batch of a partition decided."""
+    """The decisions of one batch of a partition."""
 
     partition: int
     wallets: Sequence[Wallet]
@@ -35,7 +35,7 @@ class Announcement(NamedTuple):
 
 
 class Announcer(Service):
-    """Takes announcements, and sends them on in the background."""
+    """Accepts announcements, and publishes them in the background."""
 
     def __init__(self, cache: Cache, locks: PartitionLocks, replies: Replies, **options: Any) -> None:
         super().__init__(**options)
@@ -47,7 +47,7 @@ class Announcer(Service):
         self._breaker = CircuitBreaker(UNAVAILABLE)
 
     def announce(self, announcement: Announcement) -> None:
-        """Return what was decided, soon."""
+        """Queue an announcement, which is published soon."""
         self._waiting.append(announcement)
         self._some.set()
 
@@ -86,7 +86,7 @@ class Announcer(Service):
         return [
             self._balances_of(partition, list(wallets.values()))
             for partition, wallets in newest.items()
-            # Without an epoch, the partition is somebody else's; and an old one is not heard.
+            # Without an epoch, another worker owns the partition. Redis ignores an old epoch.
             if self._locks.epoch(partition)
         ]
 
@@ -96,7 +96,7 @@ class Announcer(Service):
         return Balances(partition, self._locks.epoch(partition), wallets)
 
     def _forget(self, taken: Iterable[Announcement]) -> None:
-        """Let what is cached of these partitions count no more, as soon as Redis hears of it."""
+        """Invalidate the cache of these partitions, as soon as Redis can be reached."""
         for partition in {each.partition for each in taken}:
             self._locks.next_epoch(partition)
 

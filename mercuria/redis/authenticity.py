@@ -1,12 +1,13 @@
-"""Authenticity: what a worker reads in Redis counts only where a worker of the same installation has written it there.
+"""Authenticity: a worker trusts a value in Redis only if a worker of the same installation wrote it there.
 
-Redis has one password, or none, and each client that has it can write. So each value carries a keyed hash (MAC) over
-the key that it stands under and over its content. A value that was changed, was copied from another key, or
-comes from another installation counts as one that is missing.
+Redis has one password, or none, and each client that has it can write. So each value carries a keyed hash
+(MAC) over its key in Redis and its content. A value that was changed, was copied from another key, or comes
+from another installation counts as missing.
 
-The MAC does not stop someone who writes to Redis from bringing back, or taking away, what a worker once wrote under the
-same key: a value says when it was written, and is not believed for longer than it would have lived. Until then, an
-older balance of the same wallet can be shown again. No money depends on it: wallets are decided from the log alone.
+The MAC does not stop a client that can write to Redis from restoring or removing a value that a worker once
+wrote under the same key. A value states when it was written, and is not trusted beyond its original lifetime.
+Until then, an older balance of the same wallet can be shown again. No money depends on it: wallets decide
+from the log alone.
 """
 
 import logging
@@ -26,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 
 class Authenticity:
-    """Makes and checks MACs.
+    """Computes and checks MACs.
 
     Args:
-        leg_key: returns the installation's leg key, of which the key is made; called when it is first needed.
-        on_distrusted: called with each key of Redis that holds what no worker of this installation wrote there.
+        leg_key: returns the installation's leg key, from which the key is derived; called on first use.
+        on_distrusted: called with each key of Redis whose value no worker of this installation wrote there.
     """
 
     def __init__(
@@ -41,30 +42,30 @@ class Authenticity:
 
     @cached_property
     def _keyed(self) -> Any:
-        # One key is never used for two purposes: legs have theirs, and this one is made of it.
+        # One key must not serve two purposes: legs use the leg key, and this key is derived from it.
         key = blake2b(key=self._leg_key(), person=b"mercuria-redis").digest()
-        # Copying a keyed state is cheaper than keying anew.
+        # Copying a keyed hash state is cheaper than creating a new one.
         return blake2b(key=key, digest_size=MAC_BYTES)
 
     def mac(self, key: bytes, content: bytes) -> bytes:
-        """Return the MAC of what stands under a key: 16 bytes. `key` says also what kind of value it is."""
+        """Return the MAC of the value under a key: 16 bytes. `key` also identifies the kind of value."""
         state = self._keyed.copy()
-        # The length keeps apart what is key and what is content.
+        # The length separates the key from the content.
         state.update(b"%d:%b%b" % (len(key), key, content))
         digest: bytes = state.digest()
         return digest
 
     def holds(self, key: bytes, content: bytes, mac: bytes) -> bool:
-        """Return whether a MAC is that of `content` under `key`."""
+        """Return whether `mac` is the MAC of `content` under `key`."""
         return compare_digest(self.mac(key, content), mac)
 
     def distrust(self, key: str) -> None:
-        """Note that what stands under a key of Redis was not written by this installation."""
+        """Report that this installation did not write the value under a key of Redis."""
         self._on_distrusted(key)
 
 
 class _Warner:
-    """Counts what is not believed, and says so in the log, once a minute at the most."""
+    """Counts distrusted values, and logs a warning at most once a minute."""
 
     def __init__(self) -> None:
         self._warned_s = -WARN_EVERY_S

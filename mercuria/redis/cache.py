@@ -1,18 +1,20 @@
-"""What Redis remembers of wallets and transactions, for the nodes that do not own them. All of it may vanish.
+"""The cache of wallets and transactions in Redis, for nodes that do not own them. All of it may vanish.
 
-Balances stand under the epoch of their partition. Its owner alone writes them, and begins a new epoch when it takes the
-partition over or Redis may have missed something: then all that stood there counts no more. Within an epoch, an older
-version never overwrites a newer one. An epoch is one of the process that Redis is, so nothing counts that a Redis knows
-from a life before. That the owner is still there, its lock says, which it renews every two seconds: what was written
-under a lock that is older than that may be old, since an owner goes on for a while without Redis.
+Balances are stored under the epoch of their partition. Only the partition's owner writes them. It begins a
+new epoch when it takes the partition over, or when Redis may have missed a write: this invalidates everything
+stored before. Within an epoch, an older version never overwrites a newer one. An epoch belongs to one process
+of Redis, so data from before a restart of Redis does not count. The owner's lease, which it renews every two
+seconds, proves that the owner is still there. A balance under a lease that was not renewed in time may be
+outdated, since an owner continues for a while without Redis.
 
-Transactions stand for an hour, which is longer than PostgreSQL is ever behind.
+Transactions are kept for an hour, which is longer than PostgreSQL ever lags.
 
-Behind each value stand the moment when it was written and a MAC over its key and all of it (`redis.authenticity`):
-what no worker of this installation wrote counts as missing, and is removed. The MAC of a wallet covers the partition
-and the epoch as well. Who can write to Redis can still take values away, and bring back one of the last hour: an older
-version of a wallet in its epoch, or in an earlier one by setting that back; what is shown then was true within that
-hour. Versions and epochs are compared by Redis itself, against what comes late and not against an attacker.
+After each value follow the time when it was written and a MAC over its key and both (`redis.authenticity`). A
+value that no worker of this installation wrote counts as missing, and is removed. The MAC of a wallet covers
+the partition and the epoch as well. A client that can write to Redis can still remove values, and restore one
+of the last hour: an older version of a wallet in its epoch, or in an earlier epoch by setting the epoch back.
+The value shown then was true within that hour. Redis itself compares versions and epochs, as a protection
+against late writes, not against an attacker.
 """
 
 import time
@@ -33,20 +35,20 @@ from mercuria.redis.client import UNAVAILABLE
 
 LIFE_S = 3600
 EPOCH_LIFE_S = 86_400
-"""Its owner renews it as well."""
+"""The lifetime of an epoch. The owner renews it with its lease."""
 LOCK_LIFE_S = 10.0
 FRESH_S = 3.0
-"""What is cached is as it was so long ago at the most, while its owner renews its lock."""
+"""The maximum age of a cached state while the owner renews its lease."""
 LOCK_KEY = "mercuria:lock:wallets:{}"
 EPOCH_KEY = "mercuria:epoch:wallets:{}"
 TRANSACTION_KEY = "mercuria:sealed-transaction:{}"
-"""Workers of earlier versions use `mercuria:balance:…` and `mercuria:transaction:…`, without MACs. Neither reads the
-other's, so that workers can be replaced one after the other."""
+"""Workers of earlier versions use `mercuria:balance:…` and `mercuria:transaction:…`, without MACs. Neither
+version reads the keys of the other, so workers can be replaced one after the other."""
 CLOCKS_DIFFER_S = 60
-"""By so much the clocks of two workers may differ, before one takes what the other writes for older than it can be."""
+"""The maximum clock difference between two workers. Beyond it, one takes the other's values for expired."""
 
 PROCESS = "local process = redis.call('INFO', 'server'):match('run_id:(%x+)') or ''"
-"""Lua that finds out which process Redis is. Epochs stand under their key, a colon, and it."""
+"""Lua code that identifies the process of Redis. An epoch is stored under its key, a colon, and this id."""
 
 _REMEMBER = (
     PROCESS
@@ -70,11 +72,11 @@ for i = at + 1, at + 2 * transactions, 2 do redis.call('SET', ARGV[i], ARGV[i + 
 for i = at + 2 * transactions + 1, #ARGV, 2 do redis.call('PUBLISH', ARGV[i], ARGV[i + 1]) end
 """
 )
-"""Remember wallets, unless a newer version or epoch is there, or none at all; remember transactions; publish messages.
+"""Store wallets, unless there is a newer version or epoch, or no epoch; store transactions; publish messages.
 
-Instead of a key: the life in seconds. Arguments: how many partitions, and for each the key of its epoch, the epoch,
-how many wallets, and for each its id and its version in 19 digits with the wallet behind it; how many transactions,
-and for each its key and value; then channels and messages.
+Instead of a key: the lifetime in seconds. Arguments: the number of partitions, and for each one the key of
+its epoch, the epoch, the number of wallets, and for each wallet its id and its version in 19 digits followed
+by the wallet; the number of transactions, and the key and value of each one; then channels and messages.
 """
 
 _READ = (
@@ -91,10 +93,10 @@ end
 return found
 """
 )
-"""Return wallets, or nothing for each that is not remembered, with its epoch, and whether its lock was renewed lately.
+"""Return for each wallet its value or nothing, its epoch, and whether its lease was renewed recently.
 
-Instead of a key: how many ms a lock still lives that was. Arguments: for each, the keys of its partition's lock and
-epoch, and its id.
+Instead of a key: the minimum remaining lifetime, in ms, of a recently renewed lease. Arguments: for each wallet,
+the keys of its partition's lease and epoch, and its id.
 """
 
 _VERSION_DIGITS = 19
@@ -107,7 +109,7 @@ _decode_transaction = msgspec.msgpack.Decoder(Transaction).decode
 
 
 class Balances(NamedTuple):
-    """Wallets of a partition to remember, in its epoch."""
+    """Wallets of a partition to cache, and the partition's epoch."""
 
     partition: int
     epoch: int
@@ -115,14 +117,14 @@ class Balances(NamedTuple):
 
 
 class Cached(NamedTuple):
-    """A wallet as it is remembered. `is_fresh`: no longer than `FRESH_S` ago, it was so."""
+    """A cached wallet. `is_fresh` means that this state was current at most `FRESH_S` ago."""
 
     wallet: Wallet
     is_fresh: bool
 
 
 class Cache:
-    """The cache. Every call raises one of `redis.client.UNAVAILABLE` when Redis is away, or was a moment ago."""
+    """The cache. Calls raise one of `redis.client.UNAVAILABLE` if Redis is, or recently was, unavailable."""
 
     def __init__(self, redis: Redis, authenticity: Authenticity) -> None:
         self._redis = redis
@@ -138,7 +140,7 @@ class Cache:
         transactions: Sequence[Transaction],
         messages: Sequence[tuple[str, bytes]] = (),
     ) -> None:
-        """Remember wallets and transactions, then publish messages on channels, all in one call."""
+        """Store wallets and transactions, then publish messages on channels, all in one call."""
         arguments: list[Any] = [len(balances)]
         for partition, epoch, wallets in balances:
             arguments += (EPOCH_KEY.format(partition), epoch, len(wallets))
@@ -156,13 +158,13 @@ class Cache:
         await self._remember(keys=[str(LIFE_S)], args=arguments)
 
     async def remember_pending(self, transaction: Transaction) -> None:
-        """Remember a transaction that nobody has decided yet, unless somebody has."""
+        """Store a transaction that is not decided yet, unless the cache has its outcome already."""
         key = TRANSACTION_KEY.format(transaction.id.hex)
         with self._breaker.unless_away():
             await self._redis.set(key, self._sealed_transaction(transaction), ex=LIFE_S, nx=True)
 
     async def wallet(self, partition: int, wallet_id: UUID) -> Cached | None:
-        """Return a wallet of `partition`; None where it is not remembered."""
+        """Return a wallet of `partition`, or None if it is not cached."""
         return await self._find((partition, wallet_id))
 
     async def _find_all(self, asked: Sequence[tuple[int, UUID]]) -> list[Cached | None]:
@@ -188,7 +190,7 @@ class Cache:
         ]
 
     async def transaction(self, transaction_id: UUID) -> Transaction | None:
-        """Return a transaction; None where it is not remembered."""
+        """Return a transaction, or None if it is not cached."""
         key = TRANSACTION_KEY.format(transaction_id.hex)
         with self._breaker.unless_away():
             value: Any = await self._redis.get(key)
@@ -202,12 +204,12 @@ class Cache:
         return self._sealed(_transaction_key(transaction.id), _encode(transaction))
 
     def _sealed(self, key: bytes, content: bytes) -> bytes:
-        """Return what stands in Redis: the content, when it was written (in ms, 8 bytes), and the MAC."""
+        """Return the value for Redis: the content, the time of writing (in ms, 8 bytes), and the MAC."""
         written = content + int(time.time() * 1000).to_bytes(_TIME_BYTES)
         return written + self._authenticity.mac(key, written)
 
     def _opened(self, key: bytes, value: bytes) -> bytes | None:
-        """Return the content; None where no worker wrote it under this key, or too long ago."""
+        """Return the content; None if no worker wrote it under this key, or if it is too old."""
         written, mac = value[:-MAC_BYTES], value[-MAC_BYTES:]
         if not self._authenticity.holds(key, written, mac):
             return None
@@ -215,7 +217,7 @@ class Cache:
         return written[:-_TIME_BYTES] if time.time() - written_s < LIFE_S + CLOCKS_DIFFER_S else None
 
     async def _remove(self, keys: Iterable[bytes]) -> None:
-        """Remove what is not authentic: a version that is never reached would keep true ones out."""
+        """Remove values that are not authentic: a version that is never reached would block true ones."""
         for key in keys:
             self._authenticity.distrust(key.decode(errors="backslashreplace"))
             with self._breaker.unless_away():

@@ -1,4 +1,4 @@
-"""A circuit breaker: a server that did not answer is not asked again for a while, and callers do not wait for it."""
+"""A circuit breaker: after a server did not answer, calls fail at once for a while instead of waiting."""
 
 import time
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ OPEN_S = 3.0
 
 
 class CircuitOpen(TimeoutError):
-    """The circuit is open: the server did not answer a moment ago, and is not asked again yet."""
+    """The circuit is open: the server did not answer recently, and is not called again yet."""
 
 
 class CircuitBreaker:
-    """Spares callers the wait for a server that did not answer, for a while.
+    """Makes calls to a server that did not answer fail at once, for a while.
 
     Args:
-        errors: what asking it raises when it is away.
+        errors: the errors that a call raises if the server is unavailable.
     """
 
     def __init__(self, errors: tuple[type[Exception], ...], for_s: float = OPEN_S) -> None:
@@ -25,10 +25,10 @@ class CircuitBreaker:
 
     @contextmanager
     def unless_away(self) -> Iterator[None]:
-        """Carry out the block, which asks the server, unless that did not answer lately.
+        """Run the block, which calls the server, unless the circuit is open.
 
         Raises:
-            CircuitOpen: it did not; the block is not carried out.
+            CircuitOpen: the circuit is open, and the block is not run.
         """
         if time.monotonic() < self._until_s:
             raise CircuitOpen

@@ -1,4 +1,4 @@
-"""Redis: a client that gives up soon, since nothing may wait long for what can be made again."""
+"""The Redis client. It has short timeouts, since no caller may wait long for data that can be rebuilt."""
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -10,12 +10,12 @@ TIMEOUT_S = 1.0
 POOL_SIZE = 16
 
 UNAVAILABLE = (RedisError, OSError, TimeoutError)
-"""What a call raises when Redis is away, loads its data, or refuses to write."""
+"""The errors that a call raises if Redis is unavailable, is loading its data, or refuses writes."""
 
 
 def connect(url: str, *, timeout_s: float | None = TIMEOUT_S) -> Redis:
-    """Return a client, which connects when it is used; `timeout_s` is for each answer, None for one that listens."""
-    # Who finds no connection free waits for one: else the seventeenth caller would take Redis to be away.
+    """Return a client that connects on use; `timeout_s` applies to each answer, None is for a listener."""
+    # A caller waits for a free connection: otherwise the seventeenth caller would take Redis for unavailable.
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=POOL_SIZE,
@@ -24,7 +24,7 @@ def connect(url: str, *, timeout_s: float | None = TIMEOUT_S) -> Redis:
         socket_timeout=timeout_s,
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
-        # With them, the client would go on with connections that Redis has closed: one failure each after its restart.
+        # With notifications, the client would reuse connections that Redis has closed: each fails once after a restart.
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
     return Redis.from_pool(pool)

@@ -1,11 +1,11 @@
-"""Idempotency keys: which command a key belongs to, and whether it was used for another one before.
+"""Idempotency keys: the command of a key, and the detection of a key that another command has used before.
 
-The id of a command over HTTP comes from the caller, the key, and the wallet that decides. Its upper half is the
-key's alone, so all that was ever done under a key stands together in an index over ids. A wallet itself recognises a
-key that comes again, with the same content or another; a key that comes again for another wallet is recognised here:
-in Redis, which remembers keys for as long as wallets do, and in PostgreSQL where Redis cannot know, having lost its
-memory or being away. Where both do not know, the key is taken for a new one: that would be a second command, and each
-has one effect all the same.
+The id of a command over HTTP is derived from the caller, the key, and the wallet that decides. Its upper half
+depends on the caller's key alone, so all commands of a key are adjacent in an index over ids. A wallet itself
+recognises a repeated key, with the same content or another. This module recognises a key that is repeated for
+another wallet: in Redis, which remembers keys for as long as wallets do, and in PostgreSQL if Redis has lost
+its memory or is unavailable. If neither knows the key, it counts as new: this results in a second command,
+and each of the two still has one effect.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from mercuria.redis.client import UNAVAILABLE
 
 MAX_KEY_CHARACTERS = 255
 SINCE_KEY = "mercuria:idempotency:since"
-"""Since when Redis has remembered all keys, in seconds; 0: since there are any."""
+"""The key of the time since which Redis has remembered all keys, in seconds; 0: since the first key."""
 
 _CLAIM = """
 local since = tonumber(redis.call('GET', KEYS[1]))
@@ -46,40 +46,41 @@ for i = 4, #ARGV, 2 do
 end
 return answers
 """
-"""Claim keys. Key: since when all are remembered.
+"""Claim keys. Key: `SINCE_KEY`.
 
-Arguments: now and life in seconds; 1 if keys are to be claimed although Redis may have forgotten who has had them,
-which somebody else has been asked for; then pairs of prefix and id. Returns what Redis remembers (`_Memory`), and for
-each the id of the command that had claimed it before, or nothing.
+Arguments: the current time and the lifetime in seconds; 1 to claim keys although Redis may have forgotten
+their previous commands, because PostgreSQL has been asked for them; then pairs of prefix and id. Returns the
+state of Redis's memory (`_Memory`), and for each key the id of the command that had claimed it before, or
+nothing.
 """
 
 
 class _Memory(IntEnum):
-    """Which of the keys that count Redis remembers: nobody knows, those since some moment, or all."""
+    """Which of the valid keys Redis remembers: it is unknown, those since a certain time, or all."""
 
     UNKNOWN, PARTIAL, COMPLETE = -1, 0, 1
 
 
 LOOKED_UP_WITHIN_S = 1.0
 MAX_OWED = 200_000
-"""So many claims are kept for Redis while it is away: deciding stops before there are more."""
+"""The number of claims kept for Redis while it is unavailable. Deciding stops before there are more."""
 TOLD_AT_ONCE = 1_000
 
 
 class Claim(NamedTuple):
-    """A key, as the upper 64 bits of its commands' ids, and the command that wants it."""
+    """A key, as the upper 64 bits of its commands' ids, and the command that claims it."""
 
     prefix: int
     command_id: UUID
 
 
 class Keys:
-    """The keys of one installation.
+    """The idempotency keys of one installation.
 
     Args:
-        lifetime_s: for how long a key counts.
-        used_before: asked for the ids of commands by their prefixes, from PostgreSQL.
-        is_new: asked whether there has been no command at all, where Redis remembers nothing.
+        lifetime_s: the lifetime of a key.
+        used_before: returns the ids of commands by their prefixes, from PostgreSQL.
+        is_new: returns whether the installation has had no command at all; called if Redis remembers nothing.
     """
 
     def __init__(
@@ -100,12 +101,12 @@ class Keys:
         self._owed: dict[int, UUID] = {}
 
     async def is_free(self, command_id: UUID) -> bool:
-        """Claim the key of a command; tell whether no other command has had it."""
+        """Claim the key of a command; return whether no other command has had it."""
         holder = await self._claim(Claim(command_id.int >> 64, command_id))
         return holder == command_id
 
     async def _claim_all(self, claims: Sequence[Claim]) -> list[UUID]:
-        """Return for each claim the command that has the key from now on: the first one that anybody knows of."""
+        """Return for each claim the command that holds the key from now on: the first known one."""
         try:
             await self._tell_owed()
             memory, known = await self._tell(claims)
@@ -116,7 +117,7 @@ class Keys:
             return self._owe(await self._looked_up(claims))
         if memory is _Memory.COMPLETE or all(known):
             return [mine or claim.command_id for mine, claim in zip(known, claims, strict=True)]
-        # Redis has lost its memory, and may not know. PostgreSQL is asked first: what is claimed, others rely on.
+        # Redis has lost its memory, and may not know. PostgreSQL is asked before the claim, since others rely on it.
         found = await self._looked_up(claims)
         try:
             _, known = await self._tell(found, is_looked_up=True)
@@ -137,7 +138,7 @@ class Keys:
         ]
 
     async def _looked_up(self, claims: Sequence[Claim]) -> list[Claim]:
-        """Return the claims with the commands that have had the keys before, as far as it is known without Redis."""
+        """Return the claims with the commands that have had the keys before, as far as PostgreSQL knows them."""
         used: dict[int, UUID] = {}
         with suppress(DatabaseUnavailable, TimeoutError), self._database_breaker.unless_away():
             async with asyncio.timeout(LOOKED_UP_WITHIN_S):
@@ -145,13 +146,13 @@ class Keys:
         return [Claim(prefix, used.get(prefix, command_id)) for prefix, command_id in claims]
 
     def _owe(self, claims: Sequence[Claim]) -> list[UUID]:
-        """Claim keys here while Redis is away; it will be told."""
+        """Claim keys in this process while Redis is unavailable; Redis receives the claims later."""
         if len(self._owed) > MAX_OWED:
             self._owed.clear()
         return [self._owed.setdefault(prefix, command_id) for prefix, command_id in claims]
 
     async def _tell_owed(self) -> None:
-        """Let Redis know which keys were claimed while it was away."""
+        """Send Redis the keys that were claimed while it was unavailable."""
         while self._owed:
             some = [Claim(*item) for item in islice(self._owed.items(), TOLD_AT_ONCE)]
             await self._tell(some, is_looked_up=True)
@@ -160,12 +161,12 @@ class Keys:
 
 
 def key_prefix(caller_id: UUID, key: str) -> bytes:
-    """Return what all commands of a caller's key have in common: 8 bytes."""
+    """Return the common prefix of the ids of all commands of a caller's key: 8 bytes."""
     return blake2b(caller_id.bytes + key.encode(), digest_size=8, person=b"mercuria-key").digest()
 
 
 def command_id_of(prefix: bytes, wallet_id: UUID) -> UUID:
-    """Return the id of the command that a key stands for at a wallet: a UUID of version 8 (RFC 9562)."""
+    """Return the id of a key's command to a wallet: a UUID of version 8 (RFC 9562)."""
     suffix = blake2b(prefix + wallet_id.bytes, digest_size=8, person=b"mercuria-command").digest()
     return _version_8(prefix + suffix)
 

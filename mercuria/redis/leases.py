@@ -1,11 +1,11 @@
-"""Partition locks in Redis: a worker decides for a partition only while it can prove that the lock is its own.
+"""Partition leases in Redis: a worker decides for a partition only while it can prove that it holds the lease.
 
-The fencing token is the generation of the consumer group: a newer generation takes a lock at once, an older one never.
-Two deciders would do no harm (they would write the same bytes); the locks keep a worker that Kafka has given up from
-going on at all, and tell everybody who owns what. Redis away for less than the life of a lock is not noticed. Away
-for longer, deciding pauses, and goes on by itself.
+The fencing token is the generation of the consumer group: a newer generation takes a lease at once, an older
+one never. Two deciders would do no harm, since they would write the same bytes. The leases stop a worker that
+Kafka has removed from the group, and show all workers who owns which partition. An outage of Redis shorter
+than the lifetime of a lease has no effect. During a longer one, deciding pauses, and resumes by itself.
 
-With each lock comes an epoch, the number under which the balances of the partition are cached (`redis.announcer`).
+Each lease has an epoch, the number under which the balances of the partition are cached (`redis.announcer`).
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from mercuria.redis.client import UNAVAILABLE
 LIFE_S = LOCK_LIFE_S
 RENEW_EVERY_S = 2.0
 MARGIN_S = 0.5
-"""Here, a lock is taken to be over a little before Redis lets it go."""
+"""The worker considers a lease expired this long before Redis does."""
 RETRY_S = 0.2
 
 _TAKE = (
@@ -46,11 +46,12 @@ redis.call('SET', key, string.format('%.0f', epoch), 'EX', ARGV[5])
 return epoch
 """
 )
-"""Take or renew a lock, unless another owner has it in this or a newer generation. Returns the epoch, 0 for no lock.
+"""Take or renew a lease, unless another owner has it in this or a newer generation. Returns the epoch, or 0.
 
-A new epoch is the time in ms: so it is greater than all that any Redis has ever had, also one that comes back with
-what it knew long ago. Keys: the lock, the epoch. Arguments: generation, owner, life in ms, the owner's epoch or 0 for
-a new one, and the epoch's life in s.
+0 means that the lease was not granted. A new epoch is the time in ms, so it is greater than all epochs that
+any Redis has ever had, even one that returns with old data. Keys: the lease, the epoch. Arguments: the
+generation, the owner, the lifetime in ms, the owner's epoch or 0 for a new one, and the epoch's lifetime in
+s.
 """
 
 _RELEASE = """
@@ -59,13 +60,13 @@ if redis.call('GET', KEYS[1]) == ARGV[1] .. ':' .. ARGV[2] then redis.call('DEL'
 
 
 class PartitionLocks(Service):
-    """The locks of this worker.
+    """The leases of this worker.
 
     Args:
         redis: the client.
-        owner: what tells this worker from others; stands in the lock.
-        generation: asked for the generation of the consumer group.
-        partitions: asked for the partitions that are this worker's.
+        owner: the unique id of this worker, which is stored in the lease.
+        generation: returns the generation of the consumer group.
+        partitions: returns the partitions that this worker owns.
     """
 
     def __init__(
@@ -91,28 +92,28 @@ class PartitionLocks(Service):
         self._renewed = asyncio.Condition()
 
     def is_held(self, partition: int) -> bool:
-        """Return whether the lock of a partition is provably this worker's now."""
+        """Return whether this worker provably holds the lease of a partition now."""
         return time.monotonic() < self._held_until_s.get(partition, 0.0)
 
     @property
     def is_redis_lost(self) -> bool:
-        """Whether Redis has been away for longer than a lock lives: nobody decides."""
-        # A worker that was suspended has not asked for long, which says nothing of Redis.
+        """Whether Redis has been unavailable for longer than a lease lives, so that no worker decides."""
+        # A suspended worker has not asked Redis for a while, which does not mean that Redis is unavailable.
         return self._is_missed and time.monotonic() - self._answered_s > LIFE_S
 
     def epoch(self, partition: int) -> int:
-        """Return the epoch of a partition; 0 while it has none."""
+        """Return the epoch of a partition, or 0 if it has none."""
         return self._epochs.get(partition, 0)
 
     def next_epoch(self, partition: int) -> int:
-        """Begin a new epoch: all that is cached of the partition counts no more. 0 while it has none at all."""
+        """Begin a new epoch, which invalidates the partition's cache. Returns 0 if it has no epoch at all."""
         if self._epochs.get(partition):
             self._epochs[partition] += 1
             self._wanted.set()
         return self.epoch(partition)
 
     async def prove(self, partition: int) -> None:
-        """Return when the lock of `partition` is provably this worker's; wait as long as it takes."""
+        """Wait, for as long as it takes, until this worker provably holds the lease of `partition`."""
         while not self.is_held(partition):
             self._wanted.set()
             async with self._renewed:
@@ -133,13 +134,13 @@ class PartitionLocks(Service):
                     await self._wanted.wait()
 
     async def _renew(self) -> bool:
-        """Take or renew all locks; tell whether Redis answered."""
-        # In this order: a generation that is too old is refused, but partitions of an older one would be taken away
-        # from their owner.
+        """Take or renew all leases; return whether Redis answered."""
+        # In this order: Redis refuses an outdated generation, but outdated partitions with a newer generation would
+        # be taken away from their owner.
         generation = self._generation()
         partitions = list(self._partitions())
         for lost in self._held_until_s.keys() - set(partitions):
-            # The epoch goes on if nobody else takes the partition before it comes back.
+            # The epoch continues if no other worker takes the partition before it returns.
             self._held_until_s.pop(lost)
         began_s = time.monotonic()
         try:
@@ -160,7 +161,7 @@ class PartitionLocks(Service):
         return True
 
     def _miss(self, error: Exception) -> None:
-        """Go on without an answer. What Redis has missed, or forgotten, nobody knows: nothing of it counts any more."""
+        """Continue without an answer. Redis may have missed or lost writes, so all epochs are replaced."""
         if not self.is_redis_lost:
             self.log.warning("Redis does not answer: %s", type(error).__name__)
         self._is_missed = True
@@ -177,8 +178,8 @@ class PartitionLocks(Service):
         ]
 
     async def on_stop(self) -> None:
-        """Let the locks go, so that nobody has to wait for their end."""
-        self._wanted.set()  # Nobody shall wait for the next renewal.
+        """Release the leases, so that the next owner need not wait for their expiry."""
+        self._wanted.set()  # The task must not wait for the next renewal.
         held = [each for each in self._held_until_s if self.is_held(each)]
         self._held_until_s.clear()
         with suppress(*UNAVAILABLE):
@@ -187,5 +188,5 @@ class PartitionLocks(Service):
 
 
 def keys_of(partition: int) -> list[str]:
-    """Return the keys of a partition in Redis: its lock, and its epoch."""
+    """Return the keys of a partition in Redis: its lease, and its epoch."""
     return [LOCK_KEY.format(partition), EPOCH_KEY.format(partition)]

@@ -1,14 +1,16 @@
-"""Replies: how a node that has sent a command hears what the wallet decided, whichever worker decided it.
+"""Replies: deliver the decision of a wallet to the node that has sent the command, whichever worker decided.
 
-The command's record carries a header `reply-to`, which names the node and the request that waits, and the legs that
-follow from it carry it on. Who decides the last of them publishes a `Reply` on the node's channel in Redis; where the
-node is itself the one that decides, nothing leaves the process. A reply may be lost: what counts is in the log.
+The command's record carries a header `reply-to`, which names the node and the waiting request. The legs that
+follow from the command carry the header on. The worker that decides the last leg publishes a `Reply` on the
+node's channel in Redis; if that worker is the node itself, the reply does not leave the process. A reply may
+be lost: the log is the source of truth.
 
     reply-to    <node, 32 hexadecimal digits>:<number of the request>:<signature, 32 hexadecimal digits>
 
-The signature binds the address to the very value of the record, by the installation's key. So a producer cannot have
-the outcome of its own command go to a request of another client: a header without the right signature counts as absent,
-and so does one that comes twice. A copy of a whole record is the same command, which is decided once.
+The signature binds the address to the exact value of the record, by the installation's key. So a producer
+cannot direct the outcome of its own command to a request of another client: a header without a valid
+signature counts as absent, and so does a repeated header. A copy of a whole record is the same command, which
+is decided once.
 """
 
 import asyncio
@@ -37,19 +39,20 @@ CHANNEL = "mercuria:replies:{}"
 RECONNECT_S = 0.2
 LISTEN_S = 5.0
 
-# Workers before signatures wrote `<node>:<number>`. That counts as absent, as a signed one does to them: where a worker
-# of the other version decides its command, a request finds its end in the log, as after a lost reply. To trust the old
-# form until all workers are new would leave it to every producer to use it, for good.
+# Workers before signatures wrote `<node>:<number>`. That counts as absent, as a signed address does for them: if a
+# worker of the other version decides its command, a request finds the outcome in the log, as after a lost reply.
+# Trusting the old form until all workers are new would let every producer use it for good.
 _match = re.compile(rb"([0-9a-f]{32}:(?:0|[1-9][0-9]{0,18})):([0-9a-f]{32})").fullmatch
 
 
 class Reply(Struct, frozen=True, array_like=True):
-    """What a command came to.
+    """The outcome of a command.
 
-    `number` is the request that waits. A refusal has a code, and a detail. Else there is the wallet that decided, as
-    it was right afterwards, and, where money was moved, the transaction. `is_replayed`: the command had been decided
-    before, and this is the first answer again; of a transfer, that is the one of its sender, whatever came after.
-    `command_id` is the command's. The struct travels as an array: new fields go to the end, with a default.
+    `number` identifies the waiting request. A refusal has a code and a detail. Any other outcome has the
+    wallet that decided, as it was right afterwards, and the transaction if money was moved. `is_replayed`
+    means that the command was decided before, and that this is its first answer again; for a transfer, that
+    is the answer of its sender, whatever followed. `command_id` is the id of the command. The struct is
+    encoded as an array: new fields go to the end, with a default.
     """
 
     number: int
@@ -62,18 +65,18 @@ class Reply(Struct, frozen=True, array_like=True):
 
     @property
     def is_beginning(self) -> bool:
-        """Whether this is how a transfer began, and says nothing of its end."""
+        """Whether this is the beginning of a transfer, whose outcome is still open."""
         return self.transaction is not None and self.transaction.status == "pending"
 
 
 class Address(NamedTuple):
-    """Where a reply goes: a node, and the number of a request there."""
+    """The address of a reply: a node, and the number of a request there."""
 
     node: str
     number: int
 
     def header(self, value: bytes, seal: Seal) -> tuple[str, bytes]:
-        """Return the header that says so for a record with this value."""
+        """Return the signed header for a record with this value."""
         address = f"{self.node}:{self.number}".encode()
         return REPLY_TO, b"%b:%b" % (address, seal.sign_reply(address, value))
 
@@ -81,9 +84,9 @@ class Address(NamedTuple):
 def address_in(
     headers: Sequence[tuple[str, bytes | None]], value: bytes | None, seal: Seal
 ) -> Address | None:
-    """Return the address that a record's headers say; None where they say none that was signed for its value."""
+    """Return the address in a record's headers; None if they have none with a valid signature for `value`."""
     said = [each for name, each in headers if name == REPLY_TO]
-    # No request sends more, and to hash what a hostile producer sends may take long.
+    # No request sends a larger value, and hashing that of a hostile producer may take long.
     if not said or len(said) > 1 or said[0] is None or value is None or len(value) > MAX_LEG_BYTES:
         return None
     match = _match(said[0])
@@ -94,7 +97,7 @@ def address_in(
 
 
 class Waiting(NamedTuple):
-    """A request that waits: where its reply goes to, the command that it sends, and the reply to come."""
+    """A waiting request: the address of its reply, the command that it sends, and the future reply."""
 
     address: Address
     command_id: UUID
@@ -102,32 +105,32 @@ class Waiting(NamedTuple):
 
 
 class Replies(Service):
-    """The requests of this node that wait, and what listens for their replies."""
+    """The waiting requests of this node, and the listener for their replies."""
 
     def __init__(self, redis_url: str, **options: Any) -> None:
         super().__init__(**options)
         self.node = uuid4().hex
         self.heard_since_s: float | None = None
-        """Since when nothing that was published can have been missed, by the loop's clock; None: not now."""
+        """Since when no published reply can have been missed, by the loop's clock; None while offline."""
         self._redis_url = redis_url
         self._numbers = count()
         self._waiting: dict[int, Waiting] = {}
 
     def expect(self, command_id: UUID) -> Waiting:
-        """Begin to wait for the reply to a command; `give_up` ends it."""
+        """Begin to wait for the reply to a command; `give_up` ends the wait."""
         address = Address(self.node, next(self._numbers))
         waiting = Waiting(address, command_id, asyncio.get_running_loop().create_future())
         self._waiting[address.number] = waiting
         return waiting
 
     def give_up(self, waiting: Waiting) -> None:
-        """End waiting, whether there was a reply or not."""
+        """End the wait, whether a reply has arrived or not."""
         self._waiting.pop(waiting.address.number, None)
 
     def resolve(self, replies: Sequence[Reply]) -> None:
-        """Hand replies to the requests that wait for them, if they still do.
+        """Deliver replies to the requests that still wait for them.
 
-        A reply to another command than the request has sent is dropped, whatever its number is.
+        A reply to another command than that of the request is dropped, whatever its number.
         """
         for each in replies:
             waiting = self._waiting.get(each.number)
@@ -155,7 +158,7 @@ class Replies(Service):
                 while not self.should_stop:
                     message = await channel.get_message(timeout=LISTEN_S)
                     if message is None:
-                        # Redis may be gone without a word.
+                        # Redis may be gone without closing the connection.
                         async with asyncio.timeout(LISTEN_S):
                             await channel.ping()
                     elif message["type"] == "subscribe":
@@ -170,12 +173,12 @@ class Replies(Service):
         try:
             self.resolve(_decode(message))
         except msgspec.DecodeError:
-            # A stranger's, or a node's of another version. Who waits for what is in it finds the end in the log.
+            # Another client sent it, or a node of another version. The waiting request finds the outcome in the log.
             self.log.warning("A message on the channel of replies cannot be read.", exc_info=True)
 
 
 def is_final(command: Decidable, event: Event) -> bool:
-    """Return whether `event` answers the request behind `command`: no leg follows that would."""
+    """Return whether `event` is the final answer to the request behind `command`: no later leg answers it."""
     if type(event) is BalanceUpdated:
         return event.transaction_status != "pending"
     return type(command) is not Credit
@@ -184,7 +187,7 @@ def is_final(command: Decidable, event: Event) -> bool:
 def reply_of(
     event: Event, wallet: Wallet | None, time_ms: int, number: int, *, is_replayed: bool = False
 ) -> Reply:
-    """Return the reply to request `number`: what `event` says, which happened at `time_ms` and left `wallet`."""
+    """Return the reply to request `number`: `event`, its time `time_ms`, and the resulting `wallet`."""
     if type(event) is CommandRejected:
         return Reply(number, is_replayed, event.code, event.detail, command_id=event.command_id)
     if type(event) is BalanceUpdated:
@@ -194,7 +197,7 @@ def reply_of(
 
 
 def encode_replies(replies: Sequence[Reply]) -> bytes:
-    """Return replies to one node as one message."""
+    """Encode replies to one node as one message."""
     return _encode(replies)
 
 
