@@ -88,7 +88,7 @@ class App(faust.App):
         self.positions: dict[str, Callable[[Collection[int]], Awaitable[Mapping[int, int]]]] = {}
         """By topic, a function that returns the known offsets at which reading of its partitions resumes."""
         self.worked_through: dict[str, Callable[[], Mapping[int, int]]] = {}
-        """By projection, a function that returns how far it has processed this worker's partitions (exclusive)."""
+        """By projection, a function that returns its end offsets (exclusive) in this worker's partitions."""
         self.stage_waits: dict[str, Callable[[], str | None]] = {}
         """By projection into PostgreSQL, a function that returns why it is paused; None if it is running."""
         self._recovers_since_s = 0.0
@@ -108,7 +108,7 @@ class App(faust.App):
         return [*services, *super().on_init_dependencies()]
 
     async def resume_at(self, tps: Collection[TP]) -> dict[TP, int]:
-        """Return the offsets at which reading resumes. Missing partitions resume at their committed offsets."""
+        """Return where reading resumes. Missing partitions resume at their committed offsets."""
         offsets: dict[TP, int] = {}
         for topic, ask in self.positions.items():
             partitions = [tp.partition for tp in tps if tp.topic == topic]
@@ -212,8 +212,8 @@ async def migrate_soon() -> None:
 def tune_garbage_collection() -> None:
     """Run the garbage collector less often, and exclude the objects that exist at the start.
 
-    A batch creates thousands of objects, none of which is part of a cycle. Scanning the cached wallets each time
-    took a third of a worker's time. The command line has kept the collector off until here.
+    A batch creates thousands of objects, none of which is part of a cycle. Scanning the cached wallets each
+    time took a third of a worker's time. The command line has kept the collector off until here.
     """
     gc.freeze()
     gc.enable()

@@ -339,7 +339,7 @@ def _networks(env: Mapping[str, str], name: str, default: str = "") -> tuple[Net
 
 
 def _traces(env: Mapping[str, str]) -> bool:
-    """Return whether the standard variables enable traces. OpenTelemetry would send traces even if none is set.
+    """Return whether the standard variables enable traces. OpenTelemetry would send them even if none is set.
 
     https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
     """

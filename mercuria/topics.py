@@ -1,6 +1,7 @@
 """Every topic: its name, its records, and its retention.
 
-All topics of the flow have the same number of partitions. A record stays in its wallet's partition throughout.
+All topics of the flow have the same number of partitions. A record stays in its wallet's partition
+throughout.
 """
 
 from collections.abc import Mapping
@@ -21,8 +22,8 @@ LEDGER_EVENTS = "mercuria.ledger.events"
 A partition holds the hash chain of the ledger with the same number. It proves the entries in PostgreSQL."""
 
 WALLET_DEAD_LETTERS = "mercuria.wallet.dead-letters"
-"""Key and value: those of the original record, or their beginnings (`agents.dead_letters`). The headers give the
-reason why the record is not a command, and its origin."""
+"""Key and value: those of the original record, or their beginnings (`agents.dead_letters`). The headers give
+the reason why the record is not a command, and its origin."""
 
 SKIPS = "mercuria.skips"
 """The records that an operator has skipped (`kafka.skips`), each in the partition of the same number."""
@@ -39,10 +40,10 @@ STAGES: Mapping[str, str] = {
     "ledger": TRANSACTION_EVENTS,
     "analytics": LEDGER_EVENTS,
 }
-"""By projection into PostgreSQL, the topic that it reads, in the order in which a command passes through them."""
+"""By projection into PostgreSQL, the topic that it reads, in the order in which a command passes them."""
 
 MAX_COMMAND_RECORD_BYTES = 2 * 1024 * 1024
-"""The size limit of Kafka. It is larger than any command, so an oversized command gets an answer and no error."""
+"""Kafka's size limit. It exceeds any valid command, so that a faulty client gets an answer, not an error."""
 
 MAX_RECORD_BYTES = 4 * 1024 * 1024
 """The size limit of the other topics: a dead letter is a little larger than its original record."""

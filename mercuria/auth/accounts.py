@@ -75,7 +75,7 @@ class Accounts:
         return row if isinstance(row, Problem) else await self._begin(row)
 
     async def login(self, email: Email, password: str) -> Session | Problem:
-        """Begin a session if the password is right. An unknown address costs the same work as a wrong password."""
+        """Begin a session if the password is right. An unknown address takes the work of a wrong password."""
         row = await self._row(email)
         matches = await self._passwords.matches(password, row.password_hash if row else None)
         if isinstance(matches, Problem):

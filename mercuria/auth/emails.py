@@ -1,8 +1,8 @@
-"""E-mail addresses: their syntax, display form and identity. This module neither queries the DNS nor sends mail.
+"""E-mail addresses: their syntax, display form and identity. Nothing here queries the DNS or sends mail.
 
-Two addresses are equal if they differ only in case, or in how Unicode composes a letter (NFC). Letters that Unicode
-folds into others, such as `ß` into `ss` and the ligature `ﬁ` into `fi`, belong to different mailboxes, and so to
-different accounts.
+Two addresses are equal if they differ only in case, or in how Unicode composes a letter (NFC). Letters that
+Unicode folds into others, such as `ß` into `ss` and the ligature `ﬁ` into `fi`, belong to different
+mailboxes, and so to different accounts.
 """
 
 import unicodedata

@@ -113,7 +113,7 @@ def is_text(password: str) -> bool:
 
 
 def parse_line(line: bytes) -> str | None:
-    """Return the password in a line of input, without line end and byte order mark; None if it is not UTF-8."""
+    """Return the password in a line of input, without line end and byte order mark; None if not UTF-8."""
     try:
         return line.decode("utf-8").removeprefix("\ufeff").rstrip("\r\n")
     except UnicodeDecodeError:

@@ -85,10 +85,10 @@ class RateLimits:
         self._per_known_network = _item("login:network", settings.login_limit_account)
 
     async def refusal(self, action: Action, address: str, email: Email) -> Problem | None:
-        """Count an attempt; return a problem if the limit is reached already. A refused attempt does not count.
+        """Count an attempt; return a problem if the limit is reached already. Refused attempts do not count.
 
-        A login counts as a failure until `succeed` or `give_back` corrects it. So concurrent attempts allow no more
-        failures than consecutive ones.
+        A login counts as a failure until `succeed` or `give_back` corrects it. So concurrent attempts allow
+        no more failures than consecutive ones.
         """
         wait_s = await self._wait_s(action, address, email)
         if wait_s is None:
@@ -115,7 +115,7 @@ class RateLimits:
         await self._connections.aclose()
 
     async def _wait_s(self, action: Action, address: str, email: Email) -> int | None:
-        """Count an attempt; return the seconds until a retry is allowed, or None if the attempt is allowed."""
+        """Count an attempt; return the seconds until a retry is allowed, or None if it is allowed."""
         of_address = _Limit(self._per_address[action], network_of(address))
         if not self._is_redis_away():
             try:

@@ -1,4 +1,4 @@
-"""The keys that sign access tokens: a file of private JWKs (RFC 7517, Ed25519 as in RFC 8037), and its watcher.
+"""The keys that sign access tokens: a file of private JWKs (RFC 7517, RFC 8037 for Ed25519), and its watcher.
 
 The last key signs. The keys before it are retired: their tokens stay valid until the `exp` of the key, after
 which all tokens that it signed have expired. Workers notice a change within a second, and at once if a token

@@ -34,7 +34,7 @@ class Limits:
     lingering_s: float = 2
     """How long the rest of a refused request is read and discarded, so that the client sees the response."""
     leaving_s: float = 0.25
-    """How long a stopping worker still answers, so that connections end with a response and reopen elsewhere."""
+    """How long a stopping worker still answers, so that clients get a response and reconnect elsewhere."""
     drain_timeout_s: float = 10
     """How long requests in flight may take when the worker stops."""
 

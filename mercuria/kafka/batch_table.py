@@ -84,7 +84,7 @@ class BatchTable(faust.Table[bytes, bytes]):
     """The table. Subclasses define the meaning of its rows."""
 
     keeps_wal: ClassVar[bool] = True
-    """Whether RocksDB has a write-ahead log. Without it, a killed worker recovers its last writes from Kafka."""
+    """Whether RocksDB has a write-ahead log. Without it, a killed worker rereads its last rows from Kafka."""
 
     def __init__(self, app: Any, *, name: str, partitions: int, help: str) -> None:
         super().__init__(

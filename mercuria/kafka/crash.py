@@ -1,4 +1,4 @@
-"""Crash-only: a worker never skips a record that it cannot process, unless an operator says so (`kafka.skips`)."""
+"""Crash-only: a worker skips no record that it cannot process, unless an operator says so (`kafka.skips`)."""
 
 import os
 import sys

@@ -19,7 +19,7 @@ READ_COMMITTED = "read_committed"
 """The isolation level of all readers of Mercuria's topics: they skip records of aborted transactions."""
 
 TAKEN_RECORDS, TAKEN_BYTES = 20_000, 16 * 1024 * 1024
-"""About how much of a fetch is taken at a time. Unpacked records may be a thousand times as large as packed ones."""
+"""About how much of a fetch is taken at a time. Packed records may expand to a thousand times their size."""
 
 
 def read_committed(consumer: Any) -> Any:
@@ -55,7 +55,7 @@ class ParsedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka
         return self._tp.topic in self.batched_topics
 
     def take(self) -> list[Any]:
-        """Return the next records, up to the limit for memory. `is_used_up` tells whether they were the last."""
+        """Return the next records, up to the memory limit. `is_used_up` shows whether they were the last."""
         taken, size = list[Any](), 0
         for piece, piece_bytes in self._pieces:
             taken += piece

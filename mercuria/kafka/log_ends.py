@@ -64,7 +64,7 @@ class LogEnds(Service):
         return await _ends(consumer, topic, partitions)
 
     async def held_up(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-        """Return the partitions with an open Kafka transaction, and the offset from which on it blocks readers."""
+        """Return the partitions with an open Kafka transaction, and the offset at which it blocks readers."""
         names = list(partitions)
         if not names:
             return {}
@@ -112,7 +112,7 @@ class LogEnds(Service):
         return True
 
     async def left(self, topic: str, partition: int, done: int, end: int) -> int:
-        """Return how many records are from `done` to `end` (exclusive); 0 if none of them is to be processed."""
+        """Return how many records are from `done` to `end` (exclusive); 0 if none is to be processed."""
         if done >= end:
             return 0
         rest = self._rests.get((topic, partition))

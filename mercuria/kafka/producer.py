@@ -56,7 +56,7 @@ class Producer(driver.Producer):
         return lane.enqueue(records)
 
     async def flush(self) -> None:
-        """Wait until all enqueued records are acknowledged. Faust does so before it reads a changelog to its end."""
+        """Wait until all records are acknowledged. Faust does so before it reads a changelog to its end."""
         await super().flush()
         await asyncio.gather(*(lane.flush() for lane in self._lanes.values()))
 
@@ -161,10 +161,10 @@ class _Lane:
 
 
 class _RecordBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped
-    """A record batch that takes many records at once, without aiokafka's checks and wrappers for each record."""
+    """A record batch that takes many records at once, without aiokafka's checks and wrappers for each one."""
 
     def extend(self, records: list[Record], start: int) -> int:
-        """Take as many records from the index `start` on as fit, and close; return the index of the next one."""
+        """Take as many records from `start` on as fit, and close; return the index of the next one."""
         append = self._builder.append
         count = 0
         for record in islice(records, start, None):

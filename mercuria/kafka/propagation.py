@@ -1,4 +1,4 @@
-"""Header propagation: records carry the headers of their request and trace context on to the records they cause.
+"""Header propagation: a record passes the headers of its request and trace context on to records it causes.
 
     request-id    the id of the HTTP request that a command came with
     traceparent   the span that the record comes from (https://www.w3.org/TR/trace-context/)
@@ -36,7 +36,7 @@ _SPAN = slice(36, 52)
 def propagated(
     headers: Iterable[tuple[str, bytes | None]], reader: str, partition: int, offset: int
 ) -> Trace:
-    """Return the headers for records that `reader` creates from the record at an offset. Others are dropped."""
+    """Return the headers for records that `reader` creates from the record at an offset; drop others."""
     own = [header for header in headers if header[0] in _WELL_FORMED]
     if not own:
         return NO_TRACE
@@ -66,7 +66,7 @@ def is_sampled(traceparent: bytes) -> bool:
 
 
 def span_id(parent: bytes, reader: str, partition: int, offset: int) -> bytes:
-    """Return the id of the span in which `reader` processes the record at an offset, as a child of `parent`."""
+    """Return the id of the span in which `reader` processes the record at an offset, a child of `parent`."""
     place = b"%b %b-%d-%d" % (parent, reader.encode(), partition, offset)
     return blake2b(place, digest_size=8).hexdigest().encode()
 

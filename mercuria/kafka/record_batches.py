@@ -152,7 +152,7 @@ class RecordBatch:
         return iter(DefaultRecordBatch(b"".join((_without_codec(self._raw), body))))
 
     def _one_by_one(self, body: bytes | memoryview, fault: str | None) -> Iterator[Any]:
-        """Read records of which some are corrupt. Each record follows its length, so the next one can be found.
+        """Read records of which some are corrupt. Each follows its length, so the next one can be found.
 
         Args:
             body: the unpacked records.

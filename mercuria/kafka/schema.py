@@ -15,8 +15,8 @@ class BatchSchema(faust.Schema[Any, Any]):
     records.
 
     Args:
-        cut: whether a long fetch is delivered in several batches. It must be False if the agent may pause while
-            others must not: pieces that do not fit into a queue block the delivery of all topics.
+        cut: whether a long fetch is delivered in several batches. It must be False if the agent may pause
+            while others must not: pieces that do not fit into a queue block the delivery of all topics.
     """
 
     def __init__(self, *, cut: bool = True, **options: Any) -> None:

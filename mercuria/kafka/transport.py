@@ -3,11 +3,11 @@
 Assignment, acknowledgement, commits, tables and recovery are Faust's. The driver differs as follows:
 
 - A topic with a `BatchSchema` is delivered in lists of records, as aiokafka's parser creates them: they have
-  `offset`, `timestamp` (ms), `key`, `value` and `headers`. A list has at most `MAX_BATCH_RECORDS`, if the schema
-  cuts them.
-- If a table, or PostgreSQL, knows its position in such a topic, reading resumes there, whatever offset was committed:
-  Faust also acknowledges a batch whose agent is cancelled halfway, and fills gaps between the offsets that it has
-  seen.
+  `offset`, `timestamp` (ms), `key`, `value` and `headers`. A list has at most `MAX_BATCH_RECORDS`, if the
+  schema cuts them.
+- If a table, or PostgreSQL, knows its position in such a topic, reading resumes there, whatever was
+  committed: Faust also acknowledges a batch whose agent is cancelled halfway, and fills gaps between the
+  offsets that it has seen.
 - The producer is Mercuria's own (`kafka.producer`).
 """
 
@@ -34,7 +34,7 @@ MAX_BATCH_RECORDS = 1000
 
 
 class BatchScheduler(DefaultSchedulingStrategy):
-    """Distributes the records of a poll: round robin over topics and partitions, in batches for batched topics."""
+    """Distributes the records of a poll: round robin over topics and partitions, in batches where wanted."""
 
     def __init__(self, app: Any) -> None:
         self._app = app

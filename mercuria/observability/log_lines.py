@@ -1,6 +1,7 @@
 """Log lines: the fields of each line of a worker's log, and its format.
 
-All records pass through Python's `logging`, including those of Faust and of libraries. `extra` holds the fields:
+All records pass through Python's `logging`, including those of Faust and of libraries. `extra` holds the
+fields:
 
     log.debug("A command is decided.", extra={"command_id": id_, "partition": partition})
 

@@ -1,6 +1,6 @@
-"""The text format of PostgreSQL's COPY, value by value (https://www.postgresql.org/docs/current/sql-copy.html).
+"""The text format of PostgreSQL's COPY, value by value.
 
-A tab separates columns, and a line feed ends a row.
+A tab separates columns, and a line feed ends a row (https://www.postgresql.org/docs/current/sql-copy.html).
 """
 
 from collections.abc import Iterable

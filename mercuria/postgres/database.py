@@ -276,7 +276,7 @@ async def _commit(connection: aiopg.Connection) -> None:
 
 @contextmanager
 def _driver_errors(connection: aiopg.Connection | None = None) -> Iterator[None]:
-    """Translate the driver's errors of an unavailable server into `DatabaseUnavailable`; re-raise the others."""
+    """Translate the driver's errors of an unavailable server into `DatabaseUnavailable`; re-raise others."""
     try:
         yield
     except psycopg2.Error as error:

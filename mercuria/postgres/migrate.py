@@ -1,4 +1,4 @@
-"""Migrates a database to the schema that this code needs: applies migrations/*.sql once each, in order of name.
+"""Migrates a database to this code's schema: applies migrations/*.sql once each, in order of their names.
 
 yoyo-migrations reads the files and records which ones are applied. This module differs from yoyo alone in two
 points, so that a process may be killed at any time and several may start at once. A migration and its record

@@ -61,7 +61,7 @@ class PagedList:
         return _base64(self._tag + self._packing.pack(*self._place_of(row)))
 
     def read(self, cursor: str | None) -> dict[str, Any] | None:
-        """Return the statement's parameters for the items after a cursor; None for one of no or another list."""
+        """Return the statement's parameters for the items after a cursor; None if it is not of this list."""
         if cursor is None:
             return self._before()
         try:

@@ -10,7 +10,7 @@ _SQL = queries("mercuria.projections", "operations.sql")
 
 
 class Read(NamedTuple):
-    """The last offset that a projection has read of its topic, and the highest offset of a command behind it."""
+    """The last offset that a projection has read of its topic, and the highest command offset behind it."""
 
     offset: int
     command_offset: int
@@ -19,7 +19,7 @@ class Read(NamedTuple):
 class Flow(NamedTuple):
     """A group of like transactions that began in the step from `at` on. `volume` is their sum in minor units.
 
-    `currency` is None if they were refused before it was known. `failure_code` is None if they have not failed.
+    `currency` is None if they were refused before it was known, and `failure_code` if they have not failed.
     """
 
     at: datetime

@@ -1,4 +1,4 @@
-"""The relay: publishes the outbox of a projection to Kafka. Delivery is at-least-once and ordered per partition.
+"""The relay: publishes a projection's outbox to Kafka. Delivery is at-least-once and ordered per partition.
 
 The relay receives an event only after it is in the outbox. So the process can be killed at any time: the next
 owner of the partition finds the event there, and sends it again. A partition has one request in flight, so

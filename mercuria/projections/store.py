@@ -48,11 +48,12 @@ class OutboxRow(NamedTuple):
 class StageTables(Generic[T]):
     """The tables of a projection, with one writer at a time. `T` is the type of its rows.
 
-    Call `begin`, then optionally `left`, then `write` or `leave`. After `DatabaseUnavailable`, `begin` reconnects.
+    Call `begin`, then perhaps `left`, then `write` or `leave`. After `DatabaseUnavailable`, `begin`
+    reconnects.
 
     Raises (all methods):
-        DatabaseUnavailable: PostgreSQL is unavailable, or not migrated. Nothing was written, unless a COMMIT was
-            in flight.
+        DatabaseUnavailable: PostgreSQL is unavailable, or not migrated. Nothing was written, unless a
+            COMMIT was in flight.
         psycopg2.Error: a bug.
     """
 
@@ -69,7 +70,7 @@ class StageTables(Generic[T]):
         """Begin a transaction, and lock the checkpoints of partitions.
 
         Returns:
-            The checkpoints that no other worker has locked: the previous owner of a partition may still be writing.
+            The checkpoints that no other worker has locked: a partition's previous owner may still write.
         """
         with self._in_order():
             if self._connection is None:
@@ -121,7 +122,7 @@ class StageTables(Generic[T]):
             connection.close()
 
     def interrupt(self) -> None:
-        """Break the connection, so that a thread that waits for the server returns. Any thread may call this."""
+        """Break the connection, so that a thread waiting for the server returns. Any thread may call this."""
         connection = self._connection
         if connection is None or connection.closed:
             return

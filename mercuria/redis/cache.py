@@ -95,8 +95,8 @@ return found
 )
 """Return for each wallet its value or nothing, its epoch, and whether its lease was renewed recently.
 
-Instead of a key: the minimum remaining lifetime, in ms, of a recently renewed lease. Arguments: for each wallet,
-the keys of its partition's lease and epoch, and its id.
+Instead of a key: the minimum remaining lifetime, in ms, of a recently renewed lease. Arguments: for each
+wallet, the keys of its partition's lease and epoch, and its id.
 """
 
 _VERSION_DIGITS = 19

@@ -138,7 +138,7 @@ class Keys:
         ]
 
     async def _looked_up(self, claims: Sequence[Claim]) -> list[Claim]:
-        """Return the claims with the commands that have had the keys before, as far as PostgreSQL knows them."""
+        """Return the claims with the commands that have had the keys before, as far as PostgreSQL knows."""
         used: dict[int, UUID] = {}
         with suppress(DatabaseUnavailable, TimeoutError), self._database_breaker.unless_away():
             async with asyncio.timeout(LOOKED_UP_WITHIN_S):

@@ -1,4 +1,4 @@
-"""Partition leases in Redis: a worker decides for a partition only while it can prove that it holds the lease.
+"""Partition leases in Redis: a worker decides for a partition only while it provably holds the lease.
 
 The fencing token is the generation of the consumer group: a newer generation takes a lease at once, an older
 one never. Two deciders would do no harm, since they would write the same bytes. The leases stop a worker that

@@ -64,7 +64,7 @@ each one; then the key and member of each active wallet.
 
 
 class AnalyticsCache:
-    """The counters. Calls raise one of `redis.client.UNAVAILABLE` if Redis is, or recently was, unavailable."""
+    """The counters. Calls raise one of `redis.client.UNAVAILABLE` if Redis is or recently was unavailable."""
 
     def __init__(self, redis: Redis, authenticity: Authenticity) -> None:
         self._redis = redis
@@ -107,7 +107,7 @@ class AnalyticsCache:
             return bool(await self._put(keys=[POSITIONS_KEY], args=arguments))
 
     async def daily(self, since: date, until: date, partitions: Collection[int]) -> list[DailyMetrics] | None:
-        """Return the metrics of the days from `since` to `until` (exclusive); None if any are missing here."""
+        """Return the metrics of the days from `since` to `until` (exclusive); None if any are missing."""
         if since < first_day():
             return None
         with self._breaker.unless_away():

@@ -53,7 +53,7 @@ class UserCounter(NamedTuple):
 
 
 class Counters(NamedTuple):
-    """The counters of a partition that changed since the record `before`, with their values at the record `after`."""
+    """The counters of a partition at the record `after`, as far as they changed since the record `before`."""
 
     before: int
     after: int

@@ -92,7 +92,7 @@ class Ledger:
         limit: int = 20,
         cursor: str | None = None,
     ) -> Page[Recorded] | None:
-        """Return a page of the entries of a wallet, else of a user's wallets, else of all wallets; newest first."""
+        """Return a page of the entries of a wallet, else of a user's wallets, else of all; newest first."""
         before = _ENTRIES.read(cursor)
         if before is None:
             return None
@@ -109,7 +109,7 @@ class Ledger:
         return _ENTRIES.page(await self._database.rows(_SQL[name], parameters), limit, _entry)
 
     async def entries_of_transaction(self, transaction_id: UUID, completed_at_ms: int) -> list[Recorded]:
-        """Return the debit and the credit of a transaction with this completion time; none if not entered yet."""
+        """Return the debit and credit of a transaction with this completion time; none if not entered yet."""
         parameters = {"transaction_id": transaction_id, "completed_at": moment(completed_at_ms)}
         return [_entry(row) for row in await self._database.rows(_SQL["entries_of_transaction"], parameters)]
 
@@ -131,7 +131,7 @@ class Ledger:
         )
 
     async def has_event_since(self, wallet_id: UUID, at_ms: int) -> bool:
-        """Return whether a wallet has an event at or after a timestamp: then all earlier ones are projected."""
+        """Return whether a wallet has an event at or after a time: then all earlier ones are projected."""
         parameters = {"wallet_id": wallet_id, "moment": moment(at_ms)}
         return await self._database.row(_SQL["event_since"], parameters) is not None
 

@@ -143,7 +143,7 @@ class History:
         return _OF_WALLET if wallet is not None and wallet.owner_id == person_id else _OF_PERSON
 
     async def used_before(self, prefixes: Sequence[int]) -> dict[int, UUID]:
-        """Return the prefixes (upper 64 bits of ids) that commands have used, with the id of one such command.
+        """Return the prefixes (upper 64 bits of ids) that commands have used, with the id of one of them.
 
         The tables have the commands that moved or were to move money, and those that opened a wallet.
         """
@@ -161,7 +161,7 @@ class History:
         return await self.positions.places()
 
     async def caught_up(self, ends: Mapping[int, int], timeout_s: float) -> bool:
-        """Wait until all events before `ends`, by partition, are projected; return False after the timeout."""
+        """Wait until all events before `ends`, by partition, are projected; False after the timeout."""
         return await self.positions.caught_up(ends, timeout_s)
 
     async def _rows(self, name: str, parameters: Mapping[str, Any], limit: int) -> list[Any]:
