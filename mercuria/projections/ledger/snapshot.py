@@ -31,7 +31,7 @@ class Books:
         self._connection = connection
 
     def all(self, name: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        """Return the rows of a query of `books.sql`."""
+        """Return the rows of a query of `snapshot.sql`."""
         with self._connection.cursor() as cursor:
             cursor.execute(_SQL[name], parameters)
             rows: list[tuple[Any, ...]] = cursor.fetchall()
