@@ -79,16 +79,16 @@ def test_balances_that_are_not_the_files_are_listed(mercuria: CommandLine) -> No
 
 def test_the_figures_of_a_load_are_json(mercuria: CommandLine) -> None:
     file = mercuria.file("1,,ann,deposit,500,501,", "2,,ann,withdraw,600,0,", "3,,bob,deposit,1,1,", ",,,,,,")
-    said = mercuria("load", file, "--currency", "CHF", "--verify", "--json")
+    said = mercuria("load", file, "--currency", "BRL", "--verify", "--json")
     assert (said.code, said.err) == (1, "")
     found = json.loads(said.out)
     (refusal,) = found.pop("refusals")
     assert (refusal["line"], refusal["account"], refusal["code"]) == (3, "ann", "insufficient_funds")
-    assert refusal["wallet_id"] == mercuria.wallet_of("ann", "CHF")["id"] and not refusal["refused_before"]
+    assert refusal["wallet_id"] == mercuria.wallet_of("ann", "BRL")["id"] and not refusal["refused_before"]
     assert found.pop("differences") == [{"line": 2, "account": "ann", "expected": 501, "got": 500}]
     assert found.pop("seconds") > 0
     assert {name: value for name, value in found.items() if value} == {
-        "currency": "CHF",
+        "currency": "BRL",
         "operations": 3,
         "wallets": 2,
         "done_now": 2,
@@ -97,7 +97,7 @@ def test_the_figures_of_a_load_are_json(mercuria: CommandLine) -> None:
         "different": 1,
         "blank_rows": 1,
     }
-    said = mercuria("load", "absent.csv", "--currency", "CHF", "--json")
+    said = mercuria("load", "absent.csv", "--currency", "BRL", "--json")
     assert (said.code, said.out) == (2, "")
 
 
