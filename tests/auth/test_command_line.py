@@ -26,6 +26,8 @@ from mercuria.embedded.stack import Stack
 from mercuria.http.problems import Problem
 from mercuria.postgres.database import Database
 from tests.auth.conftest import NO_KAFKA, PASSWORD, settings_of
+from tests.embedded.conftest import clean_environ
+from tests.terminals import read_until
 
 TIMEOUT_S = 60
 
@@ -66,11 +68,6 @@ class CommandLine:
             check=False,
         )
         return Said(outcome.returncode, outcome.stdout, outcome.stderr)
-
-
-def clean_environ() -> dict[str, str]:
-    """Return this process's environment without what would lead elsewhere."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("MERCURIA_", "PG"))}
 
 
 @pytest.fixture
@@ -260,17 +257,6 @@ def test_a_terminal_is_asked_twice_and_shows_nothing(mercuria: CommandLine, addr
     assert process.wait(TIMEOUT_S) == 0
     assert PASSWORD.encode() not in shown
     os.close(keyboard)
-
-
-def read_until(descriptor: int, words: bytes) -> bytes:
-    """Return what a terminal shows up to some words."""
-    shown = b""
-    while words not in shown:
-        try:
-            shown += os.read(descriptor, 4096)
-        except OSError:
-            raise AssertionError(f"{words!r} did not come, but {shown!r}") from None
-    return shown
 
 
 def test_without_the_owner_nobody_becomes_an_operator(mercuria: CommandLine, address: str) -> None:

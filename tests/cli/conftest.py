@@ -1,7 +1,6 @@
 """What the tests of the commands share: a stack with one worker, and the command line as a process of its own."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ import pytest
 from mercuria.cli.preparing import prepare
 from mercuria.embedded.ports import free_port
 from mercuria.embedded.stack import Stack
+from tests.embedded.conftest import clean_environ
 
 BERKA = Path(__file__).parents[1] / "data" / "berka.csv"
 HEADER = "transaction_id,date,account,operation,amount,balance_after,note"
@@ -25,11 +25,6 @@ MERCURIA = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
     "import mercuria.cli; mercuria.cli.main()",
 )
-
-
-def clean_environ() -> dict[str, str]:
-    """Return this process's environment without what would lead a stack or a command elsewhere."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("MERCURIA_", "PG"))}
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,9 @@
 import os
 import pty
 import re
-import select
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +17,9 @@ from faust.cli.faust import cli
 
 from mercuria.cli import commands, root, standalone
 from tests.cli import command_line
-from tests.cli.conftest import MERCURIA, TIMEOUT_S, clean_environ
+from tests.cli.conftest import MERCURIA, TIMEOUT_S
+from tests.embedded.conftest import clean_environ
+from tests.terminals import read_until
 
 WHOLE = click.Group("mercuria", commands=command_line.all_commands())
 """The command line as it is, with nothing that is written down."""
@@ -231,15 +231,6 @@ def test_the_tab_key_completes_in_bash(on_path: dict[str, str]) -> None:
         os.write(terminal, b"\x15exit\n")
         os.close(terminal)
         os.waitpid(pid, 0)
-
-
-def read_until(terminal: int, words: bytes) -> None:
-    """Read what a terminal shows, up to some words."""
-    shown, deadline_s = b"", time.monotonic() + TIMEOUT_S
-    while words not in shown:
-        ready, _, _ = select.select([terminal], [], [], max(0, deadline_s - time.monotonic()))
-        assert ready, f"{words!r} did not come, but {shown!r}"
-        shown += os.read(terminal, 4096)
 
 
 def test_completing_imports_neither_faust_nor_commands_and_opens_nothing(

@@ -15,7 +15,8 @@ from mercuria.cli import failures
 from mercuria.config import SettingError
 from mercuria.embedded.errors import StackError
 from mercuria.projections.ledger.snapshot import BooksUnavailable
-from tests.cli.conftest import MERCURIA, TIMEOUT_S, clean_environ
+from tests.cli.conftest import MERCURIA, TIMEOUT_S
+from tests.embedded.conftest import clean_environ
 
 NOWHERE = {
     "MERCURIA_KAFKA": "127.0.0.1:1",
