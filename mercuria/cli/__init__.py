@@ -4,7 +4,6 @@
 """
 
 import gc
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -37,27 +36,25 @@ def main() -> None:
 
 def _main(hand_over: Callable[[Command], None]) -> object:
     """Run a command of Mercuria's, or hand over a command of Faust's."""
-    line = root.command_line()
     if completion.is_asked():
-        return completion.answer(line)
+        return completion.answer(root.command_line())
     words = sys.argv[1:] = _take_data_dir(sys.argv[1:])
     command = commands.command_of(words)
     if command is None or command in standalone.INSTEAD or _asks_for_mercuria(words, command):
-        return line(standalone_mode=False)
+        return root.command_line()(standalone_mode=False)
     # Imported modules stay in memory: garbage collection during the imports would take a fifth of the start.
     gc.disable()
     if command in commands.OF_FAUST:
         hand_over(_of_faust(command))
         return 0
     # This path needs neither Faust nor its app, which take seconds to load.
+    line = root.command_line()
     line.add_command(commands.load(command), command)
     settings = current_settings()
     shed_foreign_variables(settings)
     gc.enable()
     if settings.log_level != "debug":
-        # The command itself reports that a server is unavailable, not the log of its client.
-        for name in ("aiokafka", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        failures.silence_clients()
     return line(standalone_mode=False)
 
 

@@ -11,6 +11,7 @@ error is 2, with a sentence and without a traceback. The sentence goes to standa
 well: that option affects only standard output, which holds one JSON value, or nothing if there is no answer.
 """
 
+import logging
 import os
 import sys
 import traceback
@@ -55,6 +56,12 @@ def say(sentence: str) -> None:
     """Print an error to standard error; the sentence may come without its full stop."""
     ended = sentence if sentence.endswith((".", "?", "!")) or "\n  " in sentence else f"{sentence}."
     print(f"mercuria: {printable_lines(ended)}", file=sys.stderr)
+
+
+def silence_clients() -> None:
+    """Keep the logs of clients silent: the command itself reports that a server is unavailable."""
+    for name in ("aiokafka", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def _run(command: Callable[[], object], signals: Signals) -> int:

@@ -3,7 +3,6 @@
 Each command starts and stops a stack of its own. Exit codes are those of the `mercuria` command (`cli.failures`).
 """
 
-import logging
 import sys
 
 import click
@@ -30,9 +29,7 @@ for command in (bench, chaos, soak):
 
 
 def _run() -> object:
-    # What clients log of a server that is away, a command says itself.
-    for name in ("aiokafka", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    failures.silence_clients()
     try:
         return harness(prog_name="harness", standalone_mode=False)
     except ERRORS as error:
