@@ -12,10 +12,11 @@ from uuid import UUID
 
 from mercuria.app import app, settings
 from mercuria.domain.wallet import Wallet
-from mercuria.kafka.batch_table import BatchTable, ZombieWriterError
+from mercuria.kafka.batch_table import BatchStore, BatchTable, ZombieWriterError
 from mercuria.kafka.crash import crash_on_bug
 from mercuria.observability import metrics
 from mercuria.tables.balance_rows import (
+    OFFSET_KEY,
     POSITION_KEY,
     AppliedPosition,
     decode_position,
@@ -23,6 +24,8 @@ from mercuria.tables.balance_rows import (
     rows_of,
 )
 from mercuria.topics import WALLET_COMMANDS
+
+assert BatchStore.offset_key == OFFSET_KEY, "who reads the rows without Faust leaves out the same key"
 
 REMEMBERED_WALLETS = 100_000
 """How many wallets of a partition stay decoded in memory; a wallet without metadata takes about 700 bytes."""
