@@ -4,13 +4,12 @@ from functools import partial
 
 from mercuria.agents.mirrors import Mirrors
 from mercuria.agents.staging import Staged
-from mercuria.app import app, authenticity, redis, settings
+from mercuria.app import app, authenticity, counters, redis, settings
 from mercuria.kafka.cloudevents import read_numbered
 from mercuria.projections.analytics.cache import AnalyticsCache
 from mercuria.projections.analytics.queries import counters_of
 from mercuria.projections.analytics.rows import AnalyticsRows
 from mercuria.projections.analytics.store import AnalyticsTables
-from mercuria.tables.counters import counters
 from mercuria.topics import LEDGER_EVENTS
 
 PACE_S = 0.25

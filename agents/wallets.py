@@ -17,7 +17,7 @@ from mercuria.agents import tally
 from mercuria.agents.batch import Batch, Installation, command_ids, wallet_ids
 from mercuria.agents.pace import Pace
 from mercuria.agents.steps import Step, ids_of_command
-from mercuria.app import app, settings, wallet_commands
+from mercuria.app import app, balances, receipts, settings, wallet_commands
 from mercuria.domain.commands import AnyCommand
 from mercuria.domain.parsing import Unreadable, read_command
 from mercuria.domain.rejections import DETAILS, Code
@@ -30,8 +30,7 @@ from mercuria.kafka.skips import NONE, Skip, Skipped
 from mercuria.kafka.transport import MAX_BATCH_RECORDS, Fetched
 from mercuria.observability import metrics
 from mercuria.redis.announcer import Announcement
-from mercuria.tables.balances import balances
-from mercuria.tables.receipts import receipts, segment_row
+from mercuria.tables.receipts import segment_row
 from mercuria.topics import WALLET_COMMANDS, WALLET_DEAD_LETTERS, WALLET_EVENTS
 
 log = get_logger(__name__)

@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 from faust.types import TP
 
-from mercuria.app import app, settings
+from mercuria.app import app, balances, settings
 from mercuria.kafka.crash import crash_on_bug
-from mercuria.tables.balances import balances
 from mercuria.topics import WALLET_COMMANDS
 
 LOOK_EVERY_S = 10.0

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from time import perf_counter
 from uuid import UUID
 
-from mercuria.app import app, settings
 from mercuria.domain.wallet import Wallet
 from mercuria.kafka.batch_table import BatchStore, BatchTable, ZombieWriterError
 from mercuria.kafka.crash import crash_on_bug
@@ -23,7 +22,7 @@ from mercuria.tables.balance_rows import (
     decode_wallet,
     rows_of,
 )
-from mercuria.topics import WALLET_COMMANDS
+from mercuria.worker import App
 
 assert BatchStore.offset_key == OFFSET_KEY, "who reads the rows without Faust leaves out the same key"
 
@@ -34,9 +33,9 @@ REMEMBERED_WALLETS = 100_000
 class BalancesTable(BatchTable):
     """The wallets of all partitions that this worker owns."""
 
-    def __init__(self) -> None:
+    def __init__(self, app: App) -> None:
         super().__init__(
-            app, name="balances", partitions=settings.partitions, help="Wallets, balances and positions."
+            app, name="balances", partitions=app.settings.partitions, help="Wallets, balances and positions."
         )
         self._wallets: defaultdict[int, dict[int, Wallet | None]] = defaultdict(dict)
         self._positions: dict[int, AppliedPosition] = {}
@@ -141,8 +140,3 @@ class _Keeping:
         self.wallets = wallets
         self.since_ms = since_ms
         self.task: asyncio.Task[None]
-
-
-balances = BalancesTable()
-app.tables.add(balances)
-app.positions[WALLET_COMMANDS] = balances.resume_at

@@ -12,10 +12,10 @@ from typing import cast
 
 import rocksdict
 
-from mercuria.app import app, settings
 from mercuria.kafka.batch_table import BatchTable
 from mercuria.projections.analytics.counters import NOWHERE, POSITION_KEY, Row, counter_of, is_newer, rows_of
 from mercuria.projections.analytics.store import ActiveWallet, Counters, DayCounter, UserCounter
+from mercuria.worker import App
 
 ROWS_AT_ONCE = 10_000
 
@@ -25,8 +25,10 @@ class CountersTable(BatchTable):
 
     keeps_wal = False
 
-    def __init__(self) -> None:
-        super().__init__(app, name="counters", partitions=settings.partitions, help="What analytics counts.")
+    def __init__(self, app: App) -> None:
+        super().__init__(
+            app, name="counters", partitions=app.settings.partitions, help="What analytics counts."
+        )
 
     def position(self, partition: int) -> int:
         """Return the offset of the last ledger event that is counted; `NOWHERE` if there is none."""
@@ -78,7 +80,3 @@ class CountersTable(BatchTable):
     def supersedes(self, key: bytes, new: bytes, old: bytes) -> bool:
         """Return whether a counter, or a position, is at least as new as another one."""
         return is_newer(new, old)
-
-
-counters = CountersTable()
-app.tables.add(counters)

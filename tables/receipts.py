@@ -13,11 +13,11 @@ from uuid import UUID
 
 import msgspec
 
-from mercuria.app import app, settings
 from mercuria.domain.events import Status
 from mercuria.domain.rejections import CODES, NUMBERS
 from mercuria.domain.wallet import Outcome
 from mercuria.kafka.batch_table import BatchTable, Row
+from mercuria.worker import App
 
 MS_PER_DAY = 24 * 60 * 60 * 1000
 FINGERPRINT_BYTES = 8
@@ -72,11 +72,11 @@ class ReceiptsTable(BatchTable):
 
     keeps_wal = False
 
-    def __init__(self) -> None:
+    def __init__(self, app: App) -> None:
         super().__init__(
-            app, name="receipts", partitions=settings.partitions, help="What became of each command id."
+            app, name="receipts", partitions=app.settings.partitions, help="What became of each command id."
         )
-        self.lifetime_ms = settings.receipts_days * MS_PER_DAY
+        self.lifetime_ms = app.settings.receipts_days * MS_PER_DAY
         self._oldest: dict[int, int] = {}
 
     def find(self, partition: int, ids: list[UUID]) -> dict[int, Receipt]:
@@ -150,7 +150,3 @@ def unpack_segment(value: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _newest_ms(segment: bytes) -> int:
     newest: int = _RECEIPT.unpack(segment[-_RECEIPT.size :])[1]
     return newest
-
-
-receipts = ReceiptsTable()
-app.tables.add(receipts)

@@ -16,7 +16,7 @@ import msgspec
 from aiokafka.errors import KafkaError
 from msgspec import Struct
 
-from mercuria.app import app, cache, database, long_reads, redis, settings
+from mercuria.app import app, balances, cache, database, long_reads, redis, settings
 from mercuria.coalescing import Coalescer
 from mercuria.domain.rejections import Code
 from mercuria.domain.transaction import Transaction
@@ -29,7 +29,6 @@ from mercuria.redis.cache import Cached
 from mercuria.redis.client import UNAVAILABLE
 from mercuria.redis.idempotency import Keys
 from mercuria.tables.balance_rows import AppliedPosition, read_rows
-from mercuria.tables.balances import balances
 from mercuria.topics import BALANCES_CHANGELOG, WALLET_COMMANDS, WALLET_EVENTS
 from mercuria.web.endpoint import Answer, Call
 

@@ -25,7 +25,8 @@ NAMES = sorted(file.stem for file in MIGRATIONS.glob("*.sql"))
 PROGRAM = "import sys; from mercuria.postgres.migrate import migrate; print(*migrate(sys.argv[1]))"
 START = (
     "import asyncio, logging; logging.basicConfig(level='WARNING');"
-    " from mercuria.app import migrate_soon; asyncio.run(migrate_soon())"
+    " from mercuria.config import current_settings;"
+    " from mercuria.worker import migrate_soon; asyncio.run(migrate_soon(current_settings().database_owner))"
 )
 PATIENCE_S = 30
 

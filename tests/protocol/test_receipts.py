@@ -10,12 +10,13 @@ import rocksdict
 
 from mercuria.agents.batch import Batch, Installation
 from mercuria.agents.wallets import receipt_rows_of
+from mercuria.app import receipts
 from mercuria.domain.commands import Deposit, OpenWallet
 from mercuria.domain.wallet import Outcome
 from mercuria.kafka.partitioning import Homes
 from mercuria.kafka.sealing import Seal
 from mercuria.tables.balance_rows import AppliedPosition
-from mercuria.tables.receipts import MAX_EXPIRED_SEGMENTS, receipt_of, receipts, segment_row
+from mercuria.tables.receipts import MAX_EXPIRED_SEGMENTS, receipt_of, segment_row
 from mercuria.topics import WALLET_COMMANDS
 from tests.protocol.test_batches import AllKnown, LogRecord
 
