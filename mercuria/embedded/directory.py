@@ -92,7 +92,7 @@ class DataDirectory:
             finally:
                 self._lock.release(force=True)
 
-    def say_ready(self) -> None:
+    def mark_ready(self) -> None:
         """Mark the start as finished, for `mercuria status`."""
         (self.path / UP_READY).touch(PRIVATE)
 

@@ -11,6 +11,7 @@ import pytest
 
 from mercuria.config import in_url
 from mercuria.embedded.account import with_entry
+from mercuria.embedded.concurrency import run_concurrently
 from mercuria.embedded.directory import DataDirectory, env_lines
 from mercuria.embedded.errors import StackError
 from mercuria.embedded.files import (
@@ -23,7 +24,6 @@ from mercuria.embedded.files import (
 from mercuria.embedded.kafka import cluster_id
 from mercuria.embedded.logs import LogFile
 from mercuria.embedded.ports import FIRST, LAST, Ports, accepts, free_port, holder, is_free, read_ports
-from mercuria.embedded.together import all_at_once
 from mercuria.embedded.worker import reachable_host
 
 
@@ -82,7 +82,7 @@ def test_a_directory_of_before_is_closed_to_others_and_a_shared_one_is_left_as_i
     for directory in (old, shared, shared):
         opened = DataDirectory(directory)
         opened.open()
-        opened.say_ready()
+        opened.mark_ready()
         assert {mode(directory / name) for name in ("up.pid", "up.ready", "up.lock")} <= {0o600}
         opened.close()
     assert {mode(path) for path in (old, old / "worker-1", old / "logs")} == {0o700}
@@ -178,9 +178,9 @@ def test_all_actions_end_although_one_fails() -> None:
         raise StackError("one failed")
 
     with pytest.raises(StackError, match="one failed"):
-        all_at_once([fail, lambda: done.append(1), lambda: done.append(2)])
+        run_concurrently([fail, lambda: done.append(1), lambda: done.append(2)])
     assert sorted(done) == [1, 2]
-    all_at_once([])
+    run_concurrently([])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import redis
 
 from mercuria.embedded.errors import StackError
 from mercuria.embedded.logs import MAX_BYTES
-from mercuria.embedded.stack import Stack, backoff_s
+from mercuria.embedded.stack import Stack
+from mercuria.embedded.supervisor import backoff_s
 from tests.embedded.conftest import NOWHERE, READY_WORKER, clean_environ, eventually, only, survivors
 
 

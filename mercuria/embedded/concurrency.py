@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 
-def all_at_once(actions: Iterable[Callable[[], None]], give_up: Callable[[], None] = lambda: None) -> None:
+def run_concurrently(
+    actions: Iterable[Callable[[], None]], cancel: Callable[[], None] = lambda: None
+) -> None:
     """Run all actions, each in a thread, and return when all are done.
 
     Args:
-        give_up: is called when an action fails or a signal ends the wait; it must make the others end soon.
+        cancel: is called when an action fails or a signal ends the wait; it must make the others end soon.
 
     Raises:
         Exception: the exception of the action that failed first; the others have ended too.
@@ -21,5 +23,5 @@ def all_at_once(actions: Iterable[Callable[[], None]], give_up: Callable[[], Non
             for result in [pool.submit(action) for action in waiting]:
                 result.result()
         except BaseException:
-            give_up()
+            cancel()
             raise
