@@ -140,13 +140,10 @@ async def get_user(call: Call) -> Answer | Problem:
     is_own = user_id == call.caller.id
     if not is_own and call.caller.role != "operator":
         return Problem("not_yours")
-    try:
-        async with soon():
-            found = await analytics.user(user_id)
-            if not found and not is_own and not await analytics.is_known(user_id):
-                return Problem("user_not_found")
-    except DatabaseUnavailable:
-        return Problem("database_unavailable")
+    async with soon():
+        found = await analytics.user(user_id)
+        if not found and not is_own and not await analytics.is_known(user_id):
+            return Problem("user_not_found")
     last_ms = max((each.last_activity_ms for each in found), default=None)
     return Answer(
         UserBody(
@@ -170,11 +167,8 @@ async def _by_effective_date(query: DailyQuery) -> Answer | Problem:
     last = min(until - 1, LAST_EFFECTIVE_DAY)
     if first > last:
         return Answer(DailyBody([]))
-    try:
-        async with soon():
-            rows = await analytics.daily_effective(date_of(first), date_of(last), query.currency)
-    except DatabaseUnavailable:
-        return Problem("database_unavailable")
+    async with soon():
+        rows = await analytics.daily_effective(date_of(first), date_of(last), query.currency)
     return Answer(DailyBody([_daily_row(each) for each in rows]))
 
 

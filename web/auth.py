@@ -5,7 +5,6 @@ not need PostgreSQL.
 """
 
 from collections.abc import Awaitable, Callable
-from functools import wraps
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -83,21 +82,6 @@ class Jwks(Struct, frozen=True):
     keys: list[Jwk]
 
 
-def needs_database(
-    view: Callable[[Call], Awaitable[Answer | Problem]],
-) -> Callable[[Call], Awaitable[Answer | Problem]]:
-    """Have a view answer 503 while PostgreSQL is unavailable."""
-
-    @wraps(view)
-    async def answer(call: Call) -> Answer | Problem:
-        try:
-            return await view(call)
-        except DatabaseUnavailable:
-            return Problem("database_unavailable")
-
-    return answer
-
-
 @endpoint(
     "POST",
     "/api/v1/register",
@@ -115,7 +99,6 @@ def needs_database(
         "database_unavailable",
     ),
 )
-@needs_database
 async def register(call: Call) -> Answer | Problem:
     """Make an account, and log in to it."""
     return await _attempt(call, "register", accounts.register, 201)
@@ -129,7 +112,6 @@ async def register(call: Call) -> Answer | Problem:
     answers={200: Session},
     problems=("invalid_email", "invalid_credentials", "too_many_requests", "database_unavailable"),
 )
-@needs_database
 async def login(call: Call) -> Answer | Problem:
     """Begin a session. Whether there is an account with that e-mail address, a refusal does not tell."""
     return await _attempt(call, "login", accounts.login, 200)
@@ -148,7 +130,6 @@ async def login(call: Call) -> Answer | Problem:
         "database_unavailable",
     ),
 )
-@needs_database
 async def refresh(call: Call) -> Answer | Problem:
     """Spend a refresh token for a new session. Used a second time, it ends the session of who used it first, too."""
     session = await accounts.refresh(call.body.refresh_token)
@@ -165,7 +146,6 @@ async def refresh(call: Call) -> Answer | Problem:
     answers={204: None},
     problems=("database_unavailable",),
 )
-@needs_database
 async def logout(call: Call) -> Answer | Problem:
     """End the session that a refresh token belongs to; one that belongs to none is answered alike (RFC 7009)."""
     await accounts.logout(call.body.refresh_token)
@@ -173,7 +153,6 @@ async def logout(call: Call) -> Answer | Problem:
 
 
 @endpoint("GET", "/api/v1/me", answers={200: User}, problems=("database_unavailable",))
-@needs_database
 async def me(call: Call) -> Answer | Problem:
     """Show the caller's own account."""
     user = await accounts.user(call.caller.id)

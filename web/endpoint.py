@@ -5,7 +5,8 @@
 
 First, the caller is authenticated, and the path, query and body are parsed. Then the view is called, and its
 return value becomes the answer. The OpenAPI document is generated from the same declarations (`web.openapi`).
-A refusal is a value, `Problem`.
+A refusal is a value, `Problem`. A view may let `DatabaseUnavailable` pass: it becomes the problem
+`database_unavailable`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -22,6 +23,7 @@ from mercuria.auth.tokens import Caller
 from mercuria.domain.rejections import Code
 from mercuria.http.gate import USER_ID, respond
 from mercuria.http.problems import Problem
+from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.web.callers import caller_of
 from mercuria.web.parsing import parse_id, parse_query, read_body
 from mercuria.web.security import report_denied
@@ -153,12 +155,18 @@ class Endpoint(Struct, frozen=True):
     async def respond(self, request: Request) -> Response:
         """Answer a request."""
         call = await self._read(request)
-        outcome = call if isinstance(call, Problem) else await self.handler(call)
+        outcome = call if isinstance(call, Problem) else await self._call_view(call)
         if not isinstance(outcome, Problem):
             return _response(outcome)
         if outcome.http_status == 403:
             report_denied(request, outcome.code)
         return respond(request, outcome)
+
+    async def _call_view(self, call: Call) -> Answer | Problem:
+        try:
+            return await self.handler(call)
+        except DatabaseUnavailable:
+            return Problem("database_unavailable")
 
     async def _read(self, request: Request) -> Call | Problem:
         caller: Any = None

@@ -11,7 +11,6 @@ from mercuria.domain.commands import CurrencyCode
 from mercuria.domain.rejections import Code
 from mercuria.domain.transaction import Transaction
 from mercuria.http.problems import Problem
-from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.postgres.paging import LAST_MS
 from mercuria.projections.ledger.queries import Recorded
 from mercuria.web.endpoint import Answer, Call, endpoint
@@ -63,18 +62,15 @@ async def list_entries(call: Call) -> Answer | Problem:
             return wallet
         if query.currency not in (None, wallet.currency):
             return Answer(Page([], has_more=False, next_cursor=None))
-    try:
-        page = await ledger.entries(
-            owner_id=None if caller.role == "operator" else caller.id,
-            wallet_id=query.wallet_id,
-            currency=query.currency,
-            since_ms=period.since_ms or 0,
-            until_ms=LAST_MS if period.until_ms is None else period.until_ms,
-            limit=query.limit,
-            cursor=query.cursor,
-        )
-    except DatabaseUnavailable:
-        return Problem("database_unavailable")
+    page = await ledger.entries(
+        owner_id=None if caller.role == "operator" else caller.id,
+        wallet_id=query.wallet_id,
+        currency=query.currency,
+        since_ms=period.since_ms or 0,
+        until_ms=LAST_MS if period.until_ms is None else period.until_ms,
+        limit=query.limit,
+        cursor=query.cursor,
+    )
     return page_of(page, entry_body)
 
 
@@ -96,10 +92,7 @@ async def get_entries(call: Call) -> Answer | Problem:
     caller = call.caller
     if caller.role != "operator" and not found.is_visible_to(caller.id):
         return Problem("not_yours")
-    try:
-        entries = await _entered(found)
-    except DatabaseUnavailable:
-        return Problem("database_unavailable")
+    entries = await _entered(found)
     if not entries and found.status == "completed":
         return Problem("not_known_yet")
     foreign = set() if caller.role == "operator" else _foreign_accounts(found, caller.id)

@@ -13,7 +13,6 @@ from mercuria.app import app, long_reads, settings
 from mercuria.coalescing import Coalescer
 from mercuria.domain.events import Kind, TransactionStatus
 from mercuria.http.problems import Problem
-from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.projections.operations import Operations, Read
 from mercuria.timestamps import rfc3339_of
 from mercuria.topics import STAGES, WALLET_COMMANDS
@@ -125,8 +124,6 @@ async def get_lag(_call: Call) -> Answer | Problem:
     try:
         # One query answers several callers that ask at the same moment.
         return Answer(await _lag_now(None))
-    except DatabaseUnavailable:
-        return Problem("database_unavailable")
     except (TimeoutError, KafkaError):
         return Problem("wallets_unavailable", "Kafka does not say how far the log goes.")
 
@@ -144,10 +141,7 @@ async def get_flow(call: Call) -> Answer | Problem:
     query: FlowQuery = call.query
     step = max(query.step, -(-query.minutes // MAX_STEPS))
     since = _since(datetime.now(UTC), query.minutes, step)
-    try:
-        rows = await operations.flow(since, timedelta(minutes=step))
-    except DatabaseUnavailable:
-        return Problem("database_unavailable")
+    rows = await operations.flow(since, timedelta(minutes=step))
     return Answer(FlowBody(_time(since), step, [FlowRow(_time(row.at), *row[1:]) for row in rows]))
 
 
@@ -160,10 +154,7 @@ async def get_flow(call: Call) -> Answer | Problem:
 )
 async def get_in_flight(_call: Call) -> Answer | Problem:
     """Return how much money is on its way between wallets."""
-    try:
-        rows = await operations.in_flight()
-    except DatabaseUnavailable:
-        return Problem("database_unavailable")
+    rows = await operations.in_flight()
     found = [InFlightRow(row.currency, row.transactions, row.volume, _time(row.oldest_at)) for row in rows]
     return Answer(InFlightBody(_time(datetime.now(UTC)), found))
 

@@ -7,7 +7,6 @@ from mercuria.app import long_reads
 from mercuria.domain.rejections import Code
 from mercuria.domain.wallet import Wallet
 from mercuria.http.problems import Problem
-from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.projections.ledger.queries import Ledger, StatementLine, WalletState
 from mercuria.web.endpoint import Call
 from mercuria.web.reading import history, is_caught_up, refused_to_show, soon
@@ -22,17 +21,17 @@ async def recorded_wallet(call: Call, wallet_id: UUID) -> Wallet | Problem:
     """Return a wallet as PostgreSQL has it, to its owner and to operators.
 
     The answer "not found" is given only when PostgreSQL has everything that the log held when asked.
+
+    Raises:
+        DatabaseUnavailable: PostgreSQL is unavailable.
     """
     is_sure = False
-    try:
+    async with soon():
+        found = await history.wallet(wallet_id)
+    if found is None:
+        is_sure = await is_caught_up(None)
         async with soon():
             found = await history.wallet(wallet_id)
-        if found is None:
-            is_sure = await is_caught_up(None)
-            async with soon():
-                found = await history.wallet(wallet_id)
-    except DatabaseUnavailable:
-        return Problem("database_unavailable")
     if found is None:
         return Problem(Code.WALLET_NOT_FOUND if is_sure else "not_known_yet")
     return refused_to_show(call, found) or found
@@ -56,15 +55,16 @@ async def place_of(wallet_id: UUID, at_ms: int) -> int | None:
 
 
 async def wallet_at(wallet: Wallet, before_ms: int) -> Wallet | Problem:
-    """Return a wallet as it was right before a time that has passed."""
-    try:
-        place = await place_of(wallet.id, before_ms)
-        if place is None:
-            return Problem("not_known_yet")
-        async with soon():
-            state = await ledger.state(wallet.id, place)
-    except DatabaseUnavailable:
-        return Problem("database_unavailable")
+    """Return a wallet as it was right before a time that has passed.
+
+    Raises:
+        DatabaseUnavailable: PostgreSQL is unavailable.
+    """
+    place = await place_of(wallet.id, before_ms)
+    if place is None:
+        return Problem("not_known_yet")
+    async with soon():
+        state = await ledger.state(wallet.id, place)
     return _with(wallet, state)
 
 

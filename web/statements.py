@@ -125,8 +125,6 @@ async def get_statement(call: Call) -> Answer | Problem:
     outcome: Answer | Problem | None = None
     try:
         outcome = await _statement(call, period, turn)
-    except DatabaseUnavailable:
-        outcome = Problem("database_unavailable")
     except IncompleteError:
         outcome = Problem("not_known_yet")
     finally:

@@ -9,7 +9,6 @@ from mercuria.domain.commands import EffectiveAt, Metadata, Text, Transfer
 from mercuria.domain.events import Kind, TransactionStatus
 from mercuria.domain.rejections import Code
 from mercuria.http.problems import Problem
-from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.web.commanding import (
     Pending,
     accepted,
@@ -125,15 +124,12 @@ async def get_transaction(call: Call) -> Answer | Problem:
 async def list_transactions(call: Call) -> Answer | Problem:
     """List the caller's transactions, or all for an operator; the newest first."""
     query, caller = call.query, call.caller
-    try:
-        page = await history.transactions(
-            person_id=None if caller.role == "operator" else caller.id,
-            wallet_id=query.wallet_id,
-            status=query.status,
-            kind=query.kind,
-            limit=query.limit,
-            cursor=query.cursor,
-        )
-    except DatabaseUnavailable:
-        return Problem("database_unavailable")
+    page = await history.transactions(
+        person_id=None if caller.role == "operator" else caller.id,
+        wallet_id=query.wallet_id,
+        status=query.status,
+        kind=query.kind,
+        limit=query.limit,
+        cursor=query.cursor,
+    )
     return page_of(page, transaction_body)

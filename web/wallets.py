@@ -26,7 +26,6 @@ from mercuria.domain.money import MINOR_DIGITS
 from mercuria.domain.rejections import Code
 from mercuria.domain.wallet import Wallet
 from mercuria.http.problems import Problem
-from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.web.commanding import (
     Pending,
     accepted,
@@ -174,16 +173,13 @@ async def open_wallet(call: Call) -> Answer | Problem:
 async def list_wallets(call: Call) -> Answer | Problem:
     """List the caller's own wallets, the newest first."""
     query = call.query
-    try:
-        page = await history.wallets(
-            call.caller.id,
-            status=query.status,
-            currency=query.currency,
-            limit=query.limit,
-            cursor=query.cursor,
-        )
-    except DatabaseUnavailable:
-        return Problem("database_unavailable")
+    page = await history.wallets(
+        call.caller.id,
+        status=query.status,
+        currency=query.currency,
+        limit=query.limit,
+        cursor=query.cursor,
+    )
     return page_of(page, wallet_body)
 
 
@@ -329,10 +325,7 @@ async def list_wallet_events(call: Call) -> Answer | Problem:
         return found
     if problem := refused_to_show(call, found):
         return problem
-    try:
-        page = await history.events(found.id, limit=query.limit, cursor=query.cursor)
-    except DatabaseUnavailable:
-        return Problem("database_unavailable")
+    page = await history.events(found.id, limit=query.limit, cursor=query.cursor)
     return page_of(page, wallet_event_body)
 
 
