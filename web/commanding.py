@@ -10,31 +10,27 @@ import functools
 import logging
 import math
 import re
-from contextlib import suppress
 from typing import Any, NamedTuple
-from uuid import UUID, uuid4
 
 import msgspec
 from aiohttp.web import Request
 from msgspec import Struct
 from msgspec.structs import replace
 
-from mercuria.app import app, cache, settings
+from mercuria.app import app, settings
 from mercuria.domain.commands import ClientCommand, Movement, Position
 from mercuria.domain.parsing import MAX_COMMAND_BYTES
 from mercuria.domain.rejections import Code
 from mercuria.domain.transaction import Transaction, asked_transaction
 from mercuria.http.gate import REQUEST_ID, SPAN
-from mercuria.http.problems import FieldError, Problem
+from mercuria.http.problems import Problem
 from mercuria.kafka.producer import Record
 from mercuria.kafka.propagation import request_id_header
 from mercuria.kafka.sealing import Seal
 from mercuria.observability.tracing import tracing
-from mercuria.redis.client import UNAVAILABLE
-from mercuria.redis.idempotency import MAX_KEY_CHARACTERS, command_id_of, key_prefix, wallet_id_of
 from mercuria.redis.replies import Reply, Waiting
 from mercuria.topics import WALLET_COMMANDS
-from mercuria.web.endpoint import Answer, Call
+from mercuria.web.endpoint import Call
 from mercuria.web.reading import homes, keys, settled_transaction
 
 WAIT_S = 5.0
@@ -57,7 +53,6 @@ With more, the producer has stopped, and memory must not fill up.
 
 _RESPOND_ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", re.IGNORECASE)
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])", re.IGNORECASE)
-_KEY = re.compile(rf"[\x20-\x7e]{{1,{MAX_KEY_CHARACTERS}}}")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -65,20 +60,6 @@ log = logging.getLogger(__name__)
 
 _looks: set[asyncio.Task[Transaction | None]] = set()
 _unacknowledged: set[asyncio.Future[int]] = set()
-
-
-class Ids(NamedTuple):
-    """The ids of a command, and of the wallet that it opens if it opens one."""
-
-    prefix: bytes | None
-
-    def command_at(self, wallet_id: UUID) -> UUID:
-        """Return the id of the command that `wallet_id` decides."""
-        return command_id_of(self.prefix, wallet_id) if self.prefix else uuid4()
-
-    def new_wallet(self) -> UUID:
-        """Return the id of a wallet to open."""
-        return wallet_id_of(self.prefix) if self.prefix else uuid4()
 
 
 class Pending(Struct, frozen=True):
@@ -97,27 +78,6 @@ class Patience(NamedTuple):
     applied: str | None
 
 
-def ids_of(call: Call) -> Ids | Problem:
-    """Return the ids that the request's Idempotency-Key stands for, or new ones."""
-    key = call.request.headers.get("Idempotency-Key")
-    if key is None:
-        return Ids(None)
-    if not _KEY.fullmatch(key):
-        detail = f"It must have 1 to {MAX_KEY_CHARACTERS} printable ASCII characters."
-        return Problem("invalid_header", errors=[FieldError("Idempotency-Key", Code.INVALID_FIELD, detail)])
-    return Ids(key_prefix(call.caller.id, key))
-
-
-def sent_by(call: Call, ids: Ids, wallet_id: UUID) -> dict[str, Any]:
-    """Return the fields that all commands have: the id, the deciding wallet, and the caller."""
-    return {
-        "id": ids.command_at(wallet_id),
-        "wallet_id": wallet_id,
-        "actor_id": call.caller.id,
-        "actor_role": call.caller.role,
-    }
-
-
 def patience_of(call: Call) -> Patience:
     """Return what the request's Prefer header asks for (RFC 7240)."""
     prefer = ",".join(call.request.headers.getall("Prefer", ()))
@@ -132,7 +92,7 @@ def patience_of(call: Call) -> Patience:
     return Patience(wait_s, f"wait={math.floor(wait_s)}")
 
 
-async def carry_out(call: Call, ids: Ids, command: ClientCommand) -> Reply | Pending | Problem:
+async def carry_out(call: Call, command: ClientCommand) -> Reply | Pending | Problem:
     """Send a command and wait for its wallet's decision, for as long as the caller wants to wait."""
     if app.locks.is_redis_lost:
         return Problem(
@@ -143,7 +103,7 @@ async def carry_out(call: Call, ids: Ids, command: ClientCommand) -> Reply | Pen
     value = _encode(command)
     if len(value) > MAX_COMMAND_BYTES:
         return Problem("body_too_large")
-    if ids.prefix and not await keys.is_free(command.id):
+    if call.ids.is_repeatable and not await keys.is_free(command.id):
         return Problem(Code.COMMAND_ID_REUSED, "This Idempotency-Key was used for another request.")
     waiting = app.replies.expect(command.id)
     try:
@@ -273,40 +233,6 @@ def _content(transaction: Transaction) -> tuple[object, ...]:
     )
 
 
-def refusal(reply: Reply, *, status: int | None = None) -> Problem | None:
-    """Return the problem that a reply stands for, if any: a refusal, or a failed transfer."""
-    headers = replayed(reply)
-    if reply.code is not None:
-        return Problem(reply.code, reply.detail, headers=headers, status=status)
-    failure = reply.transaction.failure if reply.transaction else None
-    if failure is None:
-        return None
-    return Problem(failure.code, f"The receiver refused it: {failure.detail}", headers=headers, status=422)
-
-
-def replayed(reply: Reply) -> dict[str, str]:
-    """Return the header that marks a repeated answer."""
-    return {"Idempotent-Replayed": "true"} if reply.is_replayed else {}
-
-
-def applied(call: Call) -> dict[str, str]:
-    """Return the header that confirms the honoured preference."""
-    preference = patience_of(call).applied
-    return {"Preference-Applied": preference} if preference else {}
-
-
-def location_of(transaction: Transaction) -> dict[str, str]:
-    """Return the header with the address of a transaction."""
-    return {"Location": f"/api/v1/transactions/{transaction.id}"}
-
-
 def pending_movement(command: Movement) -> Transaction:
     """Return the transaction that a command asks for, while its position in the log is unknown."""
     return asked_transaction(command, Position(-1, -1, 0))
-
-
-async def accepted(call: Call, transaction: Transaction, content: object) -> Answer:
-    """Answer that a transaction is pending; from now on, it can be retrieved."""
-    with suppress(*UNAVAILABLE):  # Otherwise, a client that asks waits until PostgreSQL has it.
-        await cache.remember_pending(transaction)
-    return Answer(content, 202, location_of(transaction) | applied(call))

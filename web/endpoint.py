@@ -3,10 +3,10 @@
     @endpoint("POST", "/api/v1/login", body=Credentials, answers={200: Session}, problems=("invalid_credentials",))
     async def login(call: Call) -> Answer | Problem: ...
 
-First, the caller is authenticated, and the path, query and body are parsed. Then the view is called, and its
-return value becomes the answer. The OpenAPI document is generated from the same declarations (`web.openapi`).
-A refusal is a value, `Problem`. A view may let `DatabaseUnavailable` pass: it becomes the problem
-`database_unavailable`.
+First, the caller is authenticated, and the path, query, body and Idempotency-Key are parsed. Then the view is
+called, and its return value becomes the answer. The OpenAPI document is generated from the same declarations
+(`web.openapi`). A refusal is a value, `Problem`. A view may let `DatabaseUnavailable` pass: it becomes the
+problem `database_unavailable`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -25,6 +25,7 @@ from mercuria.http.gate import USER_ID, respond
 from mercuria.http.problems import Problem
 from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.web.callers import caller_of
+from mercuria.web.command_ids import CommandIds, ids_of
 from mercuria.web.parsing import parse_id, parse_query, read_body
 from mercuria.web.security import report_denied
 
@@ -70,12 +71,19 @@ class Call(Struct):
     query: Any
     body: Any
     signed_in: Caller | None
+    command_ids: CommandIds | None = None
 
     @property
     def caller(self) -> Caller:
         """The caller, if the endpoint requires one."""
         assert self.signed_in is not None, "an endpoint for anyone does not ask who calls"
         return self.signed_in
+
+    @property
+    def ids(self) -> CommandIds:
+        """The ids of the command that the call stands for, if the endpoint sends one."""
+        assert self.command_ids is not None, "the endpoint is declared with is_command"
+        return self.command_ids
 
 
 Handler = Callable[[Call], Awaitable[Answer | Problem]]
@@ -192,7 +200,12 @@ class Endpoint(Struct, frozen=True):
             body = await read_body(request, self.body)
             if type(body) is Problem:
                 return body
-        return Call(request, path, query, body, caller)
+        ids: Any = None
+        if self.is_command:
+            ids = ids_of(request, caller.id)
+            if type(ids) is Problem:
+                return ids
+        return Call(request, path, query, body, caller, ids)
 
 
 def _response(answer: Any) -> Response:

@@ -9,20 +9,8 @@ from mercuria.domain.commands import EffectiveAt, Metadata, Text, Transfer
 from mercuria.domain.events import Kind, TransactionStatus
 from mercuria.domain.rejections import Code
 from mercuria.http.problems import Problem
-from mercuria.web.commanding import (
-    Pending,
-    accepted,
-    applied,
-    carry_out,
-    ids_of,
-    location_of,
-    pending_movement,
-    refusal,
-    replayed,
-    sent_by,
-)
+from mercuria.web.decisions import answer_movement
 from mercuria.web.endpoint import Answer, Call, endpoint
-from mercuria.web.moments import read_effective_at
 from mercuria.web.pages import PageQuery, page_of
 from mercuria.web.reading import find_transaction, history
 from mercuria.web.representations import Page, TransactionBody, transaction_body
@@ -69,33 +57,14 @@ class TransactionsQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
 )
 async def transfer(call: Call) -> Answer | Problem:
     """Move money to another wallet."""
-    ids, body = ids_of(call), call.body
-    if isinstance(ids, Problem):
-        return ids
-    effective_at = read_effective_at(body.effective_at)
-    if isinstance(effective_at, Problem):
-        return effective_at
-    command = Transfer(
-        **sent_by(call, ids, body.from_wallet_id),
-        to_wallet_id=body.to_wallet_id,
-        amount=body.amount,
-        reference=body.reference,
-        metadata=body.metadata,
-        effective_at=effective_at,
+    return await answer_movement(
+        call,
+        Transfer,
+        call.body.from_wallet_id,
+        lambda transaction, _wallet: transaction_body(transaction),
+        is_wallet_in_body=True,
+        to_wallet_id=call.body.to_wallet_id,
     )
-    outcome = await carry_out(call, ids, command)
-    if isinstance(outcome, Problem):
-        return outcome
-    if isinstance(outcome, Pending) or outcome.is_beginning:
-        transaction = outcome.transaction or pending_movement(command)
-        return await accepted(call, transaction, transaction_body(transaction))
-    # If a wallet named in the body does not exist, the request is wrong, not its address.
-    problem = refusal(outcome, status=422 if outcome.code == Code.WALLET_NOT_FOUND else None)
-    if problem is not None:
-        return problem
-    assert outcome.transaction is not None
-    headers = location_of(outcome.transaction) | replayed(outcome) | applied(call)
-    return Answer(transaction_body(outcome.transaction), 201, headers)
 
 
 @endpoint(

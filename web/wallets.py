@@ -1,7 +1,7 @@
 """Wallets: opened, shown, listed, filled, emptied, limited, frozen and closed."""
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from msgspec import Meta, Struct
@@ -26,20 +26,9 @@ from mercuria.domain.money import MINOR_DIGITS
 from mercuria.domain.rejections import Code
 from mercuria.domain.wallet import Wallet
 from mercuria.http.problems import Problem
-from mercuria.web.commanding import (
-    Pending,
-    accepted,
-    applied,
-    carry_out,
-    ids_of,
-    location_of,
-    pending_movement,
-    refusal,
-    replayed,
-    sent_by,
-)
+from mercuria.web.decisions import answer_change, answer_movement
 from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
-from mercuria.web.moments import Moment, now_ms, read_effective_at, read_moment_after
+from mercuria.web.moments import Moment, now_ms, read_moment_after
 from mercuria.web.pages import PageQuery, page_of
 from mercuria.web.past import recorded_wallet, wallet_at
 from mercuria.web.reading import find_wallet, find_wallet_now, history, refused_to_show
@@ -143,24 +132,17 @@ _MOVE = (
 )
 async def open_wallet(call: Call) -> Answer | Problem:
     """Open a wallet."""
-    ids, body = ids_of(call), call.body
-    if isinstance(ids, Problem):
-        return ids
-    wallet_id = ids.new_wallet()
-    command = OpenWallet(
-        **sent_by(call, ids, wallet_id),
+    body = call.body
+    return await answer_change(
+        call,
+        OpenWallet,
+        call.ids.new_wallet(),
+        is_opening=True,
         owner_id=body.owner_id or call.caller.id,
         currency=body.currency,
         overdraft_limit=body.overdraft_limit,
         metadata=body.metadata,
     )
-    outcome = await carry_out(call, ids, command)
-    location = {"Location": f"/api/v1/wallets/{wallet_id}"}
-    if isinstance(outcome, Problem):
-        return outcome
-    if isinstance(outcome, Pending):
-        return Answer(None, 202, location | applied(call))
-    return refusal(outcome) or _wallet_answer(call, outcome.wallet, 201, location | replayed(outcome))
 
 
 @endpoint(
@@ -223,7 +205,7 @@ async def get_wallet(call: Call) -> Answer | Problem:
 )
 async def deposit(call: Call) -> Answer | Problem:
     """Bring money in from outside."""
-    return await _move(call, Deposit)
+    return await answer_movement(call, Deposit, call.path["wallet_id"], movement_body)
 
 
 @endpoint(
@@ -236,7 +218,7 @@ async def deposit(call: Call) -> Answer | Problem:
 )
 async def withdraw(call: Call) -> Answer | Problem:
     """Take money out."""
-    return await _move(call, Withdraw)
+    return await answer_movement(call, Withdraw, call.path["wallet_id"], movement_body)
 
 
 @endpoint(
@@ -340,47 +322,5 @@ async def _wallet_at(call: Call, at: str) -> Answer | Problem:
     return then if isinstance(then, Problem) else Answer(wallet_body(then))
 
 
-async def _move(call: Call, kind: type[Deposit | Withdraw]) -> Answer | Problem:
-    ids, body, wallet_id = ids_of(call), call.body, call.path["wallet_id"]
-    if isinstance(ids, Problem):
-        return ids
-    effective_at = read_effective_at(body.effective_at)
-    if isinstance(effective_at, Problem):
-        return effective_at
-    command = kind(
-        **sent_by(call, ids, wallet_id),
-        amount=body.amount,
-        reference=body.reference,
-        metadata=body.metadata,
-        effective_at=effective_at,
-    )
-    outcome = await carry_out(call, ids, command)
-    if isinstance(outcome, Problem):
-        return outcome
-    if isinstance(outcome, Pending):
-        transaction = outcome.transaction or pending_movement(command)
-        return await accepted(call, transaction, movement_body(transaction, None))
-    problem = refusal(outcome)
-    if problem is not None:
-        return problem
-    assert outcome.transaction is not None
-    content = movement_body(outcome.transaction, outcome.wallet)
-    return Answer(content, 201, location_of(outcome.transaction) | replayed(outcome) | applied(call))
-
-
-async def _change(call: Call, kind: Callable[..., ClientCommand], **fields: int) -> Answer | Problem:
-    ids, wallet_id = ids_of(call), call.path["wallet_id"]
-    if isinstance(ids, Problem):
-        return ids
-    command = kind(**sent_by(call, ids, wallet_id), reason=call.body.reason, **fields)
-    outcome = await carry_out(call, ids, command)
-    if isinstance(outcome, Problem):
-        return outcome
-    if isinstance(outcome, Pending):
-        return Answer(None, 202, {"Location": f"/api/v1/wallets/{wallet_id}"} | applied(call))
-    return refusal(outcome) or _wallet_answer(call, outcome.wallet, 200, replayed(outcome))
-
-
-def _wallet_answer(call: Call, wallet: Wallet | None, status: int, headers: dict[str, str]) -> Answer:
-    assert wallet is not None, "an accepted command leaves a wallet"
-    return Answer(wallet_body(wallet), status, headers | applied(call))
+async def _change(call: Call, kind: Callable[..., ClientCommand], **fields: Any) -> Answer | Problem:
+    return await answer_change(call, kind, call.path["wallet_id"], reason=call.body.reason, **fields)
