@@ -31,7 +31,7 @@ cache = AnalyticsCache(redis, authenticity)
 class DailyQuery(Struct, frozen=True, forbid_unknown_fields=True):
     """Which days to show: those that have begun at `from` or later, and before `to`. Without, the last 30.
 
-    `by` says on which day a movement counts: when it was recorded, or by its effective date, where it has one.
+    `by` chooses the day on which a movement counts: when it was recorded, or by its effective date, where it has one.
     """
 
     from_: Moment | None = field(name="from", default=None)

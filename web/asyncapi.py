@@ -1,4 +1,4 @@
-"""The AsyncAPI document: what goes over Kafka, told to programs.
+"""The AsyncAPI document: what goes over Kafka, for programs.
 
 The document is generated from the running code: the declared topics, the types that records are read and
 written with, and the docstrings of both. The rest stands here: who may write what, and what the headers are.
@@ -111,7 +111,7 @@ DEAD_LETTER_HEADERS: Json = {
 }
 
 CHANNELS: Mapping[str, tuple[str, str]] = {
-    WALLET_COMMANDS: ("walletCommands", "What somebody asks a wallet to do, one command a record."),
+    WALLET_COMMANDS: ("walletCommands", "Commands to wallets, one in each record."),
     WALLET_EVENTS: ("walletEvents", "What wallets have decided: one event for each command."),
     TRANSACTION_EVENTS: ("transactionEvents", "How transactions have ended: one event for each."),
     LEDGER_EVENTS: ("ledgerEvents", "The ledger: a debit and a credit for each completed transaction."),
@@ -169,7 +169,7 @@ def document() -> Json:
             "kafka": {
                 "host": "{bootstrap}",
                 "protocol": "kafka",
-                "description": "Where the setting `MERCURIA_KAFKA` says.",
+                "description": "At the address in the setting `MERCURIA_KAFKA`.",
                 "variables": {"bootstrap": {"default": "localhost:9092", "description": "Host and port."}},
             }
         },
@@ -341,17 +341,17 @@ def _operations(of_topic: Mapping[str, list[str]]) -> Json:
             "receive",
             WALLET_COMMANDS,
             legs,
-            "Decide what wallets ask each other. Nobody else may send these.",
+            "Decide the legs that wallets send each other. No client may send these.",
         ),
         "sendLegs": _operation("send", WALLET_COMMANDS, legs, "Let a wallet ask another one."),
     }
-    says = {
-        WALLET_EVENTS: ("sendWalletEvents", "Tell what wallets have decided."),
-        TRANSACTION_EVENTS: ("sendTransactionEvents", "Tell how transactions have ended."),
-        LEDGER_EVENTS: ("sendLedgerEvents", "Tell what was entered into the ledger."),
+    summaries = {
+        WALLET_EVENTS: ("sendWalletEvents", "Emit what wallets have decided."),
+        TRANSACTION_EVENTS: ("sendTransactionEvents", "Emit how transactions have ended."),
+        LEDGER_EVENTS: ("sendLedgerEvents", "Emit what was entered into the ledger."),
         WALLET_DEAD_LETTERS: ("sendDeadLetters", "Keep what no wallet could decide."),
     }
-    for topic, (name, summary) in says.items():
+    for topic, (name, summary) in summaries.items():
         found[name] = _operation("send", topic, of_topic[topic], summary)
     return found
 

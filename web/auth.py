@@ -113,7 +113,7 @@ async def register(call: Call) -> Answer | Problem:
     problems=("invalid_email", "invalid_credentials", "too_many_requests", "database_unavailable"),
 )
 async def login(call: Call) -> Answer | Problem:
-    """Begin a session. Whether there is an account with that e-mail address, a refusal does not tell."""
+    """Begin a session. A refusal does not show whether an account with that e-mail address exists."""
     return await _attempt(call, "login", accounts.login, 200)
 
 

@@ -83,7 +83,7 @@ async def list_entries(call: Call) -> Answer | Problem:
 async def get_entries(call: Call) -> Answer | Problem:
     """Show the debit and the credit of a transaction, to those who took part in it and to operators.
 
-    There are none of a transaction that is pending or failed. Of a wallet that is somebody else's, `balance_after` and
+    There are none of a transaction that is pending or failed. Of a wallet of another user, `balance_after` and
     `wallet_version` are null, and so are `hash` and `id`, from which a balance could be found by trying all.
     """
     found = await find_transaction(call.path["transaction_id"])

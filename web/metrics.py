@@ -109,7 +109,7 @@ database_state: Reading[str] = Reading(postgresql)
 
 @app.page("/metrics", name="metrics")
 async def scrape(_self: View, request: Any) -> Any:
-    """Tell the metrics of this worker, as text that Prometheus reads, or as OpenMetrics where that is asked for.
+    """Return the metrics of this worker, as text that Prometheus reads, or as OpenMetrics where that is asked for.
 
     The port that workers share shows nothing, since a client there does not choose the worker. Where a worker has one
     port for all, its metrics are for the networks of `MERCURIA_METRICS_NETWORKS`.

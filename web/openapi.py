@@ -1,4 +1,4 @@
-"""The OpenAPI document: what can be called, told to programs.
+"""The OpenAPI document: what can be called, for programs.
 
 The document is generated from the running code: the declarations of the endpoints, the types that their
 requests are read with, the docstrings of their views, and the table of codes. The rest stands here: examples,
@@ -26,7 +26,7 @@ DESCRIPTION = """\
 Wallets, transactions between them, and the ledger of it all.
 
 Amounts are integers in minor units of the currency: `1050` is 10.50 EUR. Times are RFC 3339 in UTC. Every error is a
-problem (RFC 9457) with a stable `code`. `HEAD` works where `GET` does, and `OPTIONS` tells the methods of an address.
+problem (RFC 9457) with a stable `code`. `HEAD` works where `GET` does, and `OPTIONS` returns the methods of an address.
 Send an `Idempotency-Key` with whatever moves money, and the same request can be sent again until there is an answer.
 """
 
@@ -48,7 +48,7 @@ HEADERS: Mapping[str, Json] = {
         "schema": {"const": "true"},
     },
     "Location": {
-        "description": "Where what the answer tells of can be asked for.",
+        "description": "The address of the resource that the answer describes.",
         "schema": {"type": "string", "format": "uri-reference"},
     },
     "Preference-Applied": {"description": "What of `Prefer` was done.", "schema": {"type": "string"}},
@@ -126,13 +126,13 @@ def _probe(name: str, summary: str, answers: Mapping[str, str], content: Json) -
 OPERATIONS: Json = {
     "/health/live": _probe(
         "live",
-        "Tell whether the worker lives",
+        "Check whether the worker is alive",
         {"200": "It does."},
         {"application/json": {"schema": LIVE}},
     ),
     "/health/ready": _probe(
         "ready",
-        "Tell whether the worker decides commands, and why not",
+        "Check whether the worker decides commands, and why not",
         {"200": "It does.", "503": "It does not."},
         {"application/json": {"schema": READY}},
     ),

@@ -29,7 +29,7 @@ DECIDES = "wallets"
 NEXT = "transactions"
 """The projection that follows it."""
 
-OWNERS_TELL_WITHIN_S = 1.0
+OWNERS_ANSWER_WITHIN_S = 1.0
 MAX_STEPS = 360
 
 operations = Operations(long_reads)
@@ -76,7 +76,7 @@ class FlowQuery(Struct, frozen=True, forbid_unknown_fields=True):
 class FlowRow(Struct, frozen=True):
     """Transactions that began in the step at `at`, and are alike: how many, and the sum of their amounts.
 
-    `currency` is null where nobody knew it when they were refused, `failure_code` unless they have failed.
+    `currency` is null where it was unknown when they were refused, `failure_code` unless they have failed.
     """
 
     at: Time
@@ -120,7 +120,7 @@ class InFlightBody(Struct, frozen=True):
     problems=("database_unavailable", "wallets_unavailable"),
 )
 async def get_lag(_call: Call) -> Answer | Problem:
-    """Tell by how many records each stage is behind the log, in each partition."""
+    """Return the consumer lag of each stage, in each partition."""
     try:
         # One query answers several callers that ask at the same moment.
         return Answer(await _lag_now(None))
@@ -187,16 +187,16 @@ async def _stage_lag(stage: str, topic: str, read: Mapping[str, Mapping[int, Rea
     return StageLag(stage, topic, sum(row.lag for row in rows), rows)
 
 
-async def _decided(ends: Mapping[int, int], told: Mapping[int, Read]) -> dict[int, int]:
+async def _decided(ends: Mapping[int, int], written: Mapping[int, Read]) -> dict[int, int]:
     """Return up to where partitions are decided.
 
     Records that the next projection has written are decided; only the other partitions are queried.
     """
-    done = {number: place.command_offset + 1 for number, place in told.items()}
+    done = {number: place.command_offset + 1 for number, place in written.items()}
     rest = [number for number, end in ends.items() if done.get(number, 0) < end]
     if rest:
         with suppress(TimeoutError):
-            async with asyncio.timeout(OWNERS_TELL_WITHIN_S):
+            async with asyncio.timeout(OWNERS_ANSWER_WITHIN_S):
                 for number, offset in (await decided_up_to(rest)).items():
                     done[number] = max(offset, done.get(number, 0))
     return done

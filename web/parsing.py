@@ -115,8 +115,8 @@ def _faults(name: str, value: Any, kind: Any, strict: bool) -> list[FieldError]:
     try:
         msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
-        says, _, place = str(error).partition(" - at `$")
-        return [_error(name + place.rstrip("`"), Code.INVALID_FIELD, f"{says}.")]
+        reason, _, place = str(error).partition(" - at `$")
+        return [_error(name + place.rstrip("`"), Code.INVALID_FIELD, f"{reason}.")]
     return []
 
 

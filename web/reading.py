@@ -39,7 +39,10 @@ KAFKA_ANSWERS_WITHIN_S = 3.0
 LOOK_EVERY_S = 0.01
 LOOKS_BEFORE_READING = 20
 FROM_OWNER = "X-Mercuria-Asks-Owner"
-"""A worker sends this header to the presumed owner of a wallet. A worker that is not the owner says so."""
+"""A worker sends this header to the presumed owner of a wallet.
+
+A worker that is not the owner answers `wallets_unavailable`.
+"""
 
 homes = Homes(settings.partitions)
 history = History(database, long_reads)
@@ -196,7 +199,7 @@ async def _without_owner(wallet_id: UUID, cached: Cached | None) -> Wallet | Pro
         async with soon():
             found = await history.wallet(wallet_id)
     known = [each for each in (cached and cached.wallet, found) if each]
-    # A wallet that was just opened may be missing in both: only its owner can tell that a wallet does not exist.
+    # A wallet that was just opened may be missing in both: only its owner knows that a wallet does not exist.
     return max(known, key=lambda each: each.version) if known else Problem("wallets_unavailable")
 
 

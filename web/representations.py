@@ -48,7 +48,7 @@ class FailureBody(Struct, frozen=True):
 class TransactionBody(Struct, frozen=True, kw_only=True):
     """A movement of money: from a wallet, to a wallet, or both.
 
-    `currency` and `created_at` are null only while nobody has decided about it yet. `effective_at` is when it counts in
+    `currency` and `created_at` are null only until the wallet has decided. `effective_at` is when it counts in
     reports, and null where that is when it was completed.
     """
 
@@ -100,8 +100,8 @@ class EntryBody(Struct, frozen=True, kw_only=True):
     """An entry of the ledger. `account` is a wallet's id, or `external:deposits` or `external:withdrawals`.
 
     A credit raises a wallet's balance. `balance_after` and `wallet_version` are the wallet's right after the entry, and
-    null for external accounts. `hash` is made of the entry and of the hash before it, and `id` of `hash`. What tells of
-    a wallet that is somebody else's is null: all four. `effective_at` is the transaction's.
+    null for external accounts. `hash` is made of the entry and of the hash before it, and `id` of `hash`. All
+    four are null in an entry of another user's wallet. `effective_at` is the transaction's.
     """
 
     id: UUID | None

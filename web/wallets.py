@@ -59,7 +59,7 @@ Limit = Annotated[
 
 
 class NewWallet(Struct, frozen=True, forbid_unknown_fields=True):
-    """A wallet to open. Only operators may set an overdraft limit, or open one for somebody else."""
+    """A wallet to open. Only operators may set an overdraft limit, or open one for another user."""
 
     currency: KnownCurrency
     metadata: Metadata = {}

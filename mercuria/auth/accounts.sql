@@ -1,4 +1,4 @@
--- Accounts and refresh tokens. Whoever locks both a family and its tokens locks the family first.
+-- Accounts and refresh tokens. A transaction that locks both a family and its tokens locks the family first.
 
 -- name: insert_user
 INSERT INTO users (id, email, email_key, password_hash, role)

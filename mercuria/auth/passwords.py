@@ -28,7 +28,7 @@ from mercuria.http.problems import FieldError, Problem
 MAX_CHARACTERS = 128
 THREADS = 2
 WAITING = 32
-"""The maximum number of calls that wait for a thread. A further client is told to retry later."""
+"""The maximum number of calls that wait for a thread. A further client is asked to retry later."""
 LOOKED_AT_CHARACTERS = 24
 """How many characters are searched for common words: each further character makes the search much longer."""
 GUESSES_WANTED = 1_000_000

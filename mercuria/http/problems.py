@@ -72,7 +72,7 @@ OF_HTTP: dict[str, Meaning] = _meanings(
         "bad_request": (400, "The request is not HTTP as it should be."),
         "malformed_body": (400, "The body must be a JSON object."),
         "invalid_header": (400, "A header has a value that it cannot have."),
-        "invalid_cursor": (400, "The cursor is none that a page of this list has given."),
+        "invalid_cursor": (400, "The cursor was not returned by a page of this list."),
         # Authentication and authorization.
         "missing_token": (401, "This needs an access token: `Authorization: Bearer …`."),
         "invalid_token": (401, "The access token is not valid."),
@@ -84,7 +84,7 @@ OF_HTTP: dict[str, Meaning] = _meanings(
             401,
             "The refresh token was used before, so its session has ended: log in again.",
         ),
-        "not_yours": (403, "This belongs to somebody else."),
+        "not_yours": (403, "This belongs to another user."),
         "email_taken": (409, "There is an account with this e-mail address."),
         "invalid_email": (422, "The e-mail address is none that could exist."),
         "password_not_text": (422, "The password has control characters, or halves of characters."),
@@ -116,7 +116,7 @@ OF_HTTP: dict[str, Meaning] = _meanings(
             "Others of your statements are being made: wait for them, and ask again.",
         ),
         "too_many_requests": (429, "Too many requests: wait, and ask again."),
-        "internal_error": (500, "Something is wrong with Mercuria, and it is logged."),
+        "internal_error": (500, "Mercuria failed to handle the request, and has logged why."),
         "overloaded": (503, "There is more to do than can be done now: ask again."),
         "shutting_down": (503, "This worker is stopping: ask again, another one will answer."),
         "not_decided": (

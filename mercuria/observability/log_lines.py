@@ -130,7 +130,7 @@ def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: Tr
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
     else:
-        logging.getLogger(__name__).critical("Nobody caught this.", exc_info=(kind, error, traceback))
+        logging.getLogger(__name__).critical("Unhandled exception.", exc_info=(kind, error, traceback))
 
 
 def _as_json(line: EventDict) -> str:

@@ -5,7 +5,7 @@ read at each scrape (`set_function`). `web.metrics`, which serves the scrapes, s
 Kafka or PostgreSQL.
 
 Counters start at 0 with the process. If partitions have an owner, only the owner reports their metrics, so
-that sums over all workers are right. The help text of a metric says so if they are not.
+that sums over all workers are right. The help text of a metric states it if they are not.
 """
 
 from functools import cache
@@ -45,9 +45,9 @@ info.info({"version": __version__})
 commands = Counter(
     "mercuria_commands",
     "Records of the command topic that this worker has worked through, by what became of them: applied or refused by"
-    " their wallet; duplicate of one that was decided before; dead_letter, as nobody decides it; forwarded, as it stood"
-    " in another partition than its wallet's, where it counts again. A transfer counts as transfer at its source and as"
-    " credit at its target, and as refund where it comes back. What is decided again after a crash counts again.",
+    " their wallet; duplicate of one that was decided before; dead_letter, as no wallet decides it; forwarded, as it"
+    " stood in another partition than its wallet's, where it counts again. A transfer counts as transfer at its source"
+    " and as credit at its target, and as refund where it comes back. Decided again after a crash, it counts again.",
     ("type", "outcome"),
 )
 refusals = Counter(
@@ -122,7 +122,7 @@ stage_waiting = Gauge(
 )
 outbox_events = Gauge(
     "mercuria_outbox_events",
-    "Events that a stage has told, of this worker's partitions, and that Kafka has not acknowledged.",
+    "Events that a stage has emitted, of this worker's partitions, and that Kafka has not acknowledged.",
     ("stage",),
 )
 outbox_oldest_s = Gauge(
@@ -132,12 +132,13 @@ outbox_oldest_s = Gauge(
 )
 ledger_broken_partitions = Gauge(
     "mercuria_ledger_broken_partitions",
-    "Partitions of this worker of which nothing is entered into the ledger, since somebody else has changed it.",
+    "Partitions of this worker of which nothing is entered into the ledger, because another program has changed it.",
 )
 in_flight_minor_units = Gauge(
     "mercuria_in_flight_minor_units",
-    "The sum of transfers whose money has left one wallet and not reached the other, of all workers: each of them tells"
-    " the same. There is no sample while PostgreSQL does not answer, nor before the worker has seen one in a currency.",
+    "The sum of transfers whose money has left one wallet and not reached the other, of all workers: each of them has"
+    " the same value. There is no sample while PostgreSQL does not answer, nor before the worker has seen"
+    " one in a currency.",
     ("currency",),
 )
 in_flight_oldest_s = Gauge(

@@ -202,7 +202,7 @@ def _refuse_newer(applied: set[str], known: set[str]) -> None:
 def _apply_patiently(backend: _Backend, migration: Migration) -> str:
     """Apply a migration as soon as it gets its locks, without blocking workers for long."""
     deadline = time.monotonic() + LOCK_TIMEOUT_S
-    tell = log.warning
+    report = log.warning
     while True:
         try:
             return _apply(backend, migration)
@@ -211,9 +211,9 @@ def _apply_patiently(backend: _Backend, migration: Migration) -> str:
                 raise MigrationError(
                     f"The migration {migration.id} has not got its locks for {LOCK_TIMEOUT_S} s: {first_line(error)}."
                 ) from error
-        tell("The migration %s waits for somebody who uses what it changes, and tries again.", migration.id)
+        report("The migration %s waits for a lock that another session holds, and tries again.", migration.id)
         # One warning is enough.
-        tell = log.debug
+        report = log.debug
         time.sleep(TABLE_LOCK_PAUSE_S)
 
 

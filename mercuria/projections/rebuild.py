@@ -72,7 +72,7 @@ class Tables:
     def empty(self) -> None:
         """Empty all tables and reset all projections, in one transaction."""
         deadline = time.monotonic() + PATIENCE_S
-        tell = log.warning
+        report = log.warning
         while True:
             try:
                 with self._transaction() as cursor:
@@ -80,11 +80,11 @@ class Tables:
             except (LockNotAvailable, DeadlockDetected) as error:
                 if time.monotonic() > deadline:
                     raise RebuildError(
-                        f"somebody has kept the tables locked for {PATIENCE_S:.0f} s; nothing was changed"
+                        f"another session kept the tables locked for {PATIENCE_S:.0f} s; nothing was changed"
                     ) from error
-            tell("Somebody uses the tables; they are emptied when they are free for a moment.")
+            report("Another session uses the tables; they are emptied once it releases them.")
             # One warning is enough.
-            tell = log.debug
+            report = log.debug
             time.sleep(TABLE_LOCK_PAUSE_S)
 
     def counts(self) -> dict[str, int]:

@@ -257,4 +257,4 @@ def test_nobody_waits_long_for_a_migration_that_waits(url: str, caplog: pytest.L
         assert migrating.result(PATIENCE_S) == NAMES[2:]
     reader.close()
     (said,) = caplog.messages
-    assert said == "The migration 0003_ledger waits for somebody who uses what it changes, and tries again."
+    assert said == "The migration 0003_ledger waits for a lock that another session holds, and tries again."

@@ -172,7 +172,7 @@ def test_the_same_decision_gives_the_same_bytes(situation: Situation) -> None:
 WHO_MAY: list[tuple[str, Decidable, Wallet | None, set[str]]] = [
     ("open an own wallet", open_wallet(), None, {"producer", "owner", "operator"}),
     ("open one with an overdraft", open_wallet(overdraft_limit=1), None, {"producer", "operator"}),
-    ("open one for somebody else", open_wallet(owner_id=OTHER), None, {"producer", "operator"}),
+    ("open one for another user", open_wallet(owner_id=OTHER), None, {"producer", "operator"}),
     ("deposit", deposit(), a_wallet(), {"producer", "owner"}),
     ("withdraw", withdraw(), a_wallet(), {"producer", "owner"}),
     ("send", transfer(), a_wallet(), {"producer", "owner"}),

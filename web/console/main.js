@@ -1,6 +1,6 @@
 // The console: who is logged in, what is looked for, and which view is shown.
 //
-// The part of the address behind # says the view: #/ for all, #/wallets/{id}, #/transactions/{id}, #/find/{id}.
+// The part of the address behind # is the view: #/ for all, #/wallets/{id}, #/transactions/{id}, #/find/{id}.
 
 import { get, login, logout, NOT_AN_OPERATOR, onOver, Problem, resume } from "./session.js";
 import { learn } from "./money.js";

@@ -66,7 +66,7 @@ export function post(path, body, key) {
   return ask("POST", path, { body, headers: { "Idempotency-Key": key } });
 }
 
-/** Return a key that nobody else has. */
+/** Return a new random key. */
 export function newKey() {
   return "console-" + Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
@@ -80,7 +80,7 @@ async function ask(method, path, options) {
       throw problem;
     }
   }
-  // Somebody else here may have renewed it meanwhile.
+  // Another tab may have renewed it meanwhile.
   if (token === used && !(await renew())) {
     throw new Problem(401, { code: "session_over", detail: "The session has ended: log in again." });
   }

@@ -36,7 +36,7 @@ export function walletPage(wallet, signal) {
     show(current);
     head.querySelector("button")?.focus();
     say(`The wallet is ${current.status}.`);
-    await told(events, current.version, signal);
+    await projected(events, current.version, signal);
   };
   show(wallet);
   for (const list of [events, transactions, entries]) {
@@ -89,7 +89,7 @@ function eventsTable(events, currency) {
 }
 
 // Lists come from PostgreSQL, a moment behind the wallet.
-async function told(events, version, signal) {
+async function projected(events, version, signal) {
   for (let look = 0; look < LOOKS && !signal.aborted; look += 1) {
     const items = await events.again();
     if (items[0]?.version >= version) {
@@ -101,12 +101,12 @@ async function told(events, version, signal) {
 
 function changeOf(wallet) {
   return wallet.status === "frozen"
-    ? { action: "unfreeze", title: "Unfreeze", says: "Money will move in and out of it again.", isGrave: false }
-    : { action: "freeze", title: "Freeze", says: "No money will move in or out of it until it is unfrozen.", isGrave: true };
+    ? { action: "unfreeze", title: "Unfreeze", effect: "Money will move in and out of it again.", isGrave: false }
+    : { action: "freeze", title: "Freeze", effect: "No money will move in or out of it until it is unfrozen.", isGrave: true };
 }
 
 /** Ask for a reason, and do it. Sent again after an error, it is the same request: it counts once. */
-function confirm(wallet, { action, title, says, isGrave }, done) {
+function confirm(wallet, { action, title, effect, isGrave }, done) {
   const key = newKey();
   const reason = h("input", { id: "reason", required: true, maxlength: 255, autocomplete: "off", autofocus: true });
   const fault = h("div");
@@ -116,7 +116,7 @@ function confirm(wallet, { action, title, says, isGrave }, done) {
     { "aria-labelledby": "asked", onclose: () => dialog.remove() },
     h("h2", { id: "asked" }, `${title} this wallet?`),
     h("p", {}, h("span", { class: "id" }, wallet.id)),
-    h("p", {}, says),
+    h("p", {}, effect),
     h(
       "form",
       {
