@@ -3,9 +3,9 @@
 `mercuria worker` runs it, and so does `faust -A mercuria.app worker`.
 """
 
-from mercuria import tables as all_tables
 from mercuria.config import current_settings
 from mercuria.kafka.schema import BatchSchema
+from mercuria.tables import registration
 from mercuria.topics import WALLET_COMMANDS
 from mercuria.worker import App
 
@@ -13,5 +13,5 @@ settings = current_settings()
 app = App(settings)
 redis, cache, authenticity = app.redis, app.redis_cache, app.authenticity
 database, long_reads = app.database, app.long_reads
-balances, receipts, counters = all_tables.register(app)
+balances, receipts, counters = registration.register(app)
 wallet_commands = app.topic(WALLET_COMMANDS, schema=BatchSchema(), partitions=settings.partitions)

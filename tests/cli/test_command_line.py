@@ -262,6 +262,15 @@ def test_completing_imports_neither_faust_nor_commands_and_opens_nothing(
     assert not (tmp_path / "absent").exists()
 
 
+@pytest.mark.parametrize("module", sorted(set(commands.MODULES.values())))
+def test_mercurias_commands_load_neither_faust_nor_the_worker(module: str) -> None:
+    program = f"import sys, mercuria.cli.{module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    # `skip` shares the worker's producer and the service that reads skips, which are built on Faust.
+    faust = set() if module == "skip" else {"faust", "mode"}
+    assert not {"mercuria.app", "mercuria.worker", *faust} & set(done.stdout.split())
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_get_their_scripts(on_path: dict[str, str], shell: str, tmp_path: Path) -> None:
     script = subprocess.run(
