@@ -43,6 +43,9 @@ from mercuria.topics import CONSUMER_GROUP, MAX_RECORD_BYTES, WALLET_COMMANDS
 CHECK_WITHIN_S = 2.0
 """How long the worker asks Kafka where its log ends before it goes on reading partitions."""
 
+PARTS = ("mercuria.agents", "mercuria.web")
+"""The modules that define agents and views."""
+
 
 class Worker(faust.Worker):
     """Faust's worker. It logs its own address even when it logs nothing else."""
@@ -171,7 +174,7 @@ class App(faust.App):
 
     def _discovery_modules(self) -> list[str]:
         # Faust would also scan the whole package, including the command line.
-        return ["mercuria.agents", "mercuria.web"]
+        return list(PARTS)
 
     def _on_autodiscovery_error(self, name: str) -> None:
         # Faust would continue without the agent.
@@ -221,7 +224,7 @@ def tune_garbage_collection() -> None:
 
 def _faust_settings(settings: Settings) -> dict[str, Any]:
     return {
-        "autodiscover": ["mercuria.agents", "mercuria.web"],
+        "autodiscover": list(PARTS),
         "broker": [f"mercuria://{server}" for server in settings.kafka.split(",")],
         "datadir": settings.worker_dir,
         "store": "rocksdb://",
