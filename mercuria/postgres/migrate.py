@@ -15,29 +15,25 @@ applied.
 import logging
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from importlib.resources import as_file, files
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 import psycopg2
-from psycopg2.errors import DeadlockDetected, InsufficientPrivilege, LockNotAvailable, UndefinedTable
+from psycopg2.errors import InsufficientPrivilege, LockNotAvailable, UndefinedTable
 from yoyo.backends.core.postgresql import PostgresqlBackend
 from yoyo.migrations import Migration, MigrationList
 
 from mercuria.postgres.errors import first_line
+from mercuria.postgres.locks import LOCKED, TABLE_LOCK_TIMEOUT_S, retry_while_locked
 
 CONNECT_TIMEOUT_S = 10
 LOCK_TIMEOUT_S = 600
 """The timeout for migrations of another process, and for the locks of a migration itself."""
-TABLE_LOCK_TIMEOUT_S = 1.5
-"""How long at a time a migration that waits for a lock blocks workers. It is longer than `deadlock_timeout`,
-after which PostgreSQL cancels a blocking autovacuum."""
-TABLE_LOCK_PAUSE_S = 1.0
-"""How long workers can pass before the migration tries again."""
 
 LOCK = 0x6D657263
 """The number of the advisory lock for changing the schema or emptying tables, the same for all processes."""
@@ -201,20 +197,15 @@ def _refuse_newer(applied: set[str], known: set[str]) -> None:
 
 def _apply_patiently(backend: _Backend, migration: Migration) -> str:
     """Apply a migration as soon as it gets its locks, without blocking workers for long."""
-    deadline = time.monotonic() + LOCK_TIMEOUT_S
-    report = log.warning
-    while True:
-        try:
-            return _apply(backend, migration)
-        except (LockNotAvailable, DeadlockDetected) as error:
-            if time.monotonic() > deadline:
-                raise MigrationError(
-                    f"The migration {migration.id} has not got its locks for {LOCK_TIMEOUT_S} s: {first_line(error)}."
-                ) from error
-        report("The migration %s waits for a lock that another session holds, and tries again.", migration.id)
-        # One warning is enough.
-        report = log.debug
-        time.sleep(TABLE_LOCK_PAUSE_S)
+    waits = "The migration %s waits for a lock that another session holds, and tries again."
+    try:
+        return retry_while_locked(
+            partial(_apply, backend, migration), LOCK_TIMEOUT_S, log, waits, migration.id
+        )
+    except LOCKED as error:
+        raise MigrationError(
+            f"The migration {migration.id} has not got its locks for {LOCK_TIMEOUT_S} s: {first_line(error)}."
+        ) from error
 
 
 def _apply(backend: _Backend, migration: Migration) -> str:
@@ -224,7 +215,7 @@ def _apply(backend: _Backend, migration: Migration) -> str:
             backend.execute(f"SET LOCAL lock_timeout = '{TABLE_LOCK_TIMEOUT_S * 1000:.0f}ms'")
             migration.process_steps(backend, "apply")
             backend.mark_one(migration)
-    except (LockNotAvailable, DeadlockDetected):
+    except LOCKED:
         raise
     except psycopg2.Error as error:
         raise MigrationError(f"The migration {migration.id} failed: {first_line(error)}") from error

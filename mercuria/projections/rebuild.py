@@ -6,18 +6,18 @@ but not in Kafka yet.
 """
 
 import logging
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
 from psycopg2 import sql
-from psycopg2.errors import DeadlockDetected, InsufficientPrivilege, LockNotAvailable, UndefinedTable
+from psycopg2.errors import InsufficientPrivilege, UndefinedTable
 
 from mercuria.postgres.database import queries
 from mercuria.postgres.errors import first_line
-from mercuria.postgres.migrate import CONNECT_TIMEOUT_S, LOCK, TABLE_LOCK_PAUSE_S, TABLE_LOCK_TIMEOUT_S
+from mercuria.postgres.locks import LOCKED, TABLE_LOCK_TIMEOUT_S, retry_while_locked
+from mercuria.postgres.migrate import CONNECT_TIMEOUT_S, LOCK
 
 TABLES: Mapping[str, tuple[str, ...]] = {
     "transactions": ("wallets", "wallet_events", "wallet_limits", "transactions"),
@@ -71,21 +71,17 @@ class Tables:
 
     def empty(self) -> None:
         """Empty all tables and reset all projections, in one transaction."""
-        deadline = time.monotonic() + PATIENCE_S
-        report = log.warning
-        while True:
-            try:
-                with self._transaction() as cursor:
-                    return _empty(cursor)
-            except (LockNotAvailable, DeadlockDetected) as error:
-                if time.monotonic() > deadline:
-                    raise RebuildError(
-                        f"another session kept the tables locked for {PATIENCE_S:.0f} s; nothing was changed"
-                    ) from error
-            report("Another session uses the tables; they are emptied once it releases them.")
-            # One warning is enough.
-            report = log.debug
-            time.sleep(TABLE_LOCK_PAUSE_S)
+        waits = "Another session uses the tables; they are emptied once it releases them."
+        try:
+            retry_while_locked(self._empty_now, PATIENCE_S, log, waits)
+        except LOCKED as error:
+            raise RebuildError(
+                f"another session kept the tables locked for {PATIENCE_S:.0f} s; nothing was changed"
+            ) from error
+
+    def _empty_now(self) -> None:
+        with self._transaction() as cursor:
+            _empty(cursor)
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows of each table."""
@@ -118,7 +114,7 @@ class Tables:
                 " set MERCURIA_DATABASE_OWNER to the URL of the role that owns them"
             ) from error
         except psycopg2.OperationalError as error:
-            if isinstance(error, LockNotAvailable | DeadlockDetected):
+            if isinstance(error, LOCKED):
                 raise
             raise RebuildError(f"PostgreSQL is away: {first_line(error)}") from error
         finally:
