@@ -18,7 +18,11 @@ from mercuria.embedded.supervisor import Supervisor
 
 
 class Servers:
-    """The servers that one stack starts, which run independently of each other; None for an external one."""
+    """The servers that one stack starts, which run independently of each other; None for an external one.
+
+    Args:
+        report: is called with each progress message, a sentence.
+    """
 
     def __init__(
         self,
@@ -26,6 +30,7 @@ class Servers:
         environment: Environment,
         ports: Ports,
         supervisor: Supervisor,
+        report: Callable[[str], None],
         on_download: OnBytes,
     ) -> None:
         self.kafka: Kafka | None = None
@@ -34,6 +39,7 @@ class Servers:
         self._directory = directory
         self._environment = environment
         self._supervisor = supervisor
+        self._report = report
         environ, interrupted = environment.variables, supervisor.interrupted
         if not environment.is_external("MERCURIA_KAFKA", ports.get("kafka")):
             port, controller = ports.choose("kafka"), ports.choose("kafka-controller")
@@ -63,13 +69,13 @@ class Servers:
             "MERCURIA_REDIS": self.redis.url if self.redis else environ["MERCURIA_REDIS"],
         }
 
-    def start(self, report: Callable[[str], None], *, supervised: bool) -> None:
+    def start(self, *, supervised: bool) -> None:
         """Start all servers concurrently, and watch them once all are ready.
 
         Raises:
             StackError: a server does not start; the others then end their start as well.
         """
-        starts = (partial(self._start, server, report) for server in self.own)
+        starts = (partial(self._start, server) for server in self.own)
         try:
             run_concurrently(starts, self._supervisor.interrupted.set)
         except StackStopped:
@@ -82,8 +88,8 @@ class Servers:
         """Stop all servers concurrently."""
         run_concurrently(server.stop for server in self.own)
 
-    def _start(self, server: Part, report: Callable[[str], None]) -> None:
-        report(f"{server.title} is starting.")
+    def _start(self, server: Part) -> None:
+        self._report(f"{server.title} is starting.")
         try:
             with disk_errors_as_sentences(self._directory.path):
                 server.start()
@@ -92,4 +98,4 @@ class Servers:
         except StackError as error:
             self._supervisor.fail(error)
             raise
-        report(f"{server.title} is ready at {server.address}.")
+        self._report(f"{server.title} is ready at {server.address}.")

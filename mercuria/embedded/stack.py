@@ -197,13 +197,15 @@ class Stack:
         self.directory.mark_ready()
 
     def _start_servers(self, ports: Ports, http_port: int) -> None:
-        servers = Servers(self.directory, self._environment, ports, self._supervisor, self._on_download)
+        servers = Servers(
+            self.directory, self._environment, ports, self._supervisor, self._report, self._on_download
+        )
         self._servers = servers
         partitions = self._environment.choose_partitions(self._partitions)
         self.env = self._environment.of_clients(servers.addresses(), http_port, partitions)
         if not self._environment.variables.get("MERCURIA_LEG_KEY_FILE"):
             self.directory.ensure_leg_key()
-        servers.start(self._report, supervised=self.supervise)
+        servers.start(supervised=self.supervise)
 
     def _start_workers(self, http_port: int) -> None:
         # A single worker listens on the shared port alone.
