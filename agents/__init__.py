@@ -1,1 +1,17 @@
-"""The agents. Each agent reads one topic, in batches of one partition."""
+"""The agents. Each agent reads one topic, in batches of one partition.
+
+`register` adds them to an app. `agents.discovered` alone registers anything when it is imported.
+"""
+
+from mercuria.agents import analytics, ledger, transactions, wallets, watchdog
+from mercuria.tables.registration import Tables
+from mercuria.worker import App
+
+
+def register(app: App, tables: Tables) -> None:
+    """Add the wallet agent, the projections and the watchdog to an app."""
+    wallets.register(app, tables)
+    transactions.register(app)
+    ledger.register(app)
+    analytics.register(app, tables)
+    watchdog.register(app, tables)

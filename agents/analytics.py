@@ -4,42 +4,42 @@ from functools import partial
 
 from mercuria.agents.mirrors import Mirrors
 from mercuria.agents.staging import Staged
-from mercuria.app import app, authenticity, counters, redis, settings
 from mercuria.kafka.cloudevents import read_numbered
 from mercuria.projections.analytics.cache import AnalyticsCache
 from mercuria.projections.analytics.queries import counters_of
 from mercuria.projections.analytics.rows import AnalyticsRows
 from mercuria.projections.analytics.store import AnalyticsTables
+from mercuria.tables.registration import Tables
 from mercuria.topics import LEDGER_EVENTS
+from mercuria.worker import App
 
-PACE_S = 0.25
+THROTTLE_S = 0.25
 """No client waits for analytics, and entries that are counted in one transaction update each row once."""
 MAX_ENTRIES = 20_000
 
-tables = AnalyticsTables(settings.database)
 
+def register(app: App, tables: Tables) -> None:
+    """Add the projection and the copies of its counters to an app."""
+    counted = AnalyticsTables(app.settings.database)
 
-def _take_written() -> None:
-    mirrors.take(tables.take_written())
+    def positions() -> dict[int, int]:
+        return {number: checkpoint.read for number, checkpoint in projection.here().items()}
 
-
-def _counted() -> dict[int, int]:
-    return {number: place.read for number, place in analytics.here().items()}
-
-
-mirrors = Mirrors(
-    counters, AnalyticsCache(redis, authenticity), partial(counters_of, settings.database), _counted
-)
-
-analytics = Staged(
-    LEDGER_EVENTS,
-    tables,
-    AnalyticsRows,
-    read_numbered,
-    says="figures of the ledger",
-    pace_s=PACE_S,
-    max_rows=MAX_ENTRIES,
-    on_written=_take_written,
-)
-
-app.task(mirrors.run)
+    mirrors = Mirrors(
+        tables.counters,
+        AnalyticsCache(app.redis, app.authenticity),
+        partial(counters_of, app.settings.database),
+        positions,
+    )
+    projection = Staged(
+        app,
+        LEDGER_EVENTS,
+        counted,
+        AnalyticsRows,
+        read_numbered,
+        says="figures of the ledger",
+        pace_s=THROTTLE_S,
+        max_rows=MAX_ENTRIES,
+        on_written=lambda: mirrors.take(counted.take_written()),
+    )
+    app.task(mirrors.run)

@@ -20,12 +20,12 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from mode.utils.logging import get_logger
 
-from mercuria.agents.steps import Ids, Step, ids_of_event
 from mercuria.kafka.cloudevents import envelop_numbered
 from mercuria.kafka.crash import RecordError
 from mercuria.kafka.producer import Record
 from mercuria.kafka.propagation import NO_TRACE, propagated
 from mercuria.kafka.record_batches import UnreadableRecord
+from mercuria.kafka.record_tracing import Ids, RecordTracing, ids_of_event
 from mercuria.kafka.skips import NONE, Skip
 from mercuria.kafka.transport import Fetched
 from mercuria.observability import metrics
@@ -148,7 +148,7 @@ class Stage:
         self._read = read
         self._seek = seek
         self._says = says
-        self._stored = Step(tables.stage, "project", topic, "An event is in PostgreSQL.", self._ids)
+        self._stored = RecordTracing(tables.stage, "project", topic, "An event is in PostgreSQL.", self._ids)
         self._relay = relay
         self._seek_takes_s = seek_takes_s
         self._max_rows = max_rows

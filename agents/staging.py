@@ -16,7 +16,6 @@ from mode.utils.logging import get_logger
 from mercuria.agents.dead_letters import dead_letter_of
 from mercuria.agents.stage import Stage, StageRows
 from mercuria.agents.watchdog import LOOK_EVERY_S, Progress, StandstillError, Watchdog
-from mercuria.app import app, database, settings
 from mercuria.domain.rejections import DETAILS, Code
 from mercuria.kafka.crash import crash_on_bug
 from mercuria.kafka.producer import Record
@@ -27,6 +26,7 @@ from mercuria.projections.checkpoints import Place, Positions
 from mercuria.projections.relay import Relay
 from mercuria.projections.store import StageTables
 from mercuria.topics import WALLET_DEAD_LETTERS
+from mercuria.worker import App
 
 RESUME_WITHIN_S = 1.5
 """How long PostgreSQL is asked for the checkpoints; deciding commands waits for it."""
@@ -41,6 +41,7 @@ class Staged:
     """A projection of this worker: its agent, the task that writes, and the checks that monitor both.
 
     Args:
+        app: the app of this worker, which gets the agent and the checks.
         topic: the topic that the projection reads.
         tables, rows, read, says, how: see `Stage`.
         outbound: the topic to which the projection publishes.
@@ -48,6 +49,7 @@ class Staged:
 
     def __init__(
         self,
+        app: App,
         topic: str,
         tables: StageTables[Any],
         rows: Callable[[dict[int, Place]], StageRows],
@@ -57,9 +59,10 @@ class Staged:
         outbound: str | None = None,
         **how: Any,
     ) -> None:
+        self._app = app
         self.name = tables.stage
         self.topic = topic
-        self.positions = Positions(database, tables.stage)
+        self.positions = Positions(app.database, tables.stage)
         self.relay = Relay(self._send_to(outbound)) if outbound is not None else None
         self.stage = Stage(
             tables,
@@ -70,7 +73,7 @@ class Staged:
             says=says,
             relay=self.relay,
             skips=partial(app.skips.of, topic),
-            on_skipped=keep_skipped,
+            on_skipped=self._keep_skipped,
             **how,
         )
         self._lacking: dict[int, int] = {}
@@ -81,7 +84,7 @@ class Staged:
             topic,
             # A fetch stays in one piece: pieces without room would block all partitions, including those of commands.
             schema=BatchSchema(cut=False),
-            partitions=settings.partitions,
+            partitions=app.settings.partitions,
         )
         app.agent(channel, name=self.name, isolated_partitions=True)(self._agent)
         app.task(self._run)
@@ -95,7 +98,7 @@ class Staged:
         """Reset reading of a partition to an offset."""
         log.warning("Partition %d of %s is read again from %d on.", partition, self.topic, offset)
         try:
-            await app.consumer.seek_wait({TP(self.topic, partition): offset})
+            await self._app.consumer.seek_wait({TP(self.topic, partition): offset})
         except Exception:
             # The partition has just been revoked, or Kafka is unavailable. The next comparison finds a gap that is
             # still there.
@@ -118,14 +121,14 @@ class Staged:
         were emptied.
         """
         before, self._lacking = self._lacking, {}
-        if not _is_at_work() or self.stage.is_away:
+        if not self._is_at_work() or self.stage.is_away:
             return
         read = await self._read_offsets()
         with suppress(DatabaseUnavailable):
             places = await self.positions.places()
             follows = _follows(read, places)
             if not self._is_checked:
-                self._is_checked = await app.check_log(self.topic, follows)
+                self._is_checked = await self._app.check_log(self.topic, follows)
             # Another worker may have owned a partition in the meantime, and died with outbound events to publish.
             self.stage.compare({number: places.get(number, Place()) for number in read})
             self._lacking = self._lacks(read, follows)
@@ -142,9 +145,9 @@ class Staged:
 
     def here(self) -> dict[int, Place]:
         """Return the checkpoints of the partitions that this worker owns, as far as it knows them."""
-        if not _is_at_work():
+        if not self._is_at_work():
             return {}
-        mine = {tp.partition for tp in app.consumer.assignment() if tp.topic == self.topic}
+        mine = {tp.partition for tp in self._app.consumer.assignment() if tp.topic == self.topic}
         return {number: place for number, place in self.stage.places.items() if number in mine}
 
     async def _agent(self, stream: Any) -> None:
@@ -152,7 +155,7 @@ class Staged:
         try:
             async for event in stream.events():
                 partition = event.message.partition
-                await app.know_skips()
+                await self._app.know_skips()
                 await self.stage.take(partition, event.value)
         finally:
             if partition is not None:
@@ -174,7 +177,7 @@ class Staged:
 
     async def _watch(self) -> None:
         """End the process if partitions are not read although there are records to read."""
-        if not _is_at_work():
+        if not self._is_at_work():
             self._watchdog.look({}, time.monotonic())
             return
         with crash_on_bug():
@@ -194,7 +197,7 @@ class Staged:
             if not self.stage.is_waiting(number)
         }
         try:
-            ends = await app.consumer.highwaters(*(TP(self.topic, number) for number in read))
+            ends = await self._app.consumer.highwaters(*(TP(self.topic, number) for number in read))
         except Exception:
             return {}
         known = self.stage.places
@@ -205,29 +208,28 @@ class Staged:
 
     async def _read_offsets(self) -> dict[int, int]:
         """Return the next offset to read by partition of this worker; nothing while Kafka does not answer."""
-        mine = [tp for tp in app.consumer.assignment() if tp.topic == self.topic]
+        mine = [tp for tp in self._app.consumer.assignment() if tp.topic == self.topic]
         try:
-            return {tp.partition: await app.consumer.position(tp) or 0 for tp in mine}
+            return {tp.partition: await self._app.consumer.position(tp) or 0 for tp in mine}
         except Exception:
             # Kafka is unavailable, or the partitions have just been revoked.
             return {}
 
     def _send_to(self, topic: str) -> Callable[[int, Sequence[Record]], "asyncio.Future[int]"]:
         source = f"{self.name} outbox"
-        return lambda partition, records: app.batch_producer.enqueue(source, topic, partition, records)
+        return lambda partition, records: self._app.batch_producer.enqueue(source, topic, partition, records)
 
+    async def _keep_skipped(self, partition: int, record: Any, skip: Skip) -> None:
+        """Keep a skipped event as a dead letter."""
+        fault = Skipped(code=Code.SKIPPED, detail=DETAILS[Code.SKIPPED], skip=skip)
+        dead = dead_letter_of(partition, record, fault, skip.topic)
+        await self._app.batch_producer.enqueue("skipped", WALLET_DEAD_LETTERS, partition, [dead])
 
-async def keep_skipped(partition: int, record: Any, skip: Skip) -> None:
-    """Keep a skipped event as a dead letter."""
-    fault = Skipped(code=Code.SKIPPED, detail=DETAILS[Code.SKIPPED], skip=skip)
-    dead = dead_letter_of(partition, record, fault, skip.topic)
-    await app.batch_producer.enqueue("skipped", WALLET_DEAD_LETTERS, partition, [dead])
+    def _is_at_work(self) -> bool:
+        app = self._app
+        return not (app.rebalancing or app.in_recovery) and bool(app.tables.actives_ready)
 
 
 def _follows(partitions: Iterable[int], places: Mapping[int, Place]) -> dict[int, int]:
     """Return the offsets that follow the checkpoints in PostgreSQL."""
     return {number: places.get(number, Place()).read + 1 for number in partitions}
-
-
-def _is_at_work() -> bool:
-    return not (app.rebalancing or app.in_recovery) and app.tables.actives_ready

@@ -11,12 +11,19 @@ from typing import NamedTuple
 
 from faust.types import TP
 
-from mercuria.app import app, balances, settings
 from mercuria.kafka.crash import crash_on_bug
+from mercuria.tables.balances import BalancesTable
+from mercuria.tables.registration import Tables
 from mercuria.topics import WALLET_COMMANDS
+from mercuria.worker import App
 
 LOOK_EVERY_S = 10.0
 STILL_AFTER_S = 60.0
+
+
+def register(app: App, tables: Tables) -> None:
+    """Add the watchdog of the command topic to an app."""
+    app.timer(interval=LOOK_EVERY_S)(CommandWatch(app, tables.balances).look)
 
 
 class StandstillError(Exception):
@@ -60,44 +67,53 @@ class Watchdog:
         return [number for number, (_, since_s) in seen.items() if now_s - since_s > self._still_after_s]
 
 
-watchdog = Watchdog()
+class CommandWatch:
+    """Ends the process if partitions of the command topic make no progress although there is work."""
 
+    def __init__(self, app: App, balances: BalancesTable) -> None:
+        self._app = app
+        self._balances = balances
+        self._watchdog = Watchdog()
 
-@app.timer(interval=LOOK_EVERY_S)  # type: ignore[untyped-decorator]
-async def watch() -> None:
-    """Check all partitions, and end the process if some make no progress."""
-    # Without Redis, deciding pauses by design.
-    if app.rebalancing or app.in_recovery or not app.tables.actives_ready or app.locks.is_redis_lost:
-        watchdog.look({}, time.monotonic())
-        return
-    with crash_on_bug():
-        still = watchdog.look(await progress(), time.monotonic())
-        if still:
-            raise StandstillError(
-                f"Partitions {still} have had work for {STILL_AFTER_S:.0f} s and stand still."
+    async def look(self) -> None:
+        """Check all partitions.
+
+        Raises:
+            StandstillError: some make no progress.
+        """
+        app = self._app
+        # Without Redis, deciding pauses by design.
+        if app.rebalancing or app.in_recovery or not app.tables.actives_ready or app.locks.is_redis_lost:
+            self._watchdog.look({}, time.monotonic())
+            return
+        with crash_on_bug():
+            still = self._watchdog.look(await self._progress(), time.monotonic())
+            if still:
+                raise StandstillError(
+                    f"Partitions {still} have had work for {STILL_AFTER_S:.0f} s and stand still."
+                )
+
+    async def _progress(self) -> dict[int, Progress]:
+        """Return the progress of this worker's partitions; nothing while Kafka does not answer."""
+        consumer, balances = self._app.consumer, self._balances
+        mine = [
+            TP(WALLET_COMMANDS, number)
+            for number in range(self._app.settings.partitions)
+            if TP(WALLET_COMMANDS, number) in consumer.assignment() and balances.store.is_open(number)
+        ]
+        try:
+            ends = await consumer.highwaters(*mine)
+            read = {tp: await consumer.position(tp) for tp in mine}
+        except Exception:
+            # Kafka is unavailable, or the partitions have just been revoked: the agent has not stalled.
+            return {}
+        return {
+            tp.partition: Progress(
+                balances.position(tp.partition).offset,
+                read[tp] or 0,
+                ends[tp],
+                balances.lock(tp.partition).locked(),
             )
-
-
-async def progress() -> dict[int, Progress]:
-    """Return the progress of this worker's partitions; nothing while Kafka does not answer."""
-    mine = [
-        TP(WALLET_COMMANDS, number)
-        for number in range(settings.partitions)
-        if TP(WALLET_COMMANDS, number) in app.consumer.assignment() and balances.store.is_open(number)
-    ]
-    try:
-        ends = await app.consumer.highwaters(*mine)
-        read = {tp: await app.consumer.position(tp) for tp in mine}
-    except Exception:
-        # Kafka is unavailable, or the partitions have just been revoked: the agent has not stalled.
-        return {}
-    return {
-        tp.partition: Progress(
-            balances.position(tp.partition).offset,
-            read[tp] or 0,
-            ends[tp],
-            balances.lock(tp.partition).locked(),
-        )
-        for tp in mine
-        if balances.store.is_open(tp.partition)
-    }
+            for tp in mine
+            if balances.store.is_open(tp.partition)
+        }

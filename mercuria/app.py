@@ -4,9 +4,7 @@
 """
 
 from mercuria.config import current_settings
-from mercuria.kafka.schema import BatchSchema
 from mercuria.tables import registration
-from mercuria.topics import WALLET_COMMANDS
 from mercuria.worker import App
 
 settings = current_settings()
@@ -14,4 +12,3 @@ app = App(settings)
 redis, cache, authenticity = app.redis, app.redis_cache, app.authenticity
 database, long_reads = app.database, app.long_reads
 balances, receipts, counters = registration.register(app)
-wallet_commands = app.topic(WALLET_COMMANDS, schema=BatchSchema(), partitions=settings.partitions)

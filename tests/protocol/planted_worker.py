@@ -10,10 +10,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from mercuria.agents import batch, wallets
+from mercuria.agents import batch
+from mercuria.agents.wallets import WalletAgent, receipt_rows_of
 from mercuria.cli import main
 from mercuria.projections.ledger import rows as ledger_rows
 from mercuria.projections.wallets import rows as projected_rows
+from mercuria.tables.receipts import ReceiptsTable
 
 WINDOW_S = 0.5
 """How long the position is ahead of the outputs: long enough for a kill to hit it."""
@@ -22,27 +24,29 @@ WINDOW = "window"
 """The file in the data directory that is there while a position is ahead of its outputs."""
 
 
-async def position_first(partition: int, records: Sequence[Any], _more: Iterable[Any]) -> None:
-    """Do what `wallets.process` does, in the wrong order."""
-    window = wallets.settings.data_dir / WINDOW
-    async with wallets.balances.lock(partition):
-        decided = wallets.balances.position(partition).offset
+async def position_first(
+    self: WalletAgent, partition: int, records: Sequence[Any], _more: Callable[[], Iterable[Any]]
+) -> None:
+    """Do what `WalletAgent.process` does, in the wrong order."""
+    window = self.app.settings.data_dir / WINDOW
+    async with self.balances.lock(partition):
+        decided = self.balances.position(partition).offset
         waiting = [record for record in records if record.offset > decided]
         while waiting:
-            batch = wallets.decide(partition, waiting)
+            batch = self.decide(partition, waiting)
             first = waiting[0]
-            await wallets.balances.keep(partition, batch.wallets, batch.position, first.timestamp)
-            await wallets.balances.kept(partition)
+            await self.balances.keep(partition, batch.wallets, batch.position, first.timestamp)
+            await self.balances.kept(partition)
             window.touch()
             await asyncio.sleep(WINDOW_S)
             window.unlink(missing_ok=True)
-            receipt_rows = wallets.receipt_rows_of(batch, first, first.timestamp)
-            receipts_offset = await wallets.publish(batch, receipt_rows)
-            wallets.receipts.write(partition, receipt_rows, receipts_offset)
+            receipt_rows = receipt_rows_of(self.receipts, batch, first, first.timestamp)
+            receipts_offset = await self.publish(batch, receipt_rows)
+            self.receipts.write(partition, receipt_rows, receipts_offset)
             waiting = [record for record in waiting if record.offset > batch.offset]
 
 
-def no_receipts(_partition: int, _ids: list[Any]) -> dict[Any, Any]:
+def no_receipts(_self: ReceiptsTable, _partition: int, _ids: list[Any]) -> dict[Any, Any]:
     """Find nothing."""
     return {}
 
@@ -69,9 +73,9 @@ def poisoned(do: Callable[..., Any], poison: str) -> Callable[..., Any]:
 def plant(bug: str) -> None:
     """Put a bug into this process's wallet agent."""
     if bug == "position-first":
-        wallets.process = position_first
+        WalletAgent.process = position_first  # type: ignore[method-assign]
     elif bug == "no-receipts":
-        wallets.receipts.find = no_receipts  # type: ignore[method-assign]
+        ReceiptsTable.find = no_receipts  # type: ignore[method-assign]
     elif bug == "poison":
         batch.weigh = poisoned(batch.weigh, DECIDE)
         projected_rows.transaction_of = poisoned(projected_rows.transaction_of, PROJECT)

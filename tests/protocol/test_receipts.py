@@ -10,16 +10,19 @@ import rocksdict
 
 from mercuria.agents.batch import Batch, Installation
 from mercuria.agents.wallets import receipt_rows_of
-from mercuria.app import receipts
+from mercuria.config import current_settings
 from mercuria.domain.commands import Deposit, OpenWallet
 from mercuria.domain.wallet import Outcome
 from mercuria.kafka.partitioning import Homes
 from mercuria.kafka.sealing import Seal
 from mercuria.tables.balance_rows import AppliedPosition
 from mercuria.tables.receipts import MAX_EXPIRED_SEGMENTS, receipt_of, segment_row
+from mercuria.tables.registration import register
 from mercuria.topics import WALLET_COMMANDS
+from mercuria.worker import App
 from tests.protocol.test_batches import AllKnown, LogRecord
 
+receipts = register(App(current_settings())).receipts
 DAY_MS = receipts.lifetime_ms // 7
 
 
@@ -100,7 +103,7 @@ def test_a_receipt_that_expires_within_a_batch_serves_until_the_batch_is_kept(pa
         ]
         for record, (_, _, command) in zip(records, asked, strict=True):
             batch.take(record, command)
-        return batch, receipt_rows_of(batch, records[0], records[0].timestamp)
+        return batch, receipt_rows_of(receipts, batch, records[0], records[0].timestamp)
 
     opened, rows = decide((0, 0, opening), (1, 0, deposits[0]))
     receipts.write(partition, rows, 0)

@@ -1,4 +1,4 @@
-"""Steps: the log lines and trace spans of a record, one each time that an agent has finished with it.
+"""The log lines and trace spans of records, one each time that a reader has finished with a record.
 
 They are produced only if the log level asks for them or the record is traced.
 """
@@ -30,20 +30,20 @@ class Ids(NamedTuple):
     transaction_id: UUID | None
 
 
-class Step(NamedTuple):
-    """The step that one agent performs on the records of a topic.
+class RecordTracing(NamedTuple):
+    """Logs and traces the records of a topic that one reader has finished.
 
     Args:
-        reader: the agent.
-        verb: the name of the step in traces.
-        said: the log message for a finished record.
+        reader: the agent or projection.
+        operation: its name in traces.
+        message: the log message for a finished record.
         ids: reads the ids from a record's value.
     """
 
     reader: str
-    verb: str
+    operation: str
     topic: str
-    said: str
+    message: str
     ids: Callable[[bytes], Ids]
 
     def done(self, partition: int, records: Iterable[Any], took_s: float) -> None:
@@ -65,7 +65,7 @@ class Step(NamedTuple):
         attributes: dict[str, str | int] = {
             "messaging.system": "kafka",
             "messaging.operation.type": "process",
-            "messaging.operation.name": self.verb,
+            "messaging.operation.name": self.operation,
             "messaging.destination.name": self.topic,
             "messaging.destination.partition.id": str(partition),
             "messaging.kafka.offset": record.offset,
@@ -76,7 +76,7 @@ class Step(NamedTuple):
         if REQUEST_ID in headers:
             attributes["mercuria.request_id"] = headers[REQUEST_ID].decode("ascii")
         id_ = span_id(parent, self.reader, partition, record.offset)
-        tracing.add_record(f"{self.verb} {self.topic}", id_, headers.items(), took_s, attributes)
+        tracing.add_record(f"{self.operation} {self.topic}", id_, headers.items(), took_s, attributes)
 
     def _log(self, partition: int, record: Any) -> None:
         ids = self.ids(record.value)
@@ -90,7 +90,7 @@ class Step(NamedTuple):
             "offset": record.offset,
         }
         known = {name: value for name, value in fields.items() if value is not None}
-        log.debug(self.said, extra=known)
+        log.debug(self.message, extra=known)
 
 
 def ids_of_command(value: bytes) -> Ids:
