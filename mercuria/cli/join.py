@@ -12,8 +12,10 @@ import time
 import click
 from filelock import FileLock
 
-from mercuria.cli.options import data_dir_option, examples
-from mercuria.cli.up import chosen_directory, failures_as_sentences
+from mercuria.cli.data_dir import with_data_dir
+from mercuria.cli.options import examples
+from mercuria.cli.up import failures_as_sentences
+from mercuria.config import current_settings
 from mercuria.embedded import processes
 from mercuria.embedded.directory import PORTS_FILE, PRIVATE, DataDirectory
 from mercuria.embedded.errors import StackError
@@ -25,7 +27,7 @@ MOST = 1024
 
 
 @click.command(epilog=examples("mercuria join", "mercuria join --number 3"))
-@data_dir_option
+@with_data_dir
 @click.option(
     "--number",
     type=click.IntRange(1, MOST),
@@ -39,7 +41,7 @@ def join(number: int | None) -> None:
     """
     # Until the worker handles Ctrl-C, it must not print an error.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    directory = DataDirectory(chosen_directory())
+    directory = DataDirectory(current_settings().data_dir)
     with failures_as_sentences():
         _await_servers(directory)
         # The lock file is closed when the command becomes the worker; from then on, the worker is found by its

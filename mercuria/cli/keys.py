@@ -11,8 +11,9 @@ from msgspec import UNSET
 from rich.table import Table
 
 from mercuria.auth.token_keys import Jwk, JwkSet, KeysError, new_key, parse_keys
+from mercuria.cli.data_dir import data_dir_option, with_data_dir
 from mercuria.cli.failures import AnswerIsNo
-from mercuria.cli.options import data_dir_option, examples, json_option
+from mercuria.cli.options import examples, json_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_json, show_table
 from mercuria.config import current_settings
@@ -24,12 +25,13 @@ class KeyFileError(Exception):
 
 
 @click.group()
+@data_dir_option
 def keys() -> None:
     """Create, list and rotate the keys that sign access tokens."""
 
 
 @keys.command("list")
-@data_dir_option
+@with_data_dir
 @json_option
 def list_(as_json: bool) -> None:
     """List the keys; the last one signs.
@@ -49,7 +51,7 @@ def list_(as_json: bool) -> None:
 
 
 @keys.command()
-@data_dir_option
+@with_data_dir
 @json_option
 def create(as_json: bool) -> None:
     """Make a first key, where `mercuria up` has made none.
@@ -66,7 +68,7 @@ def create(as_json: bool) -> None:
 
 
 @keys.command(epilog=examples("mercuria keys rotate", "mercuria keys rotate --drop-old"))
-@data_dir_option
+@with_data_dir
 @click.option(
     "--drop-old", is_flag=True, help="Make all access tokens of before invalid at once; refresh tokens stay."
 )

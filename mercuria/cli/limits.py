@@ -8,9 +8,10 @@ import click
 import msgspec
 from aiokafka.errors import KafkaError
 
+from mercuria.cli.data_dir import with_data_dir
 from mercuria.cli.failures import AnswerIsNo
 from mercuria.cli.load.feed import require_topics
-from mercuria.cli.options import data_dir_option, examples, json_option
+from mercuria.cli.options import examples, json_option
 from mercuria.cli.showing import show_json
 from mercuria.cli.wallet import TablesError, find, wallet
 from mercuria.config import current_settings
@@ -38,7 +39,7 @@ class LimitError(Exception):
 )
 @click.argument("wallet_id", metavar="ID", type=click.UUID)
 @click.argument("amount", metavar="AMOUNT")
-@data_dir_option
+@with_data_dir
 @click.option("--reason", help="Why, for the wallet's history: up to 255 characters.")
 @click.option(
     "--timeout",

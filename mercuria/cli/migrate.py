@@ -2,14 +2,15 @@
 
 import click
 
-from mercuria.cli.options import data_dir_option, json_option
+from mercuria.cli.data_dir import with_data_dir
+from mercuria.cli.options import json_option
 from mercuria.cli.showing import show_json
 from mercuria.config import current_settings
 from mercuria.postgres.migrate import migrate as apply_migrations
 
 
 @click.command()
-@data_dir_option
+@with_data_dir
 @json_option
 def migrate(as_json: bool) -> None:
     """Apply the migrations that the database does not have yet.

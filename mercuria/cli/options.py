@@ -19,17 +19,6 @@ class FiniteRange(click.FloatRange):
         return number
 
 
-DIRECTORY = click.Path(file_okay=False)
-DATA_DIR_HELP = "Where the stack keeps everything. Default: MERCURIA_DATA_DIR, else ./data."
-
-data_dir_option = click.option(
-    "--data-dir",
-    type=DIRECTORY,
-    expose_value=False,  # `mercuria.cli.main` has removed it from the arguments before click parses them.
-    help=DATA_DIR_HELP,
-)
-
-
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

@@ -16,9 +16,10 @@ from aiokafka.errors import KafkaError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mercuria.cli.data_dir import with_data_dir
 from mercuria.cli.failures import AnswerIsNo
 from mercuria.cli.load.words import count
-from mercuria.cli.options import FiniteRange, data_dir_option, examples, json_option
+from mercuria.cli.options import FiniteRange, examples, json_option
 from mercuria.cli.showing import show_json
 from mercuria.config import current_settings
 from mercuria.kafka.client import event_reader
@@ -59,7 +60,7 @@ Extents = dict[str, dict[int, Extent]]
 
 
 @click.command(epilog=examples("mercuria rebuild", "mercuria rebuild --yes --timeout 600"))
-@data_dir_option
+@with_data_dir
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
     "--timeout",

@@ -19,8 +19,9 @@ import msgspec
 from msgspec import Struct, field
 
 from mercuria.cli.counted import LOOK_EVERY_S, compare_copies, wrong_counters
+from mercuria.cli.data_dir import with_data_dir
 from mercuria.cli.failures import EXIT_NO
-from mercuria.cli.options import data_dir_option, json_option
+from mercuria.cli.options import json_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_json
 from mercuria.config import current_settings
@@ -86,7 +87,7 @@ class TooSlow(Exception):
 
 
 @click.command()
-@data_dir_option
+@with_data_dir
 @json_option
 def reconcile(as_json: bool) -> None:
     """Compare the workers' tables, PostgreSQL, Redis and the ledger.

@@ -13,7 +13,8 @@ from pathlib import Path
 import click
 
 from mercuria.cli.commands import has_extra
-from mercuria.cli.options import data_dir_option, examples
+from mercuria.cli.data_dir import with_data_dir
+from mercuria.cli.options import examples
 from mercuria.config import Settings, current_settings
 
 TABLES = Path("v1") / "tables"
@@ -29,7 +30,7 @@ class WorkerRuns(Exception):
         "MERCURIA_WORKER=worker-2 mercuria reset",
     )
 )
-@data_dir_option
+@with_data_dir
 def reset() -> None:
     """Delete the tables of a stopped worker.
 

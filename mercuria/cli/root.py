@@ -5,6 +5,7 @@ appear at once, while the commands themselves, with Faust, take seconds to load.
 file, and a test compares it with the commands.
 """
 
+import gc
 import json
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -14,8 +15,7 @@ from typing import Any
 import click
 
 from mercuria import __version__
-from mercuria.cli import commands
-from mercuria.cli.options import DATA_DIR_HELP, DIRECTORY
+from mercuria.cli import commands, data_dir, faust_commands
 from mercuria.cli.standalone import COMMANDS
 
 FILE = "command_line.json"
@@ -45,7 +45,7 @@ class Root(click.Group):
         known = {name: _command(name, each) for name, each in written["commands"].items()}
         known |= {each.name: each for each in COMMANDS if each.name is not None}
         self._own_options: list[click.Parameter] = [
-            click.Option(["--data-dir"], type=DIRECTORY, expose_value=False, help=DATA_DIR_HELP),
+            data_dir.new_option(),
             click.Option(
                 ["--version"],
                 is_flag=True,
@@ -59,7 +59,7 @@ class Root(click.Group):
             "mercuria",
             commands={name: known[name] for name in commands.names() if name in known},
             params=[*self._own_options, *self._faust_options],
-            # Only Faust's commands use the options before the command's name.
+            # Faust's commands parse the options before their name themselves.
             callback=lambda **_: None,
             help=_HELP,
             epilog=_HINT,
@@ -86,18 +86,34 @@ class Root(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the named command; if there is none, suggest a similar one."""
+        """Find the named command, and import it unless it is only completed; suggest a similar one."""
         name = args[0]
         if name not in self.commands and not name.startswith("-"):
             near = get_close_matches(name, [each for each, one in self.commands.items() if not one.hidden])
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
             ctx.fail(f"No such command {name!r}.{hint}")
-        return super().resolve_command(ctx, args)
+        if ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        return name, _imported(name) or self.commands.get(name), args[1:]
 
 
 def command_line() -> Root:
-    """Return the stored command line. Its commands can be completed; standalone ones can be run."""
+    """Return the command line, whose commands are imported when they run."""
     return Root(json.loads(files("mercuria.cli").joinpath(FILE).read_text("utf-8")))
+
+
+def _imported(name: str) -> click.Command | None:
+    """Return the command itself; None if the stored one is all that there is."""
+    if name in commands.OF_FAUST:
+        return faust_commands.command(name)
+    if name not in commands.MODULES:
+        return None
+    # Imported modules stay in memory: garbage collection during the imports would take a fifth of the start.
+    gc.disable()
+    try:
+        return commands.load(name)
+    finally:
+        gc.enable()
 
 
 def _summary(command: click.Command) -> str:
@@ -130,7 +146,7 @@ def _option(written: Written) -> click.Option:
 def _type(takes: str | list[str]) -> click.ParamType:
     if isinstance(takes, list):
         return click.Choice(takes, case_sensitive=False)
-    return {"file": click.Path(), "directory": DIRECTORY}.get(takes, click.STRING)
+    return {"file": click.Path(), "directory": data_dir.Directory()}.get(takes, click.STRING)
 
 
 def _show_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:

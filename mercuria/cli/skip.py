@@ -20,8 +20,9 @@ from aiokafka.errors import KafkaError
 from rich.table import Table
 from rich.text import Text
 
+from mercuria.cli.data_dir import with_data_dir
 from mercuria.cli.failures import EXIT_UNKNOWN, AnswerIsNo, say
-from mercuria.cli.options import data_dir_option, examples, json_option
+from mercuria.cli.options import examples, json_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_json, show_table
 from mercuria.config import current_settings
@@ -54,7 +55,7 @@ class Refused(AnswerIsNo):
         "mercuria skip --list",
     )
 )
-@data_dir_option
+@with_data_dir
 @click.argument("topic", type=click.Choice(SKIPPABLE), required=False)
 @click.argument("partition", type=click.IntRange(0), required=False)
 @click.argument("offset", type=click.IntRange(0), required=False)

@@ -3,7 +3,6 @@
 These are plain click commands on Faust's group: none of them runs a Faust app in its own process.
 """
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,12 +18,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from mercuria.cli import standard_streams
+from mercuria.cli.data_dir import with_data_dir
 from mercuria.cli.failures import EXIT_NO, EXIT_UNKNOWN, say
-from mercuria.cli.options import data_dir_option, examples, json_option
+from mercuria.cli.options import examples, json_option
 from mercuria.cli.preparing import prepare
 from mercuria.cli.printable import printable, printable_lines
 from mercuria.cli.showing import show_json, show_table
-from mercuria.config import DEFAULT_DATA_DIR
+from mercuria.config import current_settings
 from mercuria.embedded.directory import DataDirectory
 from mercuria.embedded.errors import StackError, StackStopped
 from mercuria.embedded.stack import WORKER_COMMAND, Stack
@@ -36,7 +36,7 @@ EXIT_STOPPED = 3
 
 
 @click.command(epilog=examples("mercuria up", "mercuria up --workers 2 --data-dir /srv/mercuria"))
-@data_dir_option
+@with_data_dir
 @click.option(
     "--http-port",
     type=click.IntRange(1, 65535),
@@ -54,18 +54,18 @@ def up(http_port: int | None, workers: int) -> None:
 
     A server that a setting leads elsewhere is used there and not started. A part that ends is started again.
     """
-    keep_up(chosen_directory(), http_port=http_port, workers=workers, prepare=prepare)
+    keep_up(current_settings().data_dir, http_port=http_port, workers=workers, prepare=prepare)
 
 
 @click.command()
-@data_dir_option
+@with_data_dir
 @json_option
 def status(as_json: bool) -> None:
     """Show what runs.
 
     The exit code is 0 when all is up, 1 when a part is not, and 3 when the stack is stopped.
     """
-    directory = DataDirectory(chosen_directory())
+    directory = DataDirectory(current_settings().data_dir)
     parts = look(directory)
     if as_json:
         show_json([asdict(part) for part in parts])
@@ -77,10 +77,10 @@ def status(as_json: bool) -> None:
 
 
 @click.command()
-@data_dir_option
+@with_data_dir
 def down() -> None:
     """Stop what `mercuria up` started, and wait until it is gone."""
-    directory = DataDirectory(chosen_directory())
+    directory = DataDirectory(current_settings().data_dir)
     with failures_as_sentences():
         ran = shut_down(directory, click.echo)
         click.echo("Stopped." if ran else f"Nothing runs in {directory.path}.")
@@ -117,11 +117,6 @@ def keep_up(
             except StackStopped:
                 pass
         screen.say("Stopped.")
-
-
-def chosen_directory() -> Path:
-    """Return the data directory that the environment names."""
-    return Path(os.environ.get("MERCURIA_DATA_DIR") or DEFAULT_DATA_DIR)
 
 
 @contextmanager

@@ -17,8 +17,9 @@ from mercuria.auth.emails import Email, parse_email
 from mercuria.auth.passwords import Passwords, is_text, parse_line
 from mercuria.auth.security_log import Event, Pseudonyms
 from mercuria.auth.tokens import ROLES, Role, Tokens
+from mercuria.cli.data_dir import data_dir_option, with_data_dir
 from mercuria.cli.failures import EXIT_NO, EXIT_UNKNOWN, say
-from mercuria.cli.options import MOST, data_dir_option, examples, json_option
+from mercuria.cli.options import MOST, examples, json_option
 from mercuria.cli.printable import printable
 from mercuria.cli.security_file import append
 from mercuria.cli.showing import show_json, show_table
@@ -30,6 +31,7 @@ T = TypeVar("T")
 
 
 @click.group()
+@data_dir_option
 def user() -> None:
     """Create and list accounts, and set their roles and passwords."""
 
@@ -41,7 +43,7 @@ def user() -> None:
     )
 )
 @click.argument("email")
-@data_dir_option
+@with_data_dir
 @click.option("--role", type=click.Choice(ROLES), default="user", show_default=True, help="What it may do.")
 @json_option
 def create(email: str, role: str, as_json: bool) -> None:
@@ -58,7 +60,7 @@ def create(email: str, role: str, as_json: bool) -> None:
 
 
 @user.command("list")
-@data_dir_option
+@with_data_dir
 @click.option(
     "--limit", type=click.IntRange(1, MOST), default=50, show_default=True, help="How many at most."
 )
@@ -80,7 +82,7 @@ def list_(limit: int, as_json: bool) -> None:
 @user.command("set-role", epilog=examples("mercuria user set-role zoe@example.com operator"))
 @click.argument("email")
 @click.argument("role", type=click.Choice(ROLES))
-@data_dir_option
+@with_data_dir
 @json_option
 def set_role(email: str, role: str, as_json: bool) -> None:
     """Give an account another role.
@@ -98,7 +100,7 @@ def set_role(email: str, role: str, as_json: bool) -> None:
 
 @user.command("set-password", epilog=examples("mercuria user set-password zoe@example.com"))
 @click.argument("email")
-@data_dir_option
+@with_data_dir
 @json_option
 def set_password(email: str, as_json: bool) -> None:
     """Give an account another password, and end its sessions.

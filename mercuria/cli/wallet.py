@@ -19,8 +19,9 @@ import click
 import rocksdict
 from rich.table import Table
 
+from mercuria.cli.data_dir import data_dir_option, with_data_dir
 from mercuria.cli.failures import AnswerIsNo
-from mercuria.cli.options import MOST, data_dir_option, examples, json_option
+from mercuria.cli.options import MOST, examples, json_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_facts, show_json, show_table
 from mercuria.config import current_settings
@@ -41,13 +42,14 @@ class TablesError(Exception):
 
 
 @click.group()
+@data_dir_option
 def wallet() -> None:
     """Show and list wallets, and change their overdraft limits."""
 
 
 @wallet.command(epilog=examples("mercuria wallet show 5a7d1c52-0f6b-4c5e-9d39-2f1f6e0c8a11"))
 @click.argument("wallet_id", metavar="ID", type=click.UUID)
-@data_dir_option
+@with_data_dir
 @json_option
 def show(wallet_id: UUID, as_json: bool) -> None:
     """Show the wallet ID.
@@ -67,7 +69,7 @@ def show(wallet_id: UUID, as_json: bool) -> None:
 @wallet.command(
     "list", epilog=examples("mercuria wallet list --currency CZK --limit 10", "mercuria wallet list --json")
 )
-@data_dir_option
+@with_data_dir
 @click.option("--owner", "owner_id", metavar="ID", type=click.UUID, help="Only this owner's.")
 @click.option("--currency", help="Only those in this currency, such as CZK.")
 @click.option(

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from faust.cli.faust import cli
 
-from mercuria.cli import commands, root
+from mercuria.cli import commands, faust_commands, root
 
 FILE = Path(root.__file__).with_name(root.FILE)
 
@@ -22,8 +21,8 @@ def written() -> dict[str, Any]:
         # Mercuria has its own version, help and data directory.
         "options": [
             {**_option(each), "help": getattr(each, "help", None)}
-            for each in cli.params
-            if isinstance(each, click.Option) and each.name != "version"
+            for each in faust_commands.faust_command_line().params
+            if isinstance(each, click.Option) and each.name not in ("version", "data_dir")
         ],
         "commands": {name: _command(each) for name, each in all_commands().items()},
     }
@@ -31,7 +30,7 @@ def written() -> dict[str, Any]:
 
 def all_commands() -> dict[str, click.Command]:
     """Return Mercuria's commands and those of Faust's that fit, by name."""
-    cli.commands["worker"].help = commands.WORKER_HELP
+    cli = faust_commands.faust_command_line()
     theirs = {name: cli.commands[name] for name in commands.OF_FAUST}
     found = {name: commands.load(name) for name in commands.MODULES} | theirs
     return {name: found[name] for name in commands.names() if name in found}

@@ -150,6 +150,48 @@ def test_the_command_line_is_written_down_as_it_is() -> None:
     assert kept == command_line.as_text(command_line.written()), "run `make commands`"
 
 
+# The data directory.
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--data-dir here keys list",
+        "keys --data-dir here list",
+        "keys list --data-dir here",
+        "keys list --data-dir=here --json",
+        "--data-dir elsewhere keys list --data-dir here",
+    ],
+)
+def test_the_data_directory_may_stand_at_any_position(words: str, tmp_path: Path) -> None:
+    code, _, err = run(*words.split(), environ={"MERCURIA_DATA_DIR": "elsewhere"}, cwd=tmp_path)
+    assert (code, err) == (
+        2,
+        f"mercuria: the keys in {tmp_path / 'here' / 'token-keys.json'} cannot be read: No such file or directory.\n",
+    )
+
+
+@pytest.mark.parametrize("words", ["--data-dir here agents", "agents --data-dir here"])
+def test_faust_commands_take_the_settings_of_the_data_directory(words: str, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "stack.env").write_text("MERCURIA_PARTITIONS=none\n")
+    code, _, err = run(*words.split(), cwd=tmp_path)
+    assert (code, err) == (
+        2,
+        "mercuria: MERCURIA_PARTITIONS='none' cannot be used: it must be a whole number from 1 to 1024.\n",
+    )
+
+
+def test_every_command_and_group_but_completion_takes_a_data_directory() -> None:
+    for words in of(WHOLE):
+        command: click.Command = WHOLE
+        for word in words:
+            assert isinstance(command, click.Group)
+            command = command.commands[word]
+        takes = any(parameter.name == "data_dir" for parameter in command.params)
+        assert takes is (words != ("completion",)), words
+
+
 # Completion.
 
 

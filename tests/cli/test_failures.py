@@ -75,7 +75,6 @@ def sentence(outcome: tuple[int, str, str]) -> str:
         ("load /dev/null --currency XXX", "--currency XXX: there is no such currency"),
         ("reconcile --json", "Kafka cannot be reached"),
         ("ledger verify --json", "Kafka cannot be reached"),
-        ("ledger verify --data-dir", "--data-dir needs a directory"),
     ],
 )
 def test_servers_or_files_that_are_away_are_a_sentence(tmp_path: Path, words: str, said: str) -> None:
@@ -131,6 +130,20 @@ def test_a_setting_that_cannot_be_used_is_a_sentence(tmp_path: Path, command: st
     environ = {"MERCURIA_DATABASE": "postgresql://a:secret@b/c\r"}
     found = sentence(mercuria(command, tmp_path, environ=environ))
     assert found.startswith("MERCURIA_DATABASE='…' cannot be used: it must be text")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("ledger verify --data-dir", "Option '--data-dir' requires an argument."),
+        ("ledger verify --data-dir=", "Invalid value for '--data-dir': It needs the name of a directory."),
+        ("worker --data-dir", "Option '--data-dir' requires an argument."),
+    ],
+)
+def test_a_data_directory_without_a_name_is_wrong_usage(tmp_path: Path, words: str, why: str) -> None:
+    code, out, err = mercuria(words, tmp_path)
+    assert (code, out, err.splitlines()[-1]) == (2, "", f"Error: {why}")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_data_directory_that_is_no_line_of_text_is_refused(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 import click
 
+from mercuria.cli.data_dir import data_dir_option
+
 
 @click.group()
+@data_dir_option
 def ledger() -> None:
     """Verify the ledger, and export it."""
 

@@ -8,8 +8,9 @@ from typing import Any, TextIO
 
 import click
 
+from mercuria.cli.data_dir import with_data_dir
 from mercuria.cli.ledger import ledger
-from mercuria.cli.options import data_dir_option, examples
+from mercuria.cli.options import examples
 from mercuria.cli.output import output_file, output_option
 from mercuria.config import current_settings
 from mercuria.domain.ledger import EXTERNAL_DEPOSITS, EXTERNAL_WITHDRAWALS
@@ -45,7 +46,7 @@ _ACCOUNTS = {
         "mercuria ledger export --format csv --from 2026-11-01 --to 2026-12-01",
     ),
 )
-@data_dir_option
+@with_data_dir
 @click.option(
     "--format",
     "form",

@@ -20,11 +20,12 @@ from msgspec import Struct
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mercuria.cli.data_dir import with_data_dir
 from mercuria.cli.failures import EXIT_NO, say, sentence_of
 from mercuria.cli.ledger import ledger
 from mercuria.cli.ledger.chain import SHOWN, Chain, Findings, Row
 from mercuria.cli.ledger.heads import Head, Heads, read_heads, write_heads
-from mercuria.cli.options import data_dir_option, examples, json_option
+from mercuria.cli.options import examples, json_option
 from mercuria.cli.printable import printable
 from mercuria.cli.showing import show_json
 from mercuria.config import current_settings
@@ -51,7 +52,7 @@ class Report(Struct):
 
 
 @ledger.command("verify", epilog=examples("mercuria ledger verify", "mercuria ledger verify --resume --json"))
-@data_dir_option
+@with_data_dir
 @click.option("--resume", is_flag=True, help="Go on where the last run ended that found nothing wrong.")
 @json_option
 def verify(resume: bool, as_json: bool) -> None:

@@ -20,12 +20,13 @@ from typing import BinaryIO, cast
 
 import click
 
+from mercuria.cli.data_dir import with_data_dir
 from mercuria.cli.load.errors import LoadError
 from mercuria.cli.load.loading import Loading
 from mercuria.cli.load.report import Report
 from mercuria.cli.load.statement import Findings, Statement
 from mercuria.cli.load.terms import Terms
-from mercuria.cli.options import data_dir_option, examples, json_option
+from mercuria.cli.options import examples, json_option
 from mercuria.domain.money import MoneyError, is_currency, parse_amount
 from mercuria.domain.printable import printable
 
@@ -40,7 +41,7 @@ EXIT_NOT_LOADED = 2
     )
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
-@data_dir_option
+@with_data_dir
 @click.option(
     "--currency", required=True, help="The currency of all accounts: an ISO 4217 code, such as CZK."
 )
