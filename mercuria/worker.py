@@ -43,8 +43,8 @@ from mercuria.topics import CONSUMER_GROUP, MAX_RECORD_BYTES, WALLET_COMMANDS
 CHECK_WITHIN_S = 2.0
 """How long the worker asks Kafka where its log ends before it goes on reading partitions."""
 
-PARTS = ("mercuria.agents", "mercuria.web")
-"""The modules that define agents and views."""
+PARTS = ("mercuria.agents", "mercuria.web.discovered")
+"""The modules that define agents, and register views."""
 
 
 class Worker(faust.Worker):

@@ -11,7 +11,6 @@ import click
 import msgspec
 import pytest
 
-from mercuria.app import app
 from mercuria.auth.accounts import Session, User
 from mercuria.cli import commands
 from mercuria.config import Settings
@@ -90,8 +89,6 @@ ANSWERS = {
     "page": Page,
 }
 WHO = {ANYONE: "anyone", SIGNED_IN: "user", OPERATOR: "operator"}
-
-app.discover()
 
 
 class Step(NamedTuple):

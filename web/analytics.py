@@ -5,14 +5,12 @@ from uuid import UUID
 
 from msgspec import Meta, Struct, field
 
-from mercuria.app import authenticity, long_reads, redis, settings
 from mercuria.domain.analytics import DAY_MS, day_of
 from mercuria.domain.commands import CurrencyCode
 from mercuria.http.problems import Problem
 from mercuria.postgres.database import DatabaseUnavailable
-from mercuria.projections.analytics.cache import AnalyticsCache
 from mercuria.projections.analytics.counters import date_of
-from mercuria.projections.analytics.queries import Analytics, DailyMetrics, Sum, UserCurrency
+from mercuria.projections.analytics.queries import DailyMetrics, Sum, UserCurrency
 from mercuria.redis.client import UNAVAILABLE
 from mercuria.timestamps import rfc3339
 from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
@@ -23,9 +21,6 @@ from mercuria.web.representations import Currency, MinorUnits, Time
 DAYS = 30
 MAX_DAYS = 366
 FIRST_EFFECTIVE_DAY, LAST_EFFECTIVE_DAY = day_of("0001-01-01"), day_of("9999-12-31")
-
-analytics = Analytics(long_reads)
-cache = AnalyticsCache(redis, authenticity)
 
 
 class DailyQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,7 +99,7 @@ async def get_daily(call: Call) -> Answer | Problem:
     """
     query: DailyQuery = call.query
     if query.by == "effective":
-        return await _by_effective_date(query)
+        return await _by_effective_date(call)
     period = read_period(query.from_, query.to)
     if isinstance(period, Problem):
         return period
@@ -116,10 +111,11 @@ async def get_daily(call: Call) -> Answer | Problem:
     first, last = date_of(since), date_of(until)
     try:
         async with soon():
-            found = await analytics.daily(first, last, query.currency)
+            found = await call.context.analytics.daily(first, last, query.currency)
     except DatabaseUnavailable:
         try:
-            cached = await cache.daily(first, last, range(settings.partitions))
+            partitions = range(call.context.settings.partitions)
+            cached = await call.context.analytics_cache.daily(first, last, partitions)
         except UNAVAILABLE:
             cached = None
         if cached is None:
@@ -136,7 +132,7 @@ async def get_daily(call: Call) -> Answer | Problem:
 )
 async def get_user(call: Call) -> Answer | Problem:
     """Sum up what was completed in a user's wallets: one's own, or anybody's for an operator."""
-    user_id = call.path["user_id"]
+    user_id, analytics = call.path["user_id"], call.context.analytics
     is_own = user_id == call.caller.id
     if not is_own and call.caller.role != "operator":
         return Problem("not_yours")
@@ -152,8 +148,9 @@ async def get_user(call: Call) -> Answer | Problem:
     )
 
 
-async def _by_effective_date(query: DailyQuery) -> Answer | Problem:
+async def _by_effective_date(call: Call) -> Answer | Problem:
     """Answer from PostgreSQL alone: figures by effective date have no copies."""
+    query: DailyQuery = call.query
     period = read_period(query.from_, query.to, first_ms=FIRST_EFFECTIVE_DAY * DAY_MS)
     if isinstance(period, Problem):
         return period
@@ -168,7 +165,7 @@ async def _by_effective_date(query: DailyQuery) -> Answer | Problem:
     if first > last:
         return Answer(DailyBody([]))
     async with soon():
-        rows = await analytics.daily_effective(date_of(first), date_of(last), query.currency)
+        rows = await call.context.analytics.daily_effective(date_of(first), date_of(last), query.currency)
     return Answer(DailyBody([_daily_row(each) for each in rows]))
 
 

@@ -14,7 +14,6 @@ from msgspec import NODEFAULT, Raw, Struct
 from msgspec.structs import FieldInfo
 
 from mercuria import __version__
-from mercuria.app import settings
 from mercuria.domain.commands import AnyCommand, ClientCommand
 from mercuria.domain.events import TYPES, CommandRejected
 from mercuria.domain.ledger import Entry
@@ -121,20 +120,21 @@ CHANNELS: Mapping[str, tuple[str, str]] = {
 
 
 @endpoint("GET", "/api/v1/asyncapi.json", answers={200: dict[str, Any]}, access=ANYONE)
-async def describe_topics(_call: Call) -> Answer:
+async def describe_topics(call: Call) -> Answer:
     """Return what goes over Kafka: the AsyncAPI document."""
-    return Answer(msgspec.Raw(encoded()), headers={"Cache-Control": "no-cache"})
+    settings = call.context.settings
+    content = msgspec.Raw(encoded(settings.partitions, settings.replication))
+    return Answer(content, headers={"Cache-Control": "no-cache"})
 
 
 @cache
-def encoded() -> bytes:
+def encoded(partitions: int, replication: int) -> bytes:
     """Return the document as JSON."""
-    return msgspec.json.encode(document())
+    return msgspec.json.encode(document(partitions, replication))
 
 
-@cache
-def document() -> Json:
-    """Return the document."""
+def document(partitions: int, replication: int) -> Json:
+    """Return the document of topics with so many partitions and replicas."""
     schemas = _Schemas()
     messages: Json = {}
     of_topic: dict[str, list[str]] = {topic: [] for topic in CHANNELS}
@@ -173,7 +173,10 @@ def document() -> Json:
                 "variables": {"bootstrap": {"default": "localhost:9092", "description": "Host and port."}},
             }
         },
-        "channels": {CHANNELS[topic][0]: _channel(topic, names) for topic, names in of_topic.items()},
+        "channels": {
+            CHANNELS[topic][0]: _channel(topic, names, partitions, replication)
+            for topic, names in of_topic.items()
+        },
         "operations": _operations(of_topic),
         "components": {"messages": messages, "schemas": schemas.components},
     }
@@ -306,7 +309,7 @@ def _key(schema: Json) -> Json:
     return {"kafka": {"key": schema, "bindingVersion": BINDING_VERSION}}
 
 
-def _channel(topic: str, names: Iterable[str]) -> Json:
+def _channel(topic: str, names: Iterable[str], partitions: int, replication: int) -> Json:
     (spec,) = (each for each in TOPICS if each.name == topic)
     config: Json = {"cleanup.policy": spec.config["cleanup.policy"].split(",")}
     for name in ("retention.ms", "retention.bytes", "max.message.bytes"):
@@ -320,8 +323,8 @@ def _channel(topic: str, names: Iterable[str]) -> Json:
         "bindings": {
             "kafka": {
                 "topic": topic,
-                "partitions": settings.partitions,
-                "replicas": settings.replication,
+                "partitions": partitions,
+                "replicas": replication,
                 "topicConfiguration": config,
                 "bindingVersion": BINDING_VERSION,
             }

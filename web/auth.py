@@ -9,18 +9,16 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from mercuria.app import app, database, settings
-from mercuria.auth.accounts import Accounts, ReusedToken, Session, User
+from mercuria.auth.accounts import ReusedToken, Session, User
 from mercuria.auth.emails import parse_email
-from mercuria.auth.passwords import Passwords
-from mercuria.auth.rate_limits import Action, RateLimits
+from mercuria.auth.rate_limits import Action
 from mercuria.auth.security_log import Event
 from mercuria.auth.tokens import TokenFault
 from mercuria.http.gate import USER_ID
 from mercuria.http.problems import Problem
 from mercuria.kafka.crash import crash_on_bug
 from mercuria.postgres.database import DatabaseUnavailable
-from mercuria.web.callers import tokens
+from mercuria.web.context import Context
 from mercuria.web.endpoint import ANYONE, Answer, Call, endpoint
 from mercuria.web.security import address_of, report
 
@@ -35,18 +33,6 @@ LIMITED: dict[Action, Event] = {
     "login": Event.LOGIN_LIMITED,
     "register": Event.REGISTRATION_LIMITED,
 }
-
-passwords = Passwords(settings.bcrypt_cost, settings.password_min_characters)
-accounts = Accounts(database, passwords, tokens, settings)
-limits = RateLimits(settings)
-
-
-@app.task  # type: ignore[untyped-decorator]
-async def check_keys() -> None:
-    """Stop a worker that cannot verify access tokens."""
-    with crash_on_bug():
-        tokens.check()
-
 
 Text = Annotated[str, Meta(max_length=1024)]
 Attempt = Callable[..., Awaitable[Session | Problem]]
@@ -101,7 +87,7 @@ class Jwks(Struct, frozen=True):
 )
 async def register(call: Call) -> Answer | Problem:
     """Make an account, and log in to it."""
-    return await _attempt(call, "register", accounts.register, 201)
+    return await _attempt(call, "register", call.context.accounts.register, 201)
 
 
 @endpoint(
@@ -114,7 +100,7 @@ async def register(call: Call) -> Answer | Problem:
 )
 async def login(call: Call) -> Answer | Problem:
     """Begin a session. A refusal does not show whether an account with that e-mail address exists."""
-    return await _attempt(call, "login", accounts.login, 200)
+    return await _attempt(call, "login", call.context.accounts.login, 200)
 
 
 @endpoint(
@@ -132,9 +118,9 @@ async def login(call: Call) -> Answer | Problem:
 )
 async def refresh(call: Call) -> Answer | Problem:
     """Spend a refresh token for a new session. Used a second time, it ends the session of who used it first, too."""
-    session = await accounts.refresh(call.body.refresh_token)
+    session = await call.context.accounts.refresh(call.body.refresh_token)
     if isinstance(session, ReusedToken):
-        report(Event.REFRESH_REUSED, call.request, user_id=session.user_id)
+        report(call.context, Event.REFRESH_REUSED, call.request, user_id=session.user_id)
     return session if isinstance(session, Problem) else Answer(session, headers=SECRET)
 
 
@@ -148,14 +134,14 @@ async def refresh(call: Call) -> Answer | Problem:
 )
 async def logout(call: Call) -> Answer | Problem:
     """End the session that a refresh token belongs to; one that belongs to none is answered alike (RFC 7009)."""
-    await accounts.logout(call.body.refresh_token)
+    await call.context.accounts.logout(call.body.refresh_token)
     return Answer(status=204)
 
 
 @endpoint("GET", "/api/v1/me", answers={200: User}, problems=("database_unavailable",))
 async def me(call: Call) -> Answer | Problem:
     """Show the caller's own account."""
-    user = await accounts.user(call.caller.id)
+    user = await call.context.accounts.user(call.caller.id)
     if user is None:
         # The token is valid, and the account is gone, for example after the database was restored from a backup.
         fault = TokenFault.INVALID_TOKEN
@@ -164,9 +150,9 @@ async def me(call: Call) -> Answer | Problem:
 
 
 @endpoint("GET", "/.well-known/jwks.json", access=ANYONE, answers={200: Jwks})
-async def jwks(_call: Call) -> Answer | Problem:
+async def jwks(call: Call) -> Answer | Problem:
     """Show the public keys, with which anybody can check access tokens."""
-    return Answer(tokens.jwks(), headers=PUBLISHED)
+    return Answer(call.context.tokens.jwks(), headers=PUBLISHED)
 
 
 async def _attempt(call: Call, action: Action, attempt: Attempt, status: int) -> Answer | Problem:
@@ -174,10 +160,10 @@ async def _attempt(call: Call, action: Action, attempt: Attempt, status: int) ->
     email = parse_email(call.body.email)
     if isinstance(email, Problem):
         return email
-    address = address_of(call.request)
+    address, limits = address_of(call.context, call.request), call.context.rate_limits
     refusal = await limits.refusal(action, address, email)
     if refusal is not None:
-        report(LIMITED[action], call.request, email=email)
+        report(call.context, LIMITED[action], call.request, email=email)
         return refusal
     try:
         session = await attempt(email, call.body.password)
@@ -186,10 +172,19 @@ async def _attempt(call: Call, action: Action, attempt: Attempt, status: int) ->
         raise
     if isinstance(session, Problem):
         if session.code == "invalid_credentials":
-            report(Event.LOGIN_FAILED, call.request, email=email)
+            report(call.context, Event.LOGIN_FAILED, call.request, email=email)
         else:
             await limits.give_back(action, address, email)
         return session
     await limits.succeed(action, address, email)
     call.request[USER_ID] = str(session.user.id)
     return Answer(session, status, SECRET)
+
+
+def check_keys_at_start(context: Context) -> None:
+    """Let the app stop at its start if it cannot verify access tokens."""
+
+    @context.app.task  # type: ignore[untyped-decorator]
+    async def check_keys() -> None:
+        with crash_on_bug():
+            context.tokens.check()

@@ -2,14 +2,11 @@
 
 from aiohttp.web import Request
 
-from mercuria.app import settings
 from mercuria.auth.tokens import Caller, Tokens
 from mercuria.http.problems import Problem
 
-tokens = Tokens(settings)
 
-
-def caller_of(request: Request) -> Caller | Problem:
+def caller_of(tokens: Tokens, request: Request) -> Caller | Problem:
     """Return the caller, or the problem why the caller is unknown."""
     outcome = tokens.verify_header(request.headers.get("Authorization"))
     if isinstance(outcome, Caller):
@@ -17,7 +14,7 @@ def caller_of(request: Request) -> Caller | Problem:
     return Problem(outcome, headers={"WWW-Authenticate": outcome.challenge})
 
 
-def is_operator(request: Request) -> bool:
+def is_operator(tokens: Tokens, request: Request) -> bool:
     """Return whether a request carries an operator's token."""
-    caller = caller_of(request)
+    caller = caller_of(tokens, request)
     return isinstance(caller, Caller) and caller.role == "operator"

@@ -6,32 +6,23 @@ whether the command will be carried out; after that, it will be.
 """
 
 import asyncio
-import functools
-import logging
 import math
 import re
 from typing import Any, NamedTuple
 
 import msgspec
-from aiohttp.web import Request
 from msgspec import Struct
 from msgspec.structs import replace
 
-from mercuria.app import app, settings
 from mercuria.domain.commands import ClientCommand, Movement, Position
 from mercuria.domain.parsing import MAX_COMMAND_BYTES
 from mercuria.domain.rejections import Code
 from mercuria.domain.transaction import Transaction, asked_transaction
-from mercuria.http.gate import REQUEST_ID, SPAN
 from mercuria.http.problems import Problem
-from mercuria.kafka.producer import Record
-from mercuria.kafka.propagation import request_id_header
-from mercuria.kafka.sealing import Seal
-from mercuria.observability.tracing import tracing
 from mercuria.redis.replies import Reply, Waiting
-from mercuria.topics import WALLET_COMMANDS
+from mercuria.web.context import Context
 from mercuria.web.endpoint import Call
-from mercuria.web.reading import homes, keys, settled_transaction
+from mercuria.web.reading import settled_transaction
 
 WAIT_S = 5.0
 MAX_WAIT_S = 30.0
@@ -45,21 +36,11 @@ LOOK_SOON_S = 0.01
 MAX_LOOKS = 4
 """How many requests may look up their transaction at a time."""
 ACKNOWLEDGED_WITHIN_S = 5.0
-MAX_UNACKNOWLEDGED = 4096
-"""How many commands may be unacknowledged.
-
-With more, the producer has stopped, and memory must not fill up.
-"""
 
 _RESPOND_ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", re.IGNORECASE)
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])", re.IGNORECASE)
 
 _encode = msgspec.json.Encoder().encode
-
-log = logging.getLogger(__name__)
-
-_looks: set[asyncio.Task[Transaction | None]] = set()
-_unacknowledged: set[asyncio.Future[int]] = set()
 
 
 class Pending(Struct, frozen=True):
@@ -94,62 +75,29 @@ def patience_of(call: Call) -> Patience:
 
 async def carry_out(call: Call, command: ClientCommand) -> Reply | Pending | Problem:
     """Send a command and wait for its wallet's decision, for as long as the caller wants to wait."""
+    context, app = call.context, call.context.app
     if app.locks.is_redis_lost:
         return Problem(
             "wallets_unavailable", "Redis cannot be reached, so nothing is decided at the moment: ask again."
         )
-    if len(_unacknowledged) >= MAX_UNACKNOWLEDGED:
+    if context.command_producer.is_full:
         return Problem("overloaded")
     value = _encode(command)
     if len(value) > MAX_COMMAND_BYTES:
         return Problem("body_too_large")
-    if call.ids.is_repeatable and not await keys.is_free(command.id):
+    if call.ids.is_repeatable and not await context.keys.is_free(command.id):
         return Problem(Code.COMMAND_ID_REUSED, "This Idempotency-Key was used for another request.")
     waiting = app.replies.expect(command.id)
     try:
-        acknowledged = _send(command, value, waiting, call.request)
+        acknowledged = context.command_producer.send(command, value, waiting, call.request)
         wait_s = patience_of(call).wait_s
-        reply = await _reply_within(wait_s, waiting, command)
+        reply = await _reply_within(context, wait_s, waiting, command)
         if reply is not None:
             return reply
         is_safe = await _is_acknowledged(acknowledged, waiting, wait_s)
         return Pending() if is_safe else Problem("not_decided")
     finally:
         app.replies.give_up(waiting)
-
-
-@functools.cache
-def _seal() -> Seal:
-    return Seal(settings.leg_key())
-
-
-def _send(command: ClientCommand, value: bytes, waiting: Waiting, request: Request) -> asyncio.Future[int]:
-    home = homes.of(command.wallet_id)
-    request_id = request[REQUEST_ID]
-    headers = [waiting.address.header(value, _seal()), request_id_header(request_id)]
-    if tracing.tracer is not None and SPAN in request:
-        headers += tracing.headers_of(request[SPAN])
-    record = Record(home.key, value, None, headers)
-    if log.isEnabledFor(logging.DEBUG):
-        log.debug(
-            "A command is sent.",
-            extra={
-                "request_id": request_id,
-                "command_id": str(command.id),
-                "topic": WALLET_COMMANDS,
-                "partition": home.partition,
-            },
-        )
-    acknowledged = app.batch_producer.enqueue(home.partition, WALLET_COMMANDS, home.partition, [record])
-    _unacknowledged.add(acknowledged)
-    acknowledged.add_done_callback(_acknowledged)
-    return acknowledged
-
-
-def _acknowledged(future: asyncio.Future[int]) -> None:
-    _unacknowledged.discard(future)
-    if not future.cancelled():
-        future.exception()  # Retrieve the exception: the caller may have stopped waiting for the result.
 
 
 async def _is_acknowledged(acknowledged: asyncio.Future[int], waiting: Waiting, waited_s: float) -> bool:
@@ -160,7 +108,9 @@ async def _is_acknowledged(acknowledged: asyncio.Future[int], waiting: Waiting, 
     return waiting.reply.done() or (acknowledged.done() and acknowledged.exception() is None)
 
 
-async def _reply_within(wait_s: float, waiting: Waiting, command: ClientCommand) -> Reply | Pending | None:
+async def _reply_within(
+    context: Context, wait_s: float, waiting: Waiting, command: ClientCommand
+) -> Reply | Pending | None:
     """Wait for the final result of a command.
 
     That is the wallet's reply, or the recorded transaction if the reply is lost or not final.
@@ -172,7 +122,7 @@ async def _reply_within(wait_s: float, waiting: Waiting, command: ClientCommand)
         return None
     pause_s = LOOK_SOON_S
     while reply is None or reply.is_beginning:
-        settled = await _look(command, waiting, ends_s - loop.time())
+        settled = await _look(context, command, waiting, ends_s - loop.time())
         if settled is not None:
             return Pending(settled) if reply is None else replace(reply, transaction=settled)
         left_s = ends_s - loop.time()
@@ -196,16 +146,18 @@ async def _next_reply(waiting: Waiting, wait_s: float) -> Reply | None:
         return None
 
 
-async def _look(command: ClientCommand, waiting: Waiting, left_s: float) -> Transaction | None:
+async def _look(
+    context: Context, command: ClientCommand, waiting: Waiting, left_s: float
+) -> Transaction | None:
     """Return the transaction of a command if it is settled.
 
     Return None if too many requests look up theirs, or if the reply arrives first.
     """
-    if len(_looks) >= MAX_LOOKS or not isinstance(command, Movement):
+    if len(context.lookups) >= MAX_LOOKS or not isinstance(command, Movement):
         return None
-    look = asyncio.create_task(_settled(command))
-    _looks.add(look)
-    look.add_done_callback(_looks.discard)
+    look = asyncio.create_task(_settled(context, command))
+    context.lookups.add(look)
+    look.add_done_callback(context.lookups.discard)
     either: list[asyncio.Future[Any]] = [look] if waiting.reply.done() else [look, waiting.reply]
     # A lookup may take longer than the caller wants to wait: a query to a stopped PostgreSQL times out only after a
     # while.
@@ -213,8 +165,8 @@ async def _look(command: ClientCommand, waiting: Waiting, left_s: float) -> Tran
     return look.result() if look.done() else None
 
 
-async def _settled(command: Movement) -> Transaction | None:
-    found = await settled_transaction(command.id)
+async def _settled(context: Context, command: Movement) -> Transaction | None:
+    found = await settled_transaction(context, command.id)
     # The id may be that of another request's transaction: only the wallet can report that.
     asked = pending_movement(command)
     return found if found is not None and _content(found) == _content(asked) else None

@@ -9,15 +9,14 @@ import gzip
 import hashlib
 from functools import cache
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiohttp import hdrs
-from aiohttp.web import Response
-from faust.web import View
+from aiohttp.web import Request, Response
 
-from mercuria.app import app
 from mercuria.http.gate import respond
 from mercuria.http.problems import Problem
+from mercuria.web.page_view import Pages
 
 INDEX = "index.html"
 CONTENT_TYPES = {
@@ -49,16 +48,14 @@ class File(NamedTuple):
     tag: str
 
 
-@app.page("/console", name="console")
-async def console(_self: View, request: Any) -> Any:
+async def console(request: Request) -> Response:
     """Show the page."""
     return _response(request, console_files()[INDEX])
 
 
-@app.page("/console/{name}", name="console_file")
-async def console_file(_self: View, request: Any, name: str) -> Any:
+async def console_file(request: Request) -> Response:
     """Serve one of its files."""
-    found = console_files().get(name)
+    found = console_files().get(request.match_info["name"])
     if found is None:
         return respond(request, Problem("not_found"))
     return _response(request, found)
@@ -77,7 +74,7 @@ def console_files() -> dict[str, File]:
     return found
 
 
-def _response(request: Any, file: File) -> Response:
+def _response(request: Request, file: File) -> Response:
     headers = HEADERS | {hdrs.ETAG: file.tag}
     if file.tag in request.headers.get(hdrs.IF_NONE_MATCH, ""):
         return Response(status=304, headers=headers)
@@ -88,3 +85,6 @@ def _response(request: Any, file: File) -> Response:
         body=file.compressed if is_compressed else file.plain,
         headers=headers | {hdrs.CONTENT_TYPE: file.content_type},
     )
+
+
+PAGES: Pages = {"/console": console, "/console/{name}": console_file}

@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from mercuria.app import cache
 from mercuria.domain.commands import ClientCommand, Movement
 from mercuria.domain.rejections import Code
 from mercuria.domain.transaction import Transaction
@@ -101,7 +100,7 @@ def _fields_of(call: Call, wallet_id: UUID) -> dict[str, Any]:
 async def _accepted(call: Call, transaction: Transaction, content: object) -> Answer:
     """Answer that a transaction is pending; from now on, it can be retrieved."""
     with suppress(*UNAVAILABLE):  # Otherwise, a client that asks waits until PostgreSQL has it.
-        await cache.remember_pending(transaction)
+        await call.context.cache.remember_pending(transaction)
     return Answer(content, 202, _location_of(transaction) | _applied(call))
 
 

@@ -9,16 +9,15 @@ import asyncio
 import gzip
 from functools import cache
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiohttp import hdrs
-from aiohttp.web import Response
-from faust.web import View
+from aiohttp.web import Request, Response
 from swagger_ui_bundle import swagger_ui_path
 
-from mercuria.app import app
 from mercuria.http.gate import respond
 from mercuria.http.problems import Problem
+from mercuria.web.page_view import Pages
 
 VERSION = version("swagger-ui-bundle-v2")
 CONTENT_TYPES = {
@@ -32,7 +31,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-UNTIL_CHANGED = {hdrs.CACHE_CONTROL: "no-cache"}
+UNTIL_CHANGED: dict[str, str] = {hdrs.CACHE_CONTROL: "no-cache"}
 FOR_A_YEAR = {hdrs.CACHE_CONTROL: "public, max-age=31536000, immutable", hdrs.VARY: hdrs.ACCEPT_ENCODING}
 
 PAGE = f"""<!DOCTYPE html>
@@ -76,22 +75,21 @@ class Asset(NamedTuple):
     compressed: bytes
 
 
-@app.page("/docs", name="docs")
-async def docs(self: View, _request: Any) -> Any:
+async def docs(_request: Request) -> Response:
     """Show the page."""
-    return self.html(PAGE, headers={**UNTIL_CHANGED, "Content-Security-Policy": POLICY})
+    headers = {**UNTIL_CHANGED, "Content-Security-Policy": POLICY}
+    return Response(text=PAGE, content_type="text/html", headers=headers)
 
 
-@app.page("/docs/start.js", name="docs_start")
-async def docs_start(self: View, _request: Any) -> Any:
+async def docs_start(_request: Request) -> Response:
     """Start it: with what could not be in the page, which has no scripts in itself."""
-    return self.text(START, content_type="text/javascript", headers={**UNTIL_CHANGED})
+    return Response(text=START, content_type="text/javascript", headers=UNTIL_CHANGED)
 
 
-@app.page("/docs/{version}/{name}", name="docs_asset")
-async def docs_asset(_self: View, request: Any, version: str, name: str) -> Any:
+async def docs_asset(request: Request) -> Response:
     """Serve a file of Swagger UI."""
-    if version != VERSION or name not in CONTENT_TYPES:
+    name = request.match_info["name"]
+    if request.match_info["version"] != VERSION or name not in CONTENT_TYPES:
         return respond(request, Problem("not_found"))
     found = await asyncio.to_thread(asset, name)
     is_compressed = "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, "")
@@ -107,3 +105,10 @@ def asset(name: str) -> Asset:
     """Read a file, once."""
     plain = (swagger_ui_path / name).read_bytes()
     return Asset(plain, gzip.compress(plain, mtime=0))
+
+
+PAGES: Pages = {
+    "/docs": docs,
+    "/docs/start.js": docs_start,
+    "/docs/{version}/{name}": docs_asset,
+}

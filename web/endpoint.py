@@ -4,7 +4,8 @@
     async def login(call: Call) -> Answer | Problem: ...
 
 First, the caller is authenticated, and the path, query, body and Idempotency-Key are parsed. Then the view is
-called, and its return value becomes the answer. The OpenAPI document is generated from the same declarations
+called, and its return value becomes the answer. A declaration belongs to no app: `views` makes the views of one
+app, whose `Context` each call carries. The OpenAPI document is generated from the same declarations
 (`web.openapi`). A refusal is a value, `Problem`. A view may let `DatabaseUnavailable` pass: it becomes the
 problem `database_unavailable`.
 """
@@ -26,6 +27,7 @@ from mercuria.http.problems import Problem
 from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.web.callers import caller_of
 from mercuria.web.command_ids import CommandIds, ids_of
+from mercuria.web.context import Context
 from mercuria.web.parsing import parse_id, parse_query, read_body
 from mercuria.web.security import report_denied
 
@@ -64,8 +66,9 @@ class Answer(Struct, frozen=True):
 
 
 class Call(Struct):
-    """One request, as a view gets it."""
+    """One request, as a view gets it. `context` is what all views of the app share."""
 
+    context: Context
     request: Request
     path: dict[str, UUID]
     query: Any
@@ -160,14 +163,14 @@ class Endpoint(Struct, frozen=True):
         codes += _OF_COMMANDS if self.is_command else ()
         return sorted({str(code) for code in codes})
 
-    async def respond(self, request: Request) -> Response:
+    async def respond(self, context: Context, request: Request) -> Response:
         """Answer a request."""
-        call = await self._read(request)
+        call = await self._read(context, request)
         outcome = call if isinstance(call, Problem) else await self._call_view(call)
         if not isinstance(outcome, Problem):
             return _response(outcome)
         if outcome.http_status == 403:
-            report_denied(request, outcome.code)
+            report_denied(context, request, outcome.code)
         return respond(request, outcome)
 
     async def _call_view(self, call: Call) -> Answer | Problem:
@@ -176,10 +179,10 @@ class Endpoint(Struct, frozen=True):
         except DatabaseUnavailable:
             return Problem("database_unavailable")
 
-    async def _read(self, request: Request) -> Call | Problem:
+    async def _read(self, context: Context, request: Request) -> Call | Problem:
         caller: Any = None
         if self.access is not ANYONE:
-            caller = caller_of(request)
+            caller = caller_of(context.tokens, request)
             if type(caller) is Problem:
                 return caller
             request[USER_ID] = str(caller.id)
@@ -205,7 +208,7 @@ class Endpoint(Struct, frozen=True):
             ids = ids_of(request, caller.id)
             if type(ids) is Problem:
                 return ids
-        return Call(request, path, query, body, caller, ids)
+        return Call(context, request, path, query, body, caller, ids)
 
 
 def _response(answer: Any) -> Response:
@@ -261,8 +264,9 @@ def endpoint(
 
 
 class EndpointView(View):
-    """The Faust view of one path: its endpoints by their method."""
+    """The Faust view of one path of an app: its endpoints by their method."""
 
+    context: ClassVar[Context]
     endpoints: ClassVar[dict[str, Endpoint]] = {}
 
     def get_methods(self) -> set[str]:
@@ -276,12 +280,15 @@ class EndpointView(View):
         Faust's own dispatch would call its sensors first, and pass the path as arguments.
         """
         method = "GET" if request.method == "HEAD" else request.method
-        return await self.endpoints[method].respond(request)
+        return await self.endpoints[method].respond(self.context, request)
 
 
-def views() -> dict[str, type[EndpointView]]:
-    """Return the views of all declared endpoints, by path."""
+def views(context: Context) -> dict[str, type[View]]:
+    """Return the views of all declared endpoints for one app, by path."""
     by_path: dict[str, dict[str, Endpoint]] = {}
     for each in ENDPOINTS:
         by_path.setdefault(each.path, {})[each.method] = each
-    return {path: type("Resource", (EndpointView,), {"endpoints": found}) for path, found in by_path.items()}
+    return {
+        path: type("Resource", (EndpointView,), {"context": context, "endpoints": found})
+        for path, found in by_path.items()
+    }

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from aiokafka.errors import KafkaError
 
-from mercuria.app import app
 from mercuria.topics import WALLET_COMMANDS
-from mercuria.web.operations import TOPICS_OF_STAGES
+from mercuria.web.lag import TOPICS_OF_STAGES
+from mercuria.worker import App
 
 LOOK_EVERY_S = 2.0
 ANSWERS_WITHIN_S = 2.0
@@ -56,11 +56,11 @@ class HealthMonitor:
         # A worker that was suspended has not asked Kafka for long, so the missing answer does not count.
         return self._has_missed and now_s - self._answered_s > AWAY_AFTER_S
 
-    async def look(self) -> None:
+    async def look(self, app: App) -> None:
         """Check Kafka and the consumer lag."""
         try:
             async with asyncio.timeout(ANSWERS_WITHIN_S):
-                self.lag_records = await _lags()
+                self.lag_records = await _lags(app)
                 before, self._open = (
                     self._open,
                     await app.log_ends.held_up(WALLET_COMMANDS, app.own_partitions()),
@@ -72,7 +72,7 @@ class HealthMonitor:
             self.note(True, time.monotonic())
 
 
-async def unread() -> AsyncIterator[Unread]:
+async def unread(app: App) -> AsyncIterator[Unread]:
     """Yield the consumer lag of each stage in this worker's partitions.
 
     Raises:
@@ -87,19 +87,18 @@ async def unread() -> AsyncIterator[Unread]:
             yield Unread(stage, topic, partition, done[partition], end)
 
 
-async def _lags() -> dict[str, int]:
+async def _lags(app: App) -> dict[str, int]:
     # Kafka is asked even if this worker owns no partition.
     await app.log_ends.ends(WALLET_COMMANDS, [0])
     lags = dict.fromkeys(app.worked_through, 0)
-    async for each in unread():
+    async for each in unread(app):
         lags[each.stage] += max(each.end - each.done, 0)
     return lags
 
 
-monitor = HealthMonitor()
+def start_with(app: App, monitor: HealthMonitor) -> None:
+    """Let an app run the check as long as it runs."""
 
-
-@app.timer(interval=LOOK_EVERY_S)  # type: ignore[untyped-decorator]
-async def look() -> None:
-    """Run the check."""
-    await monitor.look()
+    @app.timer(interval=LOOK_EVERY_S)  # type: ignore[untyped-decorator]
+    async def look() -> None:
+        await monitor.look(app)

@@ -13,10 +13,11 @@ from mercuria.domain.transaction import Transaction
 from mercuria.http.problems import Problem
 from mercuria.postgres.paging import LAST_MS
 from mercuria.projections.ledger.queries import Recorded
+from mercuria.web.context import Context
 from mercuria.web.endpoint import Answer, Call, endpoint
 from mercuria.web.moments import Moment, read_period
 from mercuria.web.pages import PageQuery, page_of
-from mercuria.web.past import ledger, recorded_wallet
+from mercuria.web.past import recorded_wallet
 from mercuria.web.reading import find_transaction, soon
 from mercuria.web.representations import EntryBody, Page, TransactionEntries, entry_body
 
@@ -62,7 +63,7 @@ async def list_entries(call: Call) -> Answer | Problem:
             return wallet
         if query.currency not in (None, wallet.currency):
             return Answer(Page([], has_more=False, next_cursor=None))
-    page = await ledger.entries(
+    page = await call.context.ledger.entries(
         owner_id=None if caller.role == "operator" else caller.id,
         wallet_id=query.wallet_id,
         currency=query.currency,
@@ -86,13 +87,13 @@ async def get_entries(call: Call) -> Answer | Problem:
     There are none of a transaction that is pending or failed. Of a wallet of another user, `balance_after` and
     `wallet_version` are null, and so are `hash` and `id`, from which a balance could be found by trying all.
     """
-    found = await find_transaction(call.path["transaction_id"])
+    found = await find_transaction(call.context, call.path["transaction_id"])
     if isinstance(found, Problem):
         return found
     caller = call.caller
     if caller.role != "operator" and not found.is_visible_to(caller.id):
         return Problem("not_yours")
-    entries = await _entered(found)
+    entries = await _entered(call.context, found)
     if not entries and found.status == "completed":
         return Problem("not_known_yet")
     foreign = set() if caller.role == "operator" else _foreign_accounts(found, caller.id)
@@ -100,14 +101,14 @@ async def get_entries(call: Call) -> Answer | Problem:
     return Answer(TransactionEntries(found.id, bodies))
 
 
-async def _entered(transaction: Transaction) -> list[Recorded]:
+async def _entered(context: Context, transaction: Transaction) -> list[Recorded]:
     """Return the entries of a transaction. They are written a moment after it is completed."""
     if transaction.completed_at_ms is None:
         return []
     give_up_s = time.monotonic() + ENTERED_WITHIN_S
     while True:
         async with soon():
-            entries = await ledger.entries_of_transaction(transaction.id, transaction.completed_at_ms)
+            entries = await context.ledger.entries_of_transaction(transaction.id, transaction.completed_at_ms)
         if entries or time.monotonic() > give_up_s:
             return entries
         await asyncio.sleep(LOOK_EVERY_S)

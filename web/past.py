@@ -3,18 +3,16 @@
 from collections.abc import AsyncIterator
 from uuid import UUID
 
-from mercuria.app import long_reads
 from mercuria.domain.rejections import Code
 from mercuria.domain.wallet import Wallet
 from mercuria.http.problems import Problem
-from mercuria.projections.ledger.queries import Ledger, StatementLine, WalletState
+from mercuria.projections.ledger.queries import StatementLine, WalletState
+from mercuria.web.context import Context
 from mercuria.web.endpoint import Call
-from mercuria.web.reading import history, is_caught_up, refused_to_show, soon
+from mercuria.web.reading import refused_to_show, soon
 
 LINES_AT_ONCE = 200
 """How many lines one query reads and one step formats. Other tasks wait for about 2 ms meanwhile."""
-
-ledger = Ledger(long_reads)
 
 
 async def recorded_wallet(call: Call, wallet_id: UUID) -> Wallet | Problem:
@@ -27,17 +25,17 @@ async def recorded_wallet(call: Call, wallet_id: UUID) -> Wallet | Problem:
     """
     is_sure = False
     async with soon():
-        found = await history.wallet(wallet_id)
+        found = await call.context.history.wallet(wallet_id)
     if found is None:
-        is_sure = await is_caught_up(None)
+        is_sure = await call.context.log_progress.is_caught_up(None)
         async with soon():
-            found = await history.wallet(wallet_id)
+            found = await call.context.history.wallet(wallet_id)
     if found is None:
         return Problem(Code.WALLET_NOT_FOUND if is_sure else "not_known_yet")
     return refused_to_show(call, found) or found
 
 
-async def place_of(wallet_id: UUID, at_ms: int) -> int | None:
+async def place_of(context: Context, wallet_id: UUID, at_ms: int) -> int | None:
     """Return the position of a point in time among a wallet's events.
 
     Return None while it is uncertain whether PostgreSQL has all earlier events.
@@ -47,28 +45,30 @@ async def place_of(wallet_id: UUID, at_ms: int) -> int | None:
     """
     # Completeness is checked before the position is read: an event in between is after the position, or part of it.
     async with soon():
-        is_sure = await ledger.has_event_since(wallet_id, at_ms)
-    if not is_sure and not await is_caught_up(None):
+        is_sure = await context.ledger.has_event_since(wallet_id, at_ms)
+    if not is_sure and not await context.log_progress.is_caught_up(None):
         return None
     async with soon():
-        return await ledger.place(wallet_id, at_ms)
+        return await context.ledger.place(wallet_id, at_ms)
 
 
-async def wallet_at(wallet: Wallet, before_ms: int) -> Wallet | Problem:
+async def wallet_at(context: Context, wallet: Wallet, before_ms: int) -> Wallet | Problem:
     """Return a wallet as it was right before a time that has passed.
 
     Raises:
         DatabaseUnavailable: PostgreSQL is unavailable.
     """
-    place = await place_of(wallet.id, before_ms)
+    place = await place_of(context, wallet.id, before_ms)
     if place is None:
         return Problem("not_known_yet")
     async with soon():
-        state = await ledger.state(wallet.id, place)
+        state = await context.ledger.state(wallet.id, place)
     return _with(wallet, state)
 
 
-async def lines_between(wallet_id: UUID, start: int, end: int) -> AsyncIterator[list[StatementLine]]:
+async def lines_between(
+    context: Context, wallet_id: UUID, start: int, end: int
+) -> AsyncIterator[list[StatementLine]]:
     """Yield the changes of a wallet's balance between two positions, in chunks.
 
     Raises:
@@ -76,7 +76,7 @@ async def lines_between(wallet_id: UUID, start: int, end: int) -> AsyncIterator[
     """
     while True:
         async with soon():
-            lines = await ledger.lines(wallet_id, start, end, LINES_AT_ONCE)
+            lines = await context.ledger.lines(wallet_id, start, end, LINES_AT_ONCE)
         if lines:
             yield lines
         if len(lines) < LINES_AT_ONCE:

@@ -19,11 +19,8 @@ class ReadinessBody(Struct, frozen=True):
 
 
 @endpoint("GET", "/api/v1/operations/readiness", access=OPERATOR, answers={200: ReadinessBody})
-async def get_readiness(_call: Call) -> Answer:
+async def get_readiness(call: Call) -> Answer:
     """Return whether the worker that answers is ready, and how its parts are. It is 200 also where it is not ready."""
-    reasons = unready_reasons()
-    return Answer(
-        ReadinessBody(
-            rfc3339(now_ms()), not reasons, reasons, own_parts() | {"postgresql": await postgresql()}
-        )
-    )
+    reasons = unready_reasons(call.context)
+    parts = own_parts(call.context) | {"postgresql": await postgresql(call.context)}
+    return Answer(ReadinessBody(rfc3339(now_ms()), not reasons, reasons, parts))

@@ -1,6 +1,6 @@
-"""Routes: the modules whose endpoints make up the HTTP API."""
+"""Routes: everything that the HTTP API adds to an app."""
 
-from mercuria.app import app
+from mercuria.tables.registration import Tables
 from mercuria.web import (
     analytics,
     asyncapi,
@@ -8,15 +8,23 @@ from mercuria.web import (
     console,
     currencies,
     docs,
+    endpoint,
+    health,
+    health_monitor,
     ledger,
+    metrics,
     openapi,
     operations,
+    page_view,
+    readiness,
     statements,
     topics_page,
     transactions,
     wallets,
 )
-from mercuria.web.endpoint import views
+from mercuria.web.context import Context
+from mercuria.web.page_view import Pages
+from mercuria.worker import App
 
 MODULES = (
     auth,
@@ -27,12 +35,28 @@ MODULES = (
     analytics,
     currencies,
     operations,
+    readiness,
     openapi,
     asyncapi,
-    docs,
-    topics_page,
-    console,
 )
+"""The modules that declare endpoints."""
 
-for path, view in views().items():
-    app.page(path, name=path)(view)
+
+def register(app: App, tables: Tables) -> None:
+    """Add all views to an app, its health monitor, and the check of its token keys."""
+    context = Context(app, tables)
+    for path, view in (endpoint.views(context) | page_view.views(pages(context))).items():
+        app.page(path, name=path)(view)
+    auth.check_keys_at_start(context)
+    health_monitor.start_with(app, context.health_monitor)
+
+
+def pages(context: Context) -> Pages:
+    """Return what one app serves besides the endpoints."""
+    return {
+        **health.pages(context),
+        **metrics.pages(context),
+        **docs.PAGES,
+        **topics_page.pages(context),
+        **console.PAGES,
+    }

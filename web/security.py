@@ -5,22 +5,21 @@ from uuid import UUID
 
 from aiohttp.web import Request
 
-from mercuria.app import settings
 from mercuria.auth.emails import Email
-from mercuria.auth.security_log import MAX_USER_AGENT_CHARACTERS, Event, Pseudonyms, emit
+from mercuria.auth.security_log import MAX_USER_AGENT_CHARACTERS, Event, emit
 from mercuria.http.client_address import client_address
 from mercuria.http.gate import REQUEST_ID, USER_ID
+from mercuria.web.context import Context
 
-pseudonyms = Pseudonyms(settings.leg_key)
 
-
-def address_of(request: Request) -> str:
+def address_of(context: Context, request: Request) -> str:
     """Return the client's address, as trusted proxies report it."""
     forwarded: list[Any] = request.headers.getall("X-Forwarded-For", [])
-    return client_address(request.remote, forwarded, settings.trusted_proxies)
+    return client_address(request.remote, forwarded, context.settings.trusted_proxies)
 
 
 def report(
+    context: Context,
     event: Event,
     request: Request,
     *,
@@ -34,9 +33,9 @@ def report(
     emit(
         event,
         request_id=request[REQUEST_ID],
-        address=address_of(request),
-        account=pseudonyms.of_email(email) if email is not None else None,
-        user=pseudonyms.of_user(user_id) if user_id is not None else None,
+        address=address_of(context, request),
+        account=context.pseudonyms.of_email(email) if email is not None else None,
+        user=context.pseudonyms.of_user(user_id) if user_id is not None else None,
         code=code,
         method=request.method,
         route=resource.canonical if resource is not None else None,
@@ -44,7 +43,7 @@ def report(
     )
 
 
-def report_denied(request: Request, code: str) -> None:
+def report_denied(context: Context, request: Request, code: str) -> None:
     """Log that a caller lacks the permission for a request."""
     user_id = request.get(USER_ID)
-    report(Event.ACCESS_DENIED, request, user_id=UUID(user_id) if user_id else None, code=code)
+    report(context, Event.ACCESS_DENIED, request, user_id=UUID(user_id) if user_id else None, code=code)

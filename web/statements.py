@@ -22,19 +22,16 @@ from mercuria.http.problems import Problem
 from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.projections.ledger.queries import StatementLine, WalletState
 from mercuria.timestamps import rfc3339
+from mercuria.web.context import Context
 from mercuria.web.endpoint import Answer, Call, Stream, endpoint
 from mercuria.web.moments import Moment, Period, now_ms, read_period
-from mercuria.web.past import ledger, lines_between, place_of, recorded_wallet
+from mercuria.web.past import lines_between, place_of, recorded_wallet
 from mercuria.web.reading import soon
 from mercuria.web.representations import StatementBody, statement_kind, statement_line_body
-from mercuria.web.turns import TooManyError, Turn, Turns
+from mercuria.web.turns import TooManyError, Turn
 
 MAX_LINES = {"json": 10_000, "csv": 100_000}
 """How many changes a statement may have: JSON is sent once it is complete, CSV while it is generated."""
-MAX_WAITING = 4
-"""How many statements of a user may wait for the one in progress; further ones are refused."""
-WAITS_FOR_S = 20.0
-"""How long a statement waits, which is less than the timeouts of clients and proxies."""
 ASK_AGAIN_AFTER_S = 5
 
 CSV = "text/csv; charset=utf-8; header=present"
@@ -54,7 +51,6 @@ COLUMNS = (
 
 logger = logging.getLogger(__name__)
 
-turns = Turns(MAX_WAITING, WAITS_FOR_S)
 _encode = msgspec.json.Encoder().encode
 
 T = TypeVar("T")
@@ -119,7 +115,7 @@ async def get_statement(call: Call) -> Answer | Problem:
     if isinstance(period, Problem):
         return period
     try:
-        turn = await turns.take(call.caller.id)
+        turn = await call.context.statement_turns.take(call.caller.id)
     except TooManyError:
         return Problem("too_many_statements", headers={"Retry-After": str(ASK_AGAIN_AFTER_S)})
     outcome: Answer | Problem | None = None
@@ -138,15 +134,17 @@ async def _statement(call: Call, period: Period, turn: Turn) -> Answer | Problem
     wallet = await recorded_wallet(call, call.path["wallet_id"])
     if isinstance(wallet, Problem):
         return wallet
-    found = await _find(wallet, period)
+    found = await _find(call.context, wallet, period)
     if isinstance(found, Problem):
         return found
     if found.closing.version - found.opening.version > MAX_LINES[call.query.format]:
         return Problem("statement_too_long")
-    return await (_as_csv(found, turn) if call.query.format == "csv" else _as_json(found))
+    if call.query.format == "csv":
+        return await _as_csv(call.context, found, turn)
+    return await _as_json(call.context, found)
 
 
-async def _find(wallet: Wallet, period: Period) -> Statement | Problem:
+async def _find(context: Context, wallet: Wallet, period: Period) -> Statement | Problem:
     now = now_ms()
     since_ms = wallet.created_at_ms if period.since_ms is None else period.since_ms
     until_ms = now + 1 if period.until_ms is None else min(period.until_ms, now + 1)
@@ -154,17 +152,20 @@ async def _find(wallet: Wallet, period: Period) -> Statement | Problem:
         return Problem("in_the_future")
     if since_ms >= until_ms:
         return Problem("invalid_period")
-    end = await place_of(wallet.id, until_ms)
+    end = await place_of(context, wallet.id, until_ms)
     if end is None:
         return Problem("not_known_yet")
     async with soon():
-        start = await ledger.place(wallet.id, since_ms)
-        opening, closing = await ledger.state(wallet.id, start), await ledger.state(wallet.id, end)
+        start = await context.ledger.place(wallet.id, since_ms)
+        opening = await context.ledger.state(wallet.id, start)
+        closing = await context.ledger.state(wallet.id, end)
     return Statement(wallet, since_ms, until_ms, start, end, opening, closing)
 
 
-async def _as_json(statement: Statement) -> Answer:
-    pieces = _made(statement, lambda lines: [Raw(_encode(statement_line_body(line))) for line in lines])
+async def _as_json(context: Context, statement: Statement) -> Answer:
+    pieces = _made(
+        context, statement, lambda lines: [Raw(_encode(statement_line_body(line))) for line in lines]
+    )
     # Joining formatted pieces takes no time.
     lines = cast(Any, [line async for piece in pieces for line in piece])
     return Answer(
@@ -180,8 +181,8 @@ async def _as_json(statement: Statement) -> Answer:
     )
 
 
-async def _as_csv(statement: Statement, turn: Turn) -> Answer:
-    pieces = _csv_pieces(statement, turn)
+async def _as_csv(context: Context, statement: Statement, turn: Turn) -> Answer:
+    pieces = _csv_pieces(context, statement, turn)
     # If nothing can be read, the answer is a problem; after the first piece, an answer can only break off.
     first = await anext(pieces)
     name = f"statement-{statement.wallet.id}-{_day(statement.since_ms)}-{_day(statement.until_ms - 1)}.csv"
@@ -189,14 +190,17 @@ async def _as_csv(statement: Statement, turn: Turn) -> Answer:
     return Answer(Stream(CSV, breaking_off(first, pieces)), headers=headers)
 
 
-async def _made(statement: Statement, make: Callable[[list[StatementLine]], T]) -> AsyncIterator[T]:
+async def _made(
+    context: Context, statement: Statement, make: Callable[[list[StatementLine]], T]
+) -> AsyncIterator[T]:
     """Yield the formatted lines of a statement, in chunks.
 
     Raises:
         IncompleteError: the lines do not lead from the opening to the closing balance.
     """
     balance = statement.opening.balance
-    reader = lines_between(statement.wallet.id, statement.start, statement.end)
+    turns = context.statement_turns
+    reader = lines_between(context, statement.wallet.id, statement.start, statement.end)
     while True:
         async with turns.piece():
             lines = await anext(reader, None)
@@ -213,7 +217,7 @@ async def _made(statement: Statement, make: Callable[[list[StatementLine]], T]) 
         raise IncompleteError("the last changes are missing.")
 
 
-async def _csv_pieces(statement: Statement, turn: Turn) -> AsyncIterator[bytes]:
+async def _csv_pieces(context: Context, statement: Statement, turn: Turn) -> AsyncIterator[bytes]:
     """Yield a statement as RFC 4180 CSV, in pieces.
 
     End the turn, even if the client does not read the rest.
@@ -225,7 +229,7 @@ async def _csv_pieces(statement: Statement, turn: Turn) -> AsyncIterator[bytes]:
     head = _csv_of([(BYTE_ORDER_MARK + COLUMNS[0], *COLUMNS[1:]), opening])
     try:
         async for piece in _made(
-            statement, lambda lines: _csv_of(_line_row(each, currency) for each in lines)
+            context, statement, lambda lines: _csv_of(_line_row(each, currency) for each in lines)
         ):
             yield head + piece
             head = b""

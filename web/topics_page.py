@@ -11,11 +11,12 @@ from typing import Any
 
 import msgspec
 from aiohttp import hdrs
-from faust.web import View
+from aiohttp.web import Request, Response
 
-from mercuria.app import app
 from mercuria.web.asyncapi import document, is_for_clients
+from mercuria.web.context import Context
 from mercuria.web.openapi import SCHEMAS, Json
+from mercuria.web.page_view import Pages
 
 POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -24,16 +25,20 @@ POLICY = (
 HEADERS = {hdrs.CACHE_CONTROL: "no-cache", "Content-Security-Policy": POLICY}
 
 
-@app.page("/docs/topics", name="docs_topics")
-async def docs_topics(self: View, _request: Any) -> Any:
-    """Show the page."""
-    return self.html(page(), headers={**HEADERS})
+def pages(context: Context) -> Pages:
+    """Return the page by its path, for the topics of one app."""
+
+    async def docs_topics(_request: Request) -> Response:
+        html = page(context.settings.partitions, context.settings.replication)
+        return Response(text=html, content_type="text/html", headers=HEADERS)
+
+    return {"/docs/topics": docs_topics}
 
 
 @cache
-def page() -> str:
-    """Return the page."""
-    found = document()
+def page(partitions: int, replication: int) -> str:
+    """Return the page, for topics with so many partitions and replicas."""
+    found = document(partitions, replication)
     info, channels = found["info"], found["channels"]
     return f"""<!DOCTYPE html>
 <html lang="en">

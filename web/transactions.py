@@ -12,7 +12,7 @@ from mercuria.http.problems import Problem
 from mercuria.web.decisions import answer_movement
 from mercuria.web.endpoint import Answer, Call, endpoint
 from mercuria.web.pages import PageQuery, page_of
-from mercuria.web.reading import find_transaction, history
+from mercuria.web.reading import find_transaction
 from mercuria.web.representations import Page, TransactionBody, transaction_body
 from mercuria.web.wallets import Amount
 
@@ -75,7 +75,7 @@ async def transfer(call: Call) -> Answer | Problem:
 )
 async def get_transaction(call: Call) -> Answer | Problem:
     """Show a transaction, to those who took part in it and to operators."""
-    found = await find_transaction(call.path["transaction_id"])
+    found = await find_transaction(call.context, call.path["transaction_id"])
     if isinstance(found, Problem):
         return found
     if call.caller.role != "operator" and not found.is_visible_to(call.caller.id):
@@ -93,7 +93,7 @@ async def get_transaction(call: Call) -> Answer | Problem:
 async def list_transactions(call: Call) -> Answer | Problem:
     """List the caller's transactions, or all for an operator; the newest first."""
     query, caller = call.query, call.caller
-    page = await history.transactions(
+    page = await call.context.history.transactions(
         person_id=None if caller.role == "operator" else caller.id,
         wallet_id=query.wallet_id,
         status=query.status,

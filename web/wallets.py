@@ -31,7 +31,7 @@ from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
 from mercuria.web.moments import Moment, now_ms, read_moment_after
 from mercuria.web.pages import PageQuery, page_of
 from mercuria.web.past import recorded_wallet, wallet_at
-from mercuria.web.reading import find_wallet, find_wallet_now, history, refused_to_show
+from mercuria.web.reading import find_wallet, find_wallet_now, refused_to_show
 from mercuria.web.representations import (
     MovementBody,
     Page,
@@ -155,7 +155,7 @@ async def open_wallet(call: Call) -> Answer | Problem:
 async def list_wallets(call: Call) -> Answer | Problem:
     """List the caller's own wallets, the newest first."""
     query = call.query
-    page = await history.wallets(
+    page = await call.context.history.wallets(
         call.caller.id,
         status=query.status,
         currency=query.currency,
@@ -307,7 +307,7 @@ async def list_wallet_events(call: Call) -> Answer | Problem:
         return found
     if problem := refused_to_show(call, found):
         return problem
-    page = await history.events(found.id, limit=query.limit, cursor=query.cursor)
+    page = await call.context.history.events(found.id, limit=query.limit, cursor=query.cursor)
     return page_of(page, wallet_event_body)
 
 
@@ -318,7 +318,7 @@ async def _wallet_at(call: Call, at: str) -> Answer | Problem:
     if before_ms > now_ms() + 1:
         return Problem("in_the_future")
     wallet = await recorded_wallet(call, call.path["wallet_id"])
-    then = wallet if isinstance(wallet, Problem) else await wallet_at(wallet, before_ms)
+    then = wallet if isinstance(wallet, Problem) else await wallet_at(call.context, wallet, before_ms)
     return then if isinstance(then, Problem) else Answer(wallet_body(then))
 
 

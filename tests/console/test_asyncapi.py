@@ -17,7 +17,7 @@ from tests.web.people import Person
 from tests.web.wire import ask
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "data" / "asyncapi-3.0.0.schema.json").read_text("utf-8"))
-DOCUMENT = document()
+DOCUMENT = document(partitions=12, replication=1)
 MESSAGES = DOCUMENT["components"]["messages"]
 NEWEST = 200
 """So many records of each partition are looked at."""

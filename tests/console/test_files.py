@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import pytest
 
-from mercuria.app import app
 from mercuria.embedded.stack import Stack
 from mercuria.web.console import console_files
 from mercuria.web.endpoint import ENDPOINTS
@@ -15,7 +14,6 @@ from tests.web.nginx import nginx_before
 from tests.web.people import Person
 from tests.web.wire import ask
 
-app.discover()
 TEXTS = {file.name: file.read_text("utf-8") for file in files("mercuria.web").joinpath("console").iterdir()}
 UNCOMPRESSED_BYTES = 100_000
 

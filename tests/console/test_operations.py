@@ -12,7 +12,8 @@ from mercuria.domain.money import MINOR_DIGITS
 from mercuria.embedded.stack import Stack
 from mercuria.postgres.database import Database, Transaction, queries
 from mercuria.projections.operations import Operations
-from mercuria.web.operations import MAX_STEPS, TOPICS_OF_STAGES
+from mercuria.web.lag import TOPICS_OF_STAGES
+from mercuria.web.operations import MAX_STEPS
 from tests.web.people import Person, refusal, until
 
 CALLS = ("/operations/lag", "/operations/flow", "/operations/in-flight", "/operations/readiness")

@@ -21,7 +21,7 @@ from mercuria.embedded.stack import Stack
 from mercuria.kafka.partitioning import Homes
 from mercuria.observability import metrics
 from mercuria.postgres.database import Database
-from mercuria.web.operations import TOPICS_OF_STAGES
+from mercuria.web.lag import TOPICS_OF_STAGES
 from tests.deployment.monitoring import program
 from tests.harness.chaos import PARTITIONS
 from tests.protocol.desk import Desk, open_desk

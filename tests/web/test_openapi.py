@@ -8,18 +8,28 @@ import msgspec
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from mercuria.app import app
+from mercuria import web
+from mercuria.config import current_settings
 from mercuria.embedded.stack import Stack
 from mercuria.http.problems import MEANINGS
+from mercuria.tables import registration
 from mercuria.web.endpoint import ENDPOINTS
 from mercuria.web.links import EXAMPLES, LINKS, LOWEST, STATUSES
 from mercuria.web.openapi import ELSEWHERE, SCHEMAS, document
+from mercuria.worker import App
 from tests.web.wire import ask
 
-app.discover()
 DOCUMENT = document(ENDPOINTS)
 COMPONENTS = DOCUMENT["components"]
 METHODS = ("get", "post", "put", "patch", "delete")
+
+
+@pytest.fixture(scope="module")
+def routes() -> set[tuple[str, str]]:
+    """Return method and path of everything that a worker serves."""
+    app = App(current_settings())
+    web.register(app, registration.register(app))
+    return {(route.method, route.resource.canonical) for route in app.web.web_app.router.routes()}
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -51,8 +61,9 @@ def test_the_document_is_valid() -> None:
     assert [error.message for error in OpenAPIV31SpecValidator(DOCUMENT).iter_errors()] == []
 
 
-def test_every_route_is_in_the_document_and_everything_in_the_document_is_a_route() -> None:
-    routes = {(route.method, route.resource.canonical) for route in app.web.web_app.router.routes()}
+def test_every_route_is_in_the_document_and_everything_in_the_document_is_a_route(
+    routes: set[tuple[str, str]],
+) -> None:
     pages = {(method, path) for method, path in routes if path.startswith(("/docs", "/console", "/metrics"))}
     assert pages
     assert {(method, path) for method, path, _ in operations()} == {
@@ -60,8 +71,7 @@ def test_every_route_is_in_the_document_and_everything_in_the_document_is_a_rout
     }
 
 
-def test_head_is_there_where_get_is_and_nowhere_else() -> None:
-    routes = [(route.method, route.resource.canonical) for route in app.web.web_app.router.routes()]
+def test_head_is_there_where_get_is_and_nowhere_else(routes: set[tuple[str, str]]) -> None:
     assert {path for method, path in routes if method == "GET"} == {
         path for method, path in routes if method == "HEAD"
     }

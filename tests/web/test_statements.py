@@ -6,11 +6,15 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from mercuria.config import current_settings
 from mercuria.domain.wallet import Wallet
 from mercuria.projections.ledger.queries import StatementLine, WalletState
+from mercuria.tables import registration
 from mercuria.web import past, statements
-from mercuria.web.statements import MAX_WAITING, Statement
+from mercuria.web.context import MAX_WAITING_STATEMENTS, Context
+from mercuria.web.statements import Statement
 from mercuria.web.turns import TooManyError, Turn, Turns
+from mercuria.worker import App
 from tests.web.people import Person, refusal, until
 from tests.web.wire import connect
 
@@ -92,7 +96,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let lines be there at once; return how many were made without anything else having had its turn."""
     between_turns: list[int] = [0]
 
-    async def lines_between(_id: UUID, start: int, end: int) -> AsyncIterator[list[StatementLine]]:
+    async def lines_between(
+        _context: Context, _id: UUID, start: int, end: int
+    ) -> AsyncIterator[list[StatementLine]]:
         for first in range(start, end, past.LINES_AT_ONCE):
             yield [line(number + 1) for number in range(first, first + past.LINES_AT_ONCE)]
 
@@ -103,27 +109,32 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return counted
 
-    # Locks belong to the event loop that first uses them, and each test has its own.
-    monkeypatch.setattr(statements, "turns", Turns(MAX_WAITING, 60))
     monkeypatch.setattr(statements, "lines_between", lines_between)
     for name in ("_line_row", "statement_line_body"):
         monkeypatch.setattr(statements, name, count(getattr(statements, name)))
     return between_turns
 
 
-async def as_json() -> None:
-    answer = await statements._as_json(long_statement())
+@pytest.fixture
+def context() -> Context:
+    """Return what views share. Locks belong to the event loop that first uses them, and each test has its own."""
+    app = App(current_settings())
+    return Context(app, registration.register(app))
+
+
+async def as_json(context: Context) -> None:
+    answer = await statements._as_json(context, long_statement())
     assert len(answer.content.lines) == PIECES * past.LINES_AT_ONCE
 
 
-async def as_csv() -> None:
-    pieces = [each async for each in statements._csv_pieces(long_statement(), Turn(lambda: None))]
+async def as_csv(context: Context) -> None:
+    pieces = [each async for each in statements._csv_pieces(context, long_statement(), Turn(lambda: None))]
     assert b"".join(pieces).count(b"\r\n") == 3 + PIECES * past.LINES_AT_ONCE
 
 
 @pytest.mark.parametrize("ask", [as_json, as_csv])
 async def test_all_else_has_its_turn_between_two_pieces_however_many_statements_are_made(
-    made: list[int], ask: object
+    context: Context, made: list[int], ask: object
 ) -> None:
     async def all_else() -> None:
         while True:
@@ -131,21 +142,23 @@ async def test_all_else_has_its_turn_between_two_pieces_however_many_statements_
             made.append(0)
 
     going_on = asyncio.create_task(all_else())
-    await asyncio.gather(*(ask() for _ in range(30)))  # type: ignore[operator]
+    await asyncio.gather(*(ask(context) for _ in range(30)))  # type: ignore[operator]
     going_on.cancel()
     assert sum(made) == 30 * PIECES * past.LINES_AT_ONCE
     assert max(made) <= past.LINES_AT_ONCE <= 200
 
 
-async def test_a_short_statement_does_not_wait_for_the_end_of_long_ones(made: list[int]) -> None:
+async def test_a_short_statement_does_not_wait_for_the_end_of_long_ones(
+    context: Context, made: list[int]
+) -> None:
     ended: list[str] = []
-    long = [asyncio.create_task(as_csv()) for _ in range(5)]
+    long = [asyncio.create_task(as_csv(context)) for _ in range(5)]
     for task in long:
         task.add_done_callback(lambda _: ended.append("long"))
     short = long_statement()._replace(end=past.LINES_AT_ONCE, closing=WalletState(balance=past.LINES_AT_ONCE))
     await asyncio.sleep(0)
     assert made[0] == past.LINES_AT_ONCE, "the first of them has begun"
-    await statements._as_json(short)
+    await statements._as_json(context, short)
     ended.append("short")
     await asyncio.gather(*long)
     assert ended[0] == "short"
@@ -161,11 +174,11 @@ async def test_a_user_who_asks_for_many_statements_at_once_gets_some_and_is_aske
     await until(lambda: zoe.get(f"/wallets/{wallet_id}/statement"), lambda reply: reply.status == 200)
     replies = await asyncio.gather(
         *(zoe.get(f"/wallets/{wallet_id}/statement") for _ in range(30)),
-        *(max_.get(f"/wallets/{theirs}/statement") for _ in range(MAX_WAITING)),
+        *(max_.get(f"/wallets/{theirs}/statement") for _ in range(MAX_WAITING_STATEMENTS)),
     )
     assert {reply.status for reply in replies[30:]} == {200}
     assert {reply.status for reply in replies[:30]} <= {200, 429}
-    assert sum(reply.status == 200 for reply in replies[:30]) > MAX_WAITING
+    assert sum(reply.status == 200 for reply in replies[:30]) > MAX_WAITING_STATEMENTS
     for reply in replies[:30]:
         if reply.status == 429:
             assert refusal(reply) == (429, "too_many_statements")
@@ -176,7 +189,7 @@ async def test_a_client_that_goes_away_leaves_its_turn_to_the_next(zoe: Person) 
     wallet_id = await zoe.wallet(100)
     path = f"/wallets/{wallet_id}/statement?format=csv"
     await until(lambda: zoe.get(path.removesuffix("?format=csv")), lambda reply: reply.status == 200)
-    for _ in range(2 * MAX_WAITING):
+    for _ in range(2 * MAX_WAITING_STATEMENTS):
         head = await zoe.ask("HEAD", path)
         assert head.status == 200
         async with connect(zoe.ports[0]) as wire:
