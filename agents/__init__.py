@@ -1,6 +1,6 @@
 """The agents. Each agent reads one topic, in batches of one partition.
 
-`register` adds them to an app. `agents.discovered` alone registers anything when it is imported.
+`register` adds them to an app; nothing is registered by an import.
 """
 
 from mercuria.agents import analytics, ledger, transactions, wallets, watchdog

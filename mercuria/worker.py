@@ -1,6 +1,6 @@
 """The worker: Faust's app with the connections that agents, tables and views share, and Faust's worker.
 
-`mercuria.app` registers the agents, tables and views with it.
+`mercuria.app.create_app` registers the agents, tables and views with it.
 """
 
 import asyncio
@@ -42,9 +42,6 @@ from mercuria.topics import CONSUMER_GROUP, MAX_RECORD_BYTES, WALLET_COMMANDS
 
 CHECK_WITHIN_S = 2.0
 """How long the worker asks Kafka where its log ends before it goes on reading partitions."""
-
-PARTS = ("mercuria.agents", "mercuria.web.discovered")
-"""The modules that define agents, and register views."""
 
 
 class Worker(faust.Worker):
@@ -172,14 +169,6 @@ class App(faust.App):
         )
         return Web(self, limits, settings.http_port, settings.cors_origins)
 
-    def _discovery_modules(self) -> list[str]:
-        # Faust would also scan the whole package, including the command line.
-        return list(PARTS)
-
-    def _on_autodiscovery_error(self, name: str) -> None:
-        # Faust would continue without the agent.
-        raise
-
     async def on_first_start(self) -> None:
         """Declare the topics before the consumer subscribes to them."""
         settings = self.settings
@@ -224,7 +213,6 @@ def tune_garbage_collection() -> None:
 
 def _faust_settings(settings: Settings) -> dict[str, Any]:
     return {
-        "autodiscover": list(PARTS),
         "broker": [f"mercuria://{server}" for server in settings.kafka.split(",")],
         "datadir": settings.worker_dir,
         "store": "rocksdb://",

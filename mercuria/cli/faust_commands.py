@@ -50,8 +50,11 @@ def command(name: str) -> click.Command:
         # The imports leave no garbage. The worker turns the collection on again when it starts.
         gc.disable()
         settings = current_settings()
-        app = _app(settings)
-        options = {"args": list(invocation.words), "app": app, "default_map": _defaults(name, settings)}
+        options = {
+            "args": list(invocation.words),
+            "app": _app(settings),
+            "default_map": _defaults(name, settings),
+        }
         invocation.hand_over(partial(faust_command_line(), **options))
 
     return click.command(name, context_settings={"ignore_unknown_options": True}, add_help_option=False)(
@@ -73,11 +76,10 @@ def faust_command_line() -> click.Group:
 
 
 def _app(settings: Settings) -> "faust.App":
-    """Return the app of this process. Its module takes the current settings."""
-    from mercuria.app import app
+    # The import takes seconds, and other commands do without.
+    from mercuria.app import create_app
 
-    assert settings is current_settings()
-    return app
+    return create_app(settings)
 
 
 def _defaults(name: str, settings: Settings) -> dict[str, Any]:

@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from mercuria.app import settings
 from mercuria.cli.load.errors import LoadError
 from mercuria.cli.load.feed import Answer, Decision
 from mercuria.cli.load.openings import MS_PER_DAY, Openings
 from mercuria.cli.load.terms import Terms
+from mercuria.config import current_settings
 from mercuria.domain.rejections import Code
 
 TERMS = Terms("CZK", 1_000_000)
@@ -21,7 +21,7 @@ def answer(code: Code | None = None, age_ms: float = 0) -> Answer:
 def test_wallets_that_are_open_on_these_terms_are_loaded_into() -> None:
     openings = Openings()
     openings.hear("ann", answer())
-    openings.hear("bob", answer(age_ms=(settings.receipts_days - 0.5) * MS_PER_DAY))
+    openings.hear("bob", answer(age_ms=(current_settings().receipts_days - 0.5) * MS_PER_DAY))
     openings.require_all(TERMS)
 
 
@@ -30,7 +30,10 @@ def test_wallets_that_are_open_on_these_terms_are_loaded_into() -> None:
     [
         (answer(Code.WALLET_ALREADY_EXISTS), "it was opened 7 days ago or earlier, or by another client."),
         # Remembered still, but not for as long as a load may take.
-        (answer(age_ms=settings.receipts_days * MS_PER_DAY - 1000), "it was opened 7 days ago or earlier"),
+        (
+            answer(age_ms=current_settings().receipts_days * MS_PER_DAY - 1000),
+            "it was opened 7 days ago or earlier",
+        ),
         (answer(Code.UNKNOWN_CURRENCY), "it could not be opened. The currency must be an ISO 4217 code"),
     ],
 )

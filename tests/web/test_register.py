@@ -1,12 +1,10 @@
 """The HTTP API is added to the app that it is given, and to no other one."""
 
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from subprocess import run
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -99,8 +97,3 @@ async def test_each_app_has_its_own_health(tmp_path: Path) -> None:
         first.app.web.server._gate.leaving = True
         reasons = [(await each.get("/health/ready")).document["reasons"] for each in (first, second)]
         assert ["the worker is stopping" in each for each in reasons] == [True, False]
-
-
-def test_importing_the_http_api_makes_no_app() -> None:
-    code = "import sys, mercuria.web; sys.exit('mercuria.app' in sys.modules)"
-    assert run([sys.executable, "-c", code], check=False).returncode == 0
