@@ -3,12 +3,13 @@
 from functools import partial
 
 from mercuria.agents.mirrors import Mirrors
-from mercuria.agents.staging import Staged
+from mercuria.agents.projection_agent import ProjectionAgent
 from mercuria.kafka.cloudevents import read_numbered
 from mercuria.projections.analytics.cache import AnalyticsCache
 from mercuria.projections.analytics.queries import counters_of
 from mercuria.projections.analytics.rows import AnalyticsRows
 from mercuria.projections.analytics.store import AnalyticsTables
+from mercuria.projections.projection import Projection
 from mercuria.tables.registration import Tables
 from mercuria.topics import LEDGER_EVENTS
 from mercuria.worker import App
@@ -23,7 +24,7 @@ def register(app: App, tables: Tables) -> None:
     counted = AnalyticsTables(app.settings.database)
 
     def positions() -> dict[int, int]:
-        return {number: checkpoint.read for number, checkpoint in projection.here().items()}
+        return {number: checkpoint.read for number, checkpoint in agent.here().items()}
 
     mirrors = Mirrors(
         tables.counters,
@@ -31,15 +32,15 @@ def register(app: App, tables: Tables) -> None:
         partial(counters_of, app.settings.database),
         positions,
     )
-    projection = Staged(
-        app,
-        LEDGER_EVENTS,
-        counted,
-        AnalyticsRows,
-        read_numbered,
-        says="figures of the ledger",
-        pace_s=THROTTLE_S,
+    projection = Projection(
+        topic=LEDGER_EVENTS,
+        read=read_numbered,
+        rows=AnalyticsRows,
+        tables=counted,
+        label="figures of the ledger",
+        throttle_s=THROTTLE_S,
         max_rows=MAX_ENTRIES,
         on_written=lambda: mirrors.take(counted.take_written()),
     )
+    agent = ProjectionAgent(app, projection)
     app.task(mirrors.run)

@@ -1,9 +1,10 @@
 """The projection that enters completed transactions into PostgreSQL's ledger, and publishes each entry."""
 
-from mercuria.agents.staging import Staged
+from mercuria.agents.projection_agent import ProjectionAgent
 from mercuria.kafka.cloudevents import read_numbered
 from mercuria.observability import metrics
 from mercuria.projections.ledger.store import LedgerTables
+from mercuria.projections.projection import Projection
 from mercuria.topics import LEDGER_EVENTS, TRANSACTION_EVENTS
 from mercuria.worker import App
 
@@ -11,15 +12,15 @@ from mercuria.worker import App
 def register(app: App) -> None:
     """Add the projection to an app."""
     tables = LedgerTables(app.settings.database)
-    Staged(
-        app,
-        TRANSACTION_EVENTS,
-        tables,
-        tables.rows,
-        read_numbered,
-        says="entries of the ledger",
+    projection = Projection(
+        topic=TRANSACTION_EVENTS,
+        read=read_numbered,
+        rows=tables.rows,
+        tables=tables,
+        label="entries of the ledger",
         outbound=LEDGER_EVENTS,
     )
+    ProjectionAgent(app, projection)
     metrics.ledger_broken_partitions.set_function(
         lambda: sum(each in tables.broken for each in app.own_partitions())
     )

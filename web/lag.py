@@ -72,7 +72,7 @@ class LagReader:
 
     async def _read(self, callers: Sequence[None]) -> Sequence[LagBody]:
         # Positions are read before the ends of their topics; otherwise a stage could appear to be ahead of its topic.
-        read = await self._operations.places()
+        read = await self._operations.checkpoints()
         async with asyncio.timeout(KAFKA_ANSWERS_WITHIN_S):
             stages = [
                 await self._stage_lag(stage, topic, read)
@@ -87,7 +87,7 @@ class LagReader:
         if stage == DECIDES:
             done = await self._decided(ends, read.get(NEXT, {}))
         else:
-            done = {number: place.offset + 1 for number, place in read[stage].items()}
+            done = {number: checkpoint.offset + 1 for number, checkpoint in read[stage].items()}
         rows = [
             PartitionLag(number, end, await log_ends.left(topic, number, done.get(number, 0), end))
             for number, end in sorted(ends.items())
@@ -99,7 +99,7 @@ class LagReader:
 
         Records that the next projection has written are decided; only the other partitions are queried.
         """
-        done = {number: place.command_offset + 1 for number, place in written.items()}
+        done = {number: checkpoint.command_offset + 1 for number, checkpoint in written.items()}
         rest = [number for number, end in ends.items() if done.get(number, 0) < end]
         if rest:
             with suppress(TimeoutError):

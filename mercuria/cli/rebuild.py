@@ -23,7 +23,7 @@ from mercuria.cli.options import FiniteRange, examples, json_option
 from mercuria.cli.showing import show_json
 from mercuria.config import current_settings
 from mercuria.kafka.client import event_reader
-from mercuria.projections.rebuild import TABLES, Places, RebuildError, Tables
+from mercuria.projections.rebuild import TABLES, Checkpoints, RebuildError, Tables
 from mercuria.topics import CONSUMER_GROUP, STAGES
 
 assert STAGES.keys() == TABLES.keys(), "each stage that can be rebuilt reads a topic"
@@ -82,7 +82,7 @@ def rebuild(yes: bool, patience_s: float, as_json: bool) -> None:
     """
     tables = Tables(current_settings().database_owner)
     try:
-        before = tables.places()
+        before = tables.checkpoints()
         extents = asyncio.run(_extents())
         _require_whole_log(before, extents)
         if not yes:
@@ -106,7 +106,7 @@ def _question() -> str:
     )
 
 
-def _require_whole_log(places: Places, extents: Extents) -> None:
+def _require_whole_log(checkpoints: Checkpoints, extents: Extents) -> None:
     """Raise `AnswerIsNo` if the log lacks records whose data the tables hold: it could not be rebuilt."""
     for stage, by_partition in extents.items():
         for partition, extent in by_partition.items():
@@ -115,7 +115,7 @@ def _require_whole_log(places: Places, extents: Extents) -> None:
                     f"partition {partition} of {STAGES[stage]} begins with record {extent.start}: what came before is"
                     " only in the tables, so they are left as they are"
                 )
-    for stage, reads in places.items():
+    for stage, reads in checkpoints.items():
         for partition, read in reads.items():
             end = extents[stage].get(partition, Extent(0, 0)).end
             if read >= end:
@@ -137,7 +137,7 @@ async def _watch(tables: Tables, extents: Extents, began_s: float, patience_s: f
     moved_s, done = time.monotonic(), 0
     with _bars(extents) as show:
         while done < total:
-            filled = _filled(await asyncio.to_thread(tables.places), extents)
+            filled = _filled(await asyncio.to_thread(tables.checkpoints), extents)
             show(filled)
             if sum(filled.values()) > done:
                 moved_s, done = time.monotonic(), sum(filled.values())
@@ -162,11 +162,11 @@ def _show(rebuilt: Rebuilt, as_json: bool) -> None:
         click.echo(f"Rebuilt from {count(rebuilt.records, 'record')} in {rebuilt.seconds:.1f} s: {rows}.")
 
 
-def _filled(places: Places, extents: Extents) -> dict[str, int]:
+def _filled(checkpoints: Checkpoints, extents: Extents) -> dict[str, int]:
     """Return by stage how many records up to the ends are in the tables."""
     return {
         stage: sum(
-            min(places[stage].get(partition, -1) + 1, extent.end)
+            min(checkpoints[stage].get(partition, -1) + 1, extent.end)
             for partition, extent in by_partition.items()
         )
         for stage, by_partition in extents.items()

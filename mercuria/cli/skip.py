@@ -195,11 +195,11 @@ async def _require_unwritten(wanted: Skip) -> None:
     """Raise `Refused` if PostgreSQL has the event; skip this check if PostgreSQL is unavailable."""
     stage = next(name for name, topic in STAGES.items() if topic == wanted.topic)
     try:
-        places = await Positions(Database(current_settings().database), stage).places()
+        checkpoints = await Positions(Database(current_settings().database), stage).checkpoints()
     except (DatabaseUnavailable, TimeoutError):
         return
-    place = places.get(wanted.partition)
-    if place is not None and place.read >= wanted.offset:
+    checkpoint = checkpoints.get(wanted.partition)
+    if checkpoint is not None and checkpoint.read >= wanted.offset:
         raise Refused(
             f"The event at {wanted.offset} is in PostgreSQL already, so nothing is left to be skipped."
         )

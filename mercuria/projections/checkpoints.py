@@ -14,7 +14,7 @@ LOOK_EVERY_S = 0.02
 _SQL = queries("mercuria.projections", "checkpoints.sql")
 
 
-class Place(NamedTuple):
+class Checkpoint(NamedTuple):
     """The checkpoint of a projection in a partition.
 
     Args:
@@ -38,20 +38,20 @@ class Positions:
     def __init__(self, database: Database, stage: str) -> None:
         self._database = database
         self._stage = stage
-        self._look: asyncio.Task[dict[int, Place]] | None = None
+        self._look: asyncio.Task[dict[int, Checkpoint]] | None = None
         self._looked_s = 0.0
 
-    async def places(self) -> dict[int, Place]:
+    async def checkpoints(self) -> dict[int, Checkpoint]:
         """Return the checkpoint of each partition that has one.
 
         Raises:
             DatabaseUnavailable: PostgreSQL is unavailable, or not migrated.
         """
         try:
-            rows = await self._database.rows(_SQL["places"], {"stage": self._stage})
+            rows = await self._database.rows(_SQL["checkpoints"], {"stage": self._stage})
         except UndefinedTable as error:
             raise DatabaseUnavailable("PostgreSQL is not migrated: run `mercuria migrate`.") from error
-        return {row.partition: Place(*row[1:]) for row in rows}
+        return {row.partition: Checkpoint(*row[1:]) for row in rows}
 
     async def caught_up(self, ends: Mapping[int, int], timeout_s: float) -> bool:
         """Wait until partitions reach `ends`, the end offsets of the projection's topic.
@@ -70,20 +70,22 @@ class Positions:
             return False
         return True
 
-    async def _look_together(self) -> dict[int, Place]:
+    async def _look_together(self) -> dict[int, Checkpoint]:
         """Read the checkpoints once for all waiting callers."""
         if self._look is None or self._look.done():
             self._look = asyncio.create_task(self._look_in_turn())
         return await asyncio.shield(self._look)
 
-    async def _look_in_turn(self) -> dict[int, Place]:
+    async def _look_in_turn(self) -> dict[int, Checkpoint]:
         await asyncio.sleep(self._looked_s + LOOK_EVERY_S - time.monotonic())
         try:
-            return await self.places()
+            return await self.checkpoints()
         finally:
             self._looked_s = time.monotonic()
 
 
-def lag(ends: Mapping[int, int], places: Mapping[int, Place]) -> dict[int, int]:
+def lag(ends: Mapping[int, int], checkpoints: Mapping[int, Checkpoint]) -> dict[int, int]:
     """Return the consumer lag of each partition, in records."""
-    return {number: max(0, end - places.get(number, Place()).read - 1) for number, end in ends.items()}
+    return {
+        number: max(0, end - checkpoints.get(number, Checkpoint()).read - 1) for number, end in ends.items()
+    }

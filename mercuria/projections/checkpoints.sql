@@ -1,6 +1,6 @@
 -- How far stages are.
 
--- name: places
+-- name: checkpoints
 SELECT partition, read_offset, command_offset, sequence, told, sent
 FROM positions
 WHERE stage = %(stage)s;

@@ -50,10 +50,10 @@ class Operations:
     def __init__(self, database: Statements) -> None:
         self._database = database
 
-    async def places(self) -> dict[str, dict[int, Read]]:
+    async def checkpoints(self) -> dict[str, dict[int, Read]]:
         """Return the checkpoint of each projection that has begun, by partition."""
         found: dict[str, dict[int, Read]] = {}
-        for row in await self._database.rows(_SQL["places"]):
+        for row in await self._database.rows(_SQL["checkpoints"]):
             found.setdefault(row.stage, {})[row.partition] = Read(row.read_offset, row.command_offset)
         return found
 

@@ -1,6 +1,6 @@
 -- What operators want to see of everything at once. None of these is to be slow with millions of transactions.
 
--- name: places
+-- name: checkpoints
 SELECT stage, partition, read_offset, command_offset
 FROM positions
 ORDER BY stage, partition;

@@ -35,7 +35,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
 PATIENCE_S = 60.0
 """How long the rebuild waits for the tables, in turn with the workers that use them."""
 
-Places = dict[str, dict[int, int]]
+Checkpoints = dict[str, dict[int, int]]
 """By projection and partition, the offset of the last record in the tables; -1 before the first."""
 
 _SQL = queries("mercuria.projections", "rebuild.sql")
@@ -60,14 +60,14 @@ class Tables:
     def __init__(self, url: str) -> None:
         self._url = url
 
-    def places(self) -> Places:
+    def checkpoints(self) -> Checkpoints:
         """Return the checkpoint of each projection. A projection that never began has an empty entry."""
         with self._transaction() as cursor:
-            cursor.execute(_SQL["places"], {"stages": list(TABLES)})
-            places: Places = {stage: {} for stage in TABLES}
+            cursor.execute(_SQL["checkpoints"], {"stages": list(TABLES)})
+            checkpoints: Checkpoints = {stage: {} for stage in TABLES}
             for stage, partition, read in cursor:
-                places[stage][partition] = read
-            return places
+                checkpoints[stage][partition] = read
+            return checkpoints
 
     def empty(self) -> None:
         """Empty all tables and reset all projections, in one transaction."""

@@ -6,7 +6,7 @@ SELECT set_config('lock_timeout', %(lock_timeout_ms)s, true), set_config('timezo
 -- name: be_alone
 SELECT pg_advisory_xact_lock(%(number)s);
 
--- name: places
+-- name: checkpoints
 SELECT stage, partition, read_offset
 FROM positions
 WHERE stage = ANY (%(stages)s);

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from mercuria.kafka.propagation import NO_TRACE, Trace
-from mercuria.projections.checkpoints import Place
+from mercuria.projections.checkpoints import Checkpoint
 
 
 class MissingEventError(Exception):
@@ -34,38 +34,38 @@ class OutboundEvent(NamedTuple):
     trace: Trace
 
 
-class PlacedRows:
+class CheckpointedRows:
     """Rows of some events, and the checkpoints of partitions after these events.
 
     Args:
-        places: the checkpoint of each partition that may have events.
+        checkpoints: the checkpoint of each partition that may have events.
     """
 
-    def __init__(self, places: Mapping[int, Place]) -> None:
-        self.places = dict(places)
+    def __init__(self, checkpoints: Mapping[int, Checkpoint]) -> None:
+        self.checkpoints = dict(checkpoints)
         self.outbound: defaultdict[int, list[OutboundEvent]] = defaultdict(list)
         """By partition, the events for the next topic, without those that were sent before."""
-        self.before = dict(places)
+        self.before = dict(checkpoints)
 
     @property
-    def moved(self) -> dict[int, Place]:
+    def moved(self) -> dict[int, Checkpoint]:
         """The checkpoints that have changed, by partition."""
-        return {number: place for number, place in self.places.items() if place != self.before[number]}
+        return {each: one for each, one in self.checkpoints.items() if one != self.before[each]}
 
     def skip(self, partition: int, offset: int, event: Any) -> None:
         """Skip a record. Only the position of `event` is used; `event` is None if it cannot be read.
 
         So the next record does not appear to follow a gap, and a repeated record is skipped as well.
         """
-        place = self.places[partition]
-        if offset <= place.read:
+        checkpoint = self.checkpoints[partition]
+        if offset <= checkpoint.read:
             return
-        command, sequence = place.command, place.sequence
+        command, sequence = checkpoint.command, checkpoint.sequence
         if hasattr(event, "sequence"):
             sequence = max(sequence, event.sequence)
         elif event is not None:
             command = max(command, event.offset)
-        self.places[partition] = place._replace(read=offset, command=command, sequence=sequence)
+        self.checkpoints[partition] = checkpoint._replace(read=offset, command=command, sequence=sequence)
 
     def follow(self, partition: int, events: Iterable[SourceEvent]) -> list[SourceEvent]:
         """Return the new records of a numbered topic, and advance the checkpoint behind them.
@@ -73,8 +73,8 @@ class PlacedRows:
         Raises:
             MissingEventError: the numbers of the events do not follow each other.
         """
-        place = self.places[partition]
-        read, sequence, new = place.read, place.sequence, list[SourceEvent]()
+        checkpoint = self.checkpoints[partition]
+        read, sequence, new = checkpoint.read, checkpoint.sequence, list[SourceEvent]()
         for each in events:
             if each.offset <= read:
                 continue
@@ -88,5 +88,5 @@ class PlacedRows:
                 )
             sequence = each.event.sequence
             new.append(each)
-        self.places[partition] = place._replace(read=read, sequence=sequence)
+        self.checkpoints[partition] = checkpoint._replace(read=read, sequence=sequence)
         return new

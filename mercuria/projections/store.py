@@ -16,7 +16,7 @@ from psycopg2 import sql
 
 from mercuria.postgres.database import UNAVAILABLE, DatabaseUnavailable, queries
 from mercuria.postgres.errors import first_line
-from mercuria.projections.checkpoints import Place
+from mercuria.projections.checkpoints import Checkpoint
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class OutboxRow(NamedTuple):
     records: bytes
 
 
-class StageTables(Generic[T]):
+class ProjectionTables(Generic[T]):
     """The tables of a projection, with one writer at a time. `T` is the type of its rows.
 
     Call `begin`, then perhaps `left`, then `write` or `leave`. After `DatabaseUnavailable`, `begin`
@@ -66,7 +66,7 @@ class StageTables(Generic[T]):
         self._url = url
         self._connection: Any = None
 
-    def begin(self, partitions: Collection[int]) -> dict[int, Place]:
+    def begin(self, partitions: Collection[int]) -> dict[int, Checkpoint]:
         """Begin a transaction, and lock the checkpoints of partitions.
 
         Returns:
@@ -75,10 +75,10 @@ class StageTables(Generic[T]):
         with self._in_order():
             if self._connection is None:
                 self._connect()
-            places = _lock(self._connection, self.stage, partitions)
+            checkpoints = _lock(self._connection, self.stage, partitions)
             with self._connection.cursor() as cursor:
-                self._look(cursor, places)
-            return places
+                self._look(cursor, checkpoints)
+            return checkpoints
 
     def left(self, partitions: Collection[int]) -> list[OutboxRow]:
         """Return the outbox rows of locked partitions, in order."""
@@ -89,7 +89,7 @@ class StageTables(Generic[T]):
     def write(
         self,
         rows: T,
-        moved: Mapping[int, Place],
+        moved: Mapping[int, Checkpoint],
         told: Sequence[OutboxRow] = (),
         published: Mapping[int, int] | None = None,
     ) -> None:
@@ -134,7 +134,7 @@ class StageTables(Generic[T]):
     def _set_up(self, cursor: Any) -> None:
         """Prepare a new connection."""
 
-    def _look(self, cursor: Any, places: dict[int, Place]) -> None:
+    def _look(self, cursor: Any, checkpoints: dict[int, Checkpoint]) -> None:
         """Read what the next rows of these partitions follow; remove partitions that must not be written."""
 
     def _write(self, cursor: Any, rows: T) -> None:
@@ -166,16 +166,16 @@ class StageTables(Generic[T]):
         assert self.outbox is not None, "this stage tells nothing"
         return sql.SQL(_SQL[name]).format(outbox=sql.Identifier(self.outbox))
 
-    def _move(self, cursor: Any, moved: Mapping[int, Place]) -> None:
-        places = list(moved.values())
+    def _move(self, cursor: Any, moved: Mapping[int, Checkpoint]) -> None:
+        checkpoints = list(moved.values())
         parameters = {
             "stage": self.stage,
             "partitions": list(moved),
-            "read_offsets": [place.read for place in places],
-            "command_offsets": [place.command for place in places],
-            "sequences": [place.sequence for place in places],
-            "told": [place.told for place in places],
-            "sent": [place.sent for place in places],
+            "read_offsets": [checkpoint.read for checkpoint in checkpoints],
+            "command_offsets": [checkpoint.command for checkpoint in checkpoints],
+            "sequences": [checkpoint.sequence for checkpoint in checkpoints],
+            "told": [checkpoint.told for checkpoint in checkpoints],
+            "sent": [checkpoint.sent for checkpoint in checkpoints],
         }
         cursor.execute(_SQL["move"], parameters)
         assert cursor.rowcount == len(moved), "what moves was locked"
@@ -199,7 +199,7 @@ def copy(cursor: Any, statement: str, rows: str) -> None:
         cursor.copy_expert(statement, StringIO(rows), size=1 << 20)
 
 
-def _lock(connection: Any, stage: str, partitions: Collection[int]) -> dict[int, Place]:
+def _lock(connection: Any, stage: str, partitions: Collection[int]) -> dict[int, Checkpoint]:
     which = {"stage": stage, "partitions": list(partitions)}
     with connection.cursor() as cursor:
         cursor.execute(_SQL["lock"], which)
@@ -209,7 +209,7 @@ def _lock(connection: Any, stage: str, partitions: Collection[int]) -> dict[int,
             cursor.execute(_SQL["introduce"], which)
             connection.commit()
             cursor.execute(_SQL["lock"], which)
-        return {partition: Place(*place) for partition, *place in cursor.fetchall()}
+        return {partition: Checkpoint(*checkpoint) for partition, *checkpoint in cursor.fetchall()}
 
 
 def _columns(kind: Any, rows: Sequence[Any]) -> dict[str, list[Any]]:

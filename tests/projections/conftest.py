@@ -1,20 +1,28 @@
 """What the tests of the projections share: a PostgreSQL without workers, whose tables are empty at first."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from random import Random, randrange
+from typing import Any
 
 import psycopg2
 import pytest
 
-from mercuria.agents.stage import Stage
 from mercuria.embedded.postgres import APPLICATION, OWNER, Postgres
 from mercuria.embedded.stack import Stack
 from mercuria.postgres.database import Database
 from mercuria.postgres.migrate import migrate
+from mercuria.projections.checkpoints import Checkpoint
+from mercuria.projections.event_reader import EventReader
+from mercuria.projections.projection import Projection, ProjectionRows
+from mercuria.projections.relay import Relay
+from mercuria.projections.rereading import SEEK_TAKES_S, Rereading
+from mercuria.projections.runner import ProjectionRunner
+from mercuria.projections.store import ProjectionTables
 from mercuria.projections.wallets.queries import History
-from mercuria.projections.wallets.store import Projections
+from mercuria.projections.wallets.store import WalletTables
+from mercuria.topics import WALLET_EVENTS
 from tests.conftest import living
 from tests.embedded.conftest import only
 
@@ -65,10 +73,27 @@ def url(postgres: Postgres) -> str:
     return postgres.url
 
 
+def runner_of(
+    tables: ProjectionTables[Any],
+    rows: Callable[[dict[int, Checkpoint]], ProjectionRows],
+    read: Callable[[bytes], tuple[Any, int]],
+    seek: Callable[[int, int], Awaitable[None]],
+    *,
+    relay: Relay | None = None,
+    seek_takes_s: float = SEEK_TAKES_S,
+    **options: Any,
+) -> ProjectionRunner:
+    """Return the runner of a projection of wallets' events, unless the options say otherwise."""
+    about = {"topic": WALLET_EVENTS, "label": "wallets and transactions"} | options
+    projection = Projection(tables=tables, rows=rows, read=read, **about)
+    rereading = Rereading(projection.name, seek, seek_takes_s)
+    return ProjectionRunner(projection, EventReader(projection), rereading, relay)
+
+
 @asynccontextmanager
-async def writing(stage: Stage) -> AsyncIterator[None]:
-    """Let a stage write what it is given, until the block ends."""
-    running = asyncio.create_task(stage.run())
+async def writing(runner: ProjectionRunner) -> AsyncIterator[None]:
+    """Let a projection write what it is given, until the block ends."""
+    running = asyncio.create_task(runner.run())
     try:
         yield
     finally:
@@ -96,9 +121,9 @@ def empty(url: str) -> None:
 
 
 @pytest.fixture
-def writers(url: str) -> Iterator[list[Projections]]:
+def writers(url: str) -> Iterator[list[WalletTables]]:
     """Return the tables, as two workers write them."""
-    opened = [Projections(url), Projections(url)]
+    opened = [WalletTables(url), WalletTables(url)]
     yield opened
     for each in opened:
         each.close()

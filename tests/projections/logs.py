@@ -21,7 +21,7 @@ from mercuria.kafka.cloudevents import read_told
 from mercuria.kafka.transport import Fetched
 from mercuria.projections.rows import SourceEvent
 from mercuria.projections.wallets.rows import Rows
-from mercuria.projections.wallets.store import Projections
+from mercuria.projections.wallets.store import WalletTables
 from tests.projections.model import Model
 from tests.protocol.test_batches import INSTALLATION, PARTITIONS, World
 
@@ -153,12 +153,12 @@ def model_of(log: Log) -> Model:
     return model
 
 
-def bring_in(log: Log, writer: Projections) -> None:
+def bring_in(log: Log, writer: WalletTables) -> None:
     """Write all of a log at once."""
     rows = Rows(writer.begin(range(len(log))))
     for partition, events in enumerate(log):
         rows.take(partition, told(fetched(log, partition, 0, len(events))))
-    writer.write(rows.texts(), rows.moved)
+    writer.write(rows.payload(), rows.moved)
 
 
 def told(records: Fetched) -> list[SourceEvent]:

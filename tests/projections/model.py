@@ -114,7 +114,7 @@ def read_tables(url: str) -> Tables:
             )
 
 
-def places(url: str) -> dict[int, tuple[int, int]]:
+def checkpoints(url: str) -> dict[int, tuple[int, int]]:
     """Return how far each partition is: the record read last, and the highest command."""
     connection = psycopg2.connect(url, cursor_factory=NamedTupleCursor)
     try:

@@ -57,14 +57,14 @@ def count(
     tables: AnalyticsTables, log: Log, until: dict[int, int], *, dies: bool = False
 ) -> dict[int, Counters]:
     """Count what follows where the tables are, up to an offset by partition; perhaps die before it is kept."""
-    places = tables.begin(sorted(log))
-    rows = AnalyticsRows(places)
-    for partition in places:
+    checkpoints = tables.begin(sorted(log))
+    rows = AnalyticsRows(checkpoints)
+    for partition in checkpoints:
         rows.take(partition, log[partition][: until[partition]])
     if dies:
         tables.close()
         return {}
-    tables.write(rows.texts(), rows.moved)
+    tables.write(rows.payload(), rows.moved)
     return tables.take_written()
 
 
@@ -150,7 +150,7 @@ def test_what_a_connection_took_with_it_is_counted_later(
     count(tables[0], log, {partition: length // 2 for partition, length in until.items()})
     with ThreadPoolExecutor(1) as thread, closing(psycopg2.connect(as_owner(url))) as other:
         with other.cursor() as cursor:
-            # The places can still be locked; who writes this table waits, and loses the connection.
+            # The checkpoints can still be locked; who writes this table waits, and loses the connection.
             cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.Identifier(table)))
             counting = thread.submit(count, tables[0], log, until)
             while not counting.done():

@@ -46,9 +46,9 @@ def tables(url: str) -> Iterator[LedgerTables]:
 def enter(tables: LedgerTables, sequence: int) -> set[int]:
     """Enter a deposit in both partitions; return those that were not left alone."""
     rows = tables.rows(tables.begin([0, 1]))
-    for partition in rows.places:
+    for partition in rows.checkpoints:
         rows.take(partition, [deposit(sequence)])
-    tables.write(rows.texts(), rows.moved)
+    tables.write(rows.payload(), rows.moved)
     return set(rows.moved)
 
 

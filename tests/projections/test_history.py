@@ -16,7 +16,7 @@ from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
 from mercuria.postgres.database import Database, DatabaseUnavailable, queries
 from mercuria.projections.wallets.queries import History, Page
-from mercuria.projections.wallets.store import Projections
+from mercuria.projections.wallets.store import WalletTables
 from tests.projections.logs import Log, bring_in, model_of, random_log
 from tests.projections.model import Tables
 
@@ -32,7 +32,7 @@ def seed() -> int:
 
 
 @pytest.fixture
-def log(seed: int, writers: list[Projections]) -> Log:
+def log(seed: int, writers: list[WalletTables]) -> Log:
     """Return a log that is in the tables."""
     log = random_log(Random(seed), 300)
     bring_in(log, writers[0])
@@ -130,7 +130,7 @@ async def test_people_see_what_they_took_part_in_or_tried(history: History, ther
 
 
 async def test_people_see_their_transfers_that_are_still_pending(
-    history: History, writers: list[Projections], seed: int
+    history: History, writers: list[WalletTables], seed: int
 ) -> None:
     # What comes to partition 2 is not projected yet. In a few logs, nobody has sent anything there.
     logs = ([*random_log(Random(seed + index), 300)[:2], []] for index in count())
@@ -188,7 +188,7 @@ async def test_people_see_what_they_have_to_do_with_a_foreign_wallet(history: Hi
 
 
 async def test_what_comes_meanwhile_moves_nothing(
-    history: History, there: Tables, log: Log, writers: list[Projections], seed: int
+    history: History, there: Tables, log: Log, writers: list[WalletTables], seed: int
 ) -> None:
     page = await history.transactions(limit=10)
     assert page is not None
@@ -234,7 +234,7 @@ async def test_ids_are_found_by_their_upper_half(history: History, there: Tables
 
 
 async def test_waiting_ends_when_the_tables_are_there(
-    history: History, writers: list[Projections], seed: int
+    history: History, writers: list[WalletTables], seed: int
 ) -> None:
     log = random_log(Random(seed), 40)
     ends = {partition: len(events) for partition, events in enumerate(log)}

@@ -22,7 +22,7 @@ from mercuria.projections.ledger.queries import Ledger
 from mercuria.projections.ledger.rows import entry_row
 from mercuria.projections.wallets.queries import History
 from mercuria.projections.wallets.rows import timestamp
-from mercuria.projections.wallets.store import Projections
+from mercuria.projections.wallets.store import WalletTables
 from tests.projections.logs import MOMENTS, bring_in, model_of, random_log
 from tests.projections.test_history import all_of, unbounded
 
@@ -224,7 +224,7 @@ async def test_the_cursor_of_another_list_is_none(ledger: Ledger, history: Histo
 
 
 async def test_a_wallet_is_as_its_last_event_left_it(
-    ledger: Ledger, writers: list[Projections], random: Random
+    ledger: Ledger, writers: list[WalletTables], random: Random
 ) -> None:
     log = random_log(random, 300)
     bring_in(log, writers[0])

@@ -8,14 +8,12 @@ from random import Random, randrange
 import psycopg2
 import pytest
 
-from mercuria.agents.stage import Stage
 from mercuria.kafka.cloudevents import read_numbered, read_told
 from mercuria.kafka.producer import Record
 from mercuria.projections.relay import Relay
 from mercuria.projections.wallets.rows import Rows
-from mercuria.projections.wallets.store import Projections
-from mercuria.topics import WALLET_EVENTS
-from tests.projections.conftest import as_owner, writing
+from mercuria.projections.wallets.store import WalletTables
+from tests.projections.conftest import as_owner, runner_of, writing
 from tests.projections.logs import fetched, random_log
 
 WITHIN_S = 30.0
@@ -75,27 +73,25 @@ async def test_what_was_told_before_the_partition_was_lost_is_not_overtaken(
     async def seek(_partition: int, _offset: int) -> None:
         raise AssertionError("nothing is missing")
 
-    stage = Stage(
-        Projections(url), Rows, read_told, seek, topic=WALLET_EVENTS, says="transactions", relay=relay
-    )
-    async with writing(stage):
+    runner = runner_of(WalletTables(url), Rows, read_told, seek, relay=relay)
+    async with writing(runner):
         # The first letter is under way, and Kafka does not take it yet; the second one waits behind it.
-        await stage.take(partition, fetched(log, partition, 0, second))
+        await runner.take(partition, fetched(log, partition, 0, second))
         await until(lambda: topic.is_asked)
-        await stage.take(partition, fetched(log, partition, second, third))
+        await runner.take(partition, fetched(log, partition, second, third))
         await until(lambda: relay.waiting == 2)
         with closing(psycopg2.connect(as_owner(url))) as other, other.cursor() as cursor:
             # The third transaction stands while the partition is lost.
             cursor.execute("LOCK TABLE outbox_events IN SHARE MODE")
-            before = stage.places[partition].told
-            await stage.take(partition, fetched(log, partition, third, len(log[partition])))
+            before = runner.checkpoints[partition].told
+            await runner.take(partition, fetched(log, partition, third, len(log[partition])))
             await until(lambda: _waits_for_a_lock(cursor))
-            stage.forget(partition)
+            runner.forget(partition)
             other.rollback()
-        await until(lambda: not stage.is_waiting(partition) and _told(url, partition) > before)
+        await until(lambda: not runner.is_waiting(partition) and _told(url, partition) > before)
         topic.open.set()
         # It comes back, and nothing follows; what is in the outbox is told all the same.
-        stage.look_at([partition])
+        runner.check_outbox([partition])
         last = _told(url, partition)
         await until(lambda: bool(topic.numbers) and topic.numbers[-1] == last)
         assert list(dict.fromkeys(topic.numbers)) == list(range(1, last + 1))

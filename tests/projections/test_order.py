@@ -6,13 +6,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mercuria.projections.wallets.rows import Rows
-from mercuria.projections.wallets.store import Projections
+from mercuria.projections.wallets.store import WalletTables
 from tests.projections.conftest import empty
 from tests.projections.logs import Log, fetched, model_of, random_log, told
-from tests.projections.model import places, read_tables
+from tests.projections.model import checkpoints, read_tables
 
 
-def project(random: Random, log: Log, writers: list[Projections]) -> None:
+def project(random: Random, log: Log, writers: list[WalletTables]) -> None:
     """Bring a log into the tables in random pieces, which overlap, by writers that often give up before a commit."""
     read = [0] * len(log)
     while any(offset < len(events) for offset, events in zip(read, log, strict=True)):
@@ -26,15 +26,15 @@ def project(random: Random, log: Log, writers: list[Projections]) -> None:
         if random.random() < 0.2:
             tables.leave()
             continue
-        tables.write(rows.texts(), rows.moved)
+        tables.write(rows.payload(), rows.moved)
         for partition in partitions:
-            read[partition] = rows.places[partition].read + 1
+            read[partition] = rows.checkpoints[partition].read + 1
 
 
 @given(st.integers(0, 2**32))
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_order_any_cuts_and_anything_again_give_the_same_tables(
-    url: str, writers: list[Projections], seed: int
+    url: str, writers: list[WalletTables], seed: int
 ) -> None:
     random = Random(seed)
     empty(url)
@@ -42,4 +42,4 @@ def test_any_order_any_cuts_and_anything_again_give_the_same_tables(
     project(random, log, writers)
     assert read_tables(url) == model_of(log).comparable()
     ends = {partition: len(events) - 1 for partition, events in enumerate(log) if events}
-    assert {partition: read for partition, (read, *_) in places(url).items() if read >= 0} == ends
+    assert {partition: read for partition, (read, *_) in checkpoints(url).items() if read >= 0} == ends

@@ -10,16 +10,16 @@ from typing import Any
 import psycopg2
 import pytest
 
-from mercuria.agents.stage import MAX_WAITING, GapError, Stage
 from mercuria.embedded.postgres import Postgres
 from mercuria.kafka.cloudevents import read_told
 from mercuria.kafka.crash import RecordError
+from mercuria.projections.fetch_queue import MAX_WAITING
+from mercuria.projections.rereading import GapError
 from mercuria.projections.wallets.rows import Rows
-from mercuria.projections.wallets.store import Projections
-from mercuria.topics import WALLET_EVENTS
-from tests.projections.conftest import as_owner
+from mercuria.projections.wallets.store import WalletTables
+from tests.projections.conftest import as_owner, runner_of
 from tests.projections.logs import Log, bring_in, fetched, model_of, random_log
-from tests.projections.model import places, read_tables
+from tests.projections.model import checkpoints, read_tables
 
 WITHIN_S = 60.0
 
@@ -29,13 +29,11 @@ class Worker:
 
     def __init__(self, log: Log, url: str, random: Random, **options: Any) -> None:
         options = {"seek_takes_s": 0.2} | options
-        self.stage = Stage(
-            Projections(url),
+        self.runner = runner_of(
+            WalletTables(url),
             Rows,
             read_told,
             self._seek,
-            topic=WALLET_EVENTS,
-            says="wallets and transactions",
             **options,
         )
         self.next = [0] * len(log)
@@ -52,7 +50,7 @@ class Worker:
                 await asyncio.sleep(0.01)
                 continue
             self.next[partition] = end
-            await self.stage.take(partition, fetched(self._log, partition, start, end))
+            await self.runner.take(partition, fetched(self._log, partition, start, end))
 
     async def _seek(self, partition: int, offset: int) -> None:
         self.seeks.append((partition, offset))
@@ -63,7 +61,7 @@ class Worker:
 async def running(worker: Worker, log: Log) -> AsyncIterator[asyncio.Task[None]]:
     """Let a worker work; yield the task that writes."""
     tasks = [asyncio.create_task(worker.read(partition)) for partition in range(len(log))]
-    writing = asyncio.create_task(worker.stage.run())
+    writing = asyncio.create_task(worker.runner.run())
     try:
         yield writing
     finally:
@@ -83,7 +81,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def is_done(worker: Worker, log: Log) -> bool:
     """Return whether all of a log is projected, as the worker knows."""
-    known = worker.stage.places
+    known = worker.runner.checkpoints
     return all(number in known and known[number].read == len(log[number]) - 1 for number in range(len(log)))
 
 
@@ -100,20 +98,24 @@ async def test_a_killed_postgresql_is_waited_for_and_nothing_is_lost_or_doubled(
     caplog.set_level(logging.WARNING)
     async with running(worker, log):
         for _ in range(3):
-            before = sum(place.read for place in worker.stage.places.values())
+            before = sum(checkpoint.read for checkpoint in worker.runner.checkpoints.values())
             await until(lambda least=before + 20: progress(worker) > least or is_done(worker, log))  # type: ignore[misc]
             await asyncio.to_thread(postgres.kill)
             await asyncio.sleep(random.random() / 2)
             await asyncio.to_thread(postgres.start)
         await until(lambda: is_done(worker, log))
     assert read_tables(url) == model_of(log).comparable()
-    said = [record.getMessage() for record in caplog.records if record.name == "mercuria.agents.stage"]
+    said = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "mercuria.projections.database_outage"
+    ]
     assert 1 <= sum("is away" in each for each in said) <= 3
     assert sum("is back" in each for each in said) == sum("is away" in each for each in said)
 
 
 def progress(worker: Worker) -> int:
-    return sum(place.read for place in worker.stage.places.values())
+    return sum(checkpoint.read for checkpoint in worker.runner.checkpoints.values())
 
 
 async def test_a_postgresql_that_is_away_at_first_is_waited_for_with_little_in_memory(
@@ -123,7 +125,7 @@ async def test_a_postgresql_that_is_away_at_first_is_waited_for_with_little_in_m
     try:
         worker = Worker(log, url, random)
         async with running(worker, log):
-            await until(lambda: worker.stage.is_away)
+            await until(lambda: worker.runner.outage.is_on)
             read = worker.next[0]
             await until(lambda: worker.next[0] >= read)
             # One more is in the reader's hands.
@@ -143,7 +145,7 @@ async def test_a_worker_stops_beside_a_frozen_postgresql_and_the_next_one_goes_o
         async with running(first, log):
             await until(lambda: progress(first) > 20)
             postgres.suspend()
-            await until(lambda: first.stage.is_waiting(0))
+            await until(lambda: first.runner.is_waiting(0))
         # It came here, so it does not hang.
     finally:
         postgres.resume()
@@ -179,7 +181,7 @@ async def test_what_reading_left_out_is_read_again(url: str, log: Log, random: R
 
 
 async def test_tables_that_are_emptied_are_filled_again(
-    url: str, writers: list[Projections], log: Log, random: Random
+    url: str, writers: list[WalletTables], log: Log, random: Random
 ) -> None:
     worker = Worker(log, url, random)
     worker.next = [len(events) // 2 for events in log]
@@ -195,24 +197,24 @@ async def test_a_gap_that_stays_ends_the_worker(url: str, log: Log, random: Rand
 
     async def read_only_later_ones() -> None:
         while True:
-            await worker.stage.take(1, fetched(gone, 1, 5, 10))
+            await worker.runner.take(1, fetched(gone, 1, 5, 10))
 
     reading = asyncio.create_task(read_only_later_ones())
     try:
         with pytest.raises(GapError):
             async with asyncio.timeout(WITHIN_S):
-                await worker.stage.run()
+                await worker.runner.run()
     finally:
         reading.cancel()
 
 
 async def test_a_partition_that_somebody_else_writes_holds_up_no_other(
-    url: str, writers: list[Projections], log: Log, random: Random
+    url: str, writers: list[WalletTables], log: Log, random: Random
 ) -> None:
     worker = Worker(log, url, random)
     writers[0].begin([1])
     async with running(worker, log):
-        known = worker.stage.places
+        known = worker.runner.checkpoints
         await until(lambda: 0 in known and known[0].read == len(log[0]) - 1)
         assert 1 not in known
         writers[0].leave()
@@ -224,15 +226,17 @@ async def test_no_partition_waits_until_the_others_are_done(url: str, log: Log, 
     # A transaction takes a piece of one partition, or two.
     worker = Worker(log, url, random, max_rows=5)
     async with running(worker, log):
-        known = worker.stage.places
-        await until(lambda: any(place.read == len(log[number]) - 1 for number, place in known.items()))
+        known = worker.runner.checkpoints
+        await until(
+            lambda: any(checkpoint.read == len(log[number]) - 1 for number, checkpoint in known.items())
+        )
         assert all(known[number].read > len(log[number]) / 2 for number in range(len(log)))
         await until(lambda: is_done(worker, log))
     assert read_tables(url) == model_of(log).comparable()
 
 
 async def test_a_bug_is_raised_with_the_record_at_which_it_shows(
-    url: str, writers: list[Projections], log: Log, random: Random
+    url: str, writers: list[WalletTables], log: Log, random: Random
 ) -> None:
     bring_in(log, writers[0])
     connection = psycopg2.connect(as_owner(url))
@@ -245,4 +249,4 @@ async def test_a_bug_is_raised_with_the_record_at_which_it_shows(
             async with asyncio.timeout(WITHIN_S):
                 await asyncio.shield(writing)
     assert isinstance(raised.value.__cause__, psycopg2.errors.UniqueViolation)
-    assert set(places(url).values()) == {(-1, -1)}
+    assert set(checkpoints(url).values()) == {(-1, -1)}

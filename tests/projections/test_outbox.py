@@ -8,18 +8,17 @@ from random import Random, randrange
 import psycopg2
 import pytest
 
-from mercuria.agents.stage import Stage
 from mercuria.embedded.postgres import Postgres
 from mercuria.kafka.cloudevents import envelop_numbered, read_numbered, read_told
 from mercuria.kafka.producer import Record
-from mercuria.projections.checkpoints import Place
+from mercuria.projections.checkpoints import Checkpoint
 from mercuria.projections.relay import Relay, pack
 from mercuria.projections.rows import SourceEvent
+from mercuria.projections.runner import ProjectionRunner
 from mercuria.projections.store import OutboxRow
 from mercuria.projections.wallets.rows import Rows
-from mercuria.projections.wallets.store import Projections
-from mercuria.topics import WALLET_EVENTS
-from tests.projections.conftest import empty, writing
+from mercuria.projections.wallets.store import WalletTables
+from tests.projections.conftest import empty, runner_of, writing
 from tests.projections.logs import Log, fetched, model_of, random_log
 from tests.projections.model import read_tables
 from tests.projections.test_lost_partition import Topic, until
@@ -27,16 +26,14 @@ from tests.projections.unsteady import Group, straight, without_duplicates
 
 
 @asynccontextmanager
-async def stage(url: str, topic: Topic) -> AsyncIterator[tuple[Stage, Relay]]:
+async def stage(url: str, topic: Topic) -> AsyncIterator[tuple[ProjectionRunner, Relay]]:
     """Run the stage of transactions, which publishes to a topic."""
     relay = Relay(topic.append)
 
     async def seek(_partition: int, _offset: int) -> None:
         raise AssertionError("nothing is missing")
 
-    one = Stage(
-        Projections(url), Rows, read_told, seek, topic=WALLET_EVENTS, says="transactions", relay=relay
-    )
+    one = runner_of(WalletTables(url), Rows, read_told, seek, relay=relay)
     async with writing(one):
         yield one, relay
 
@@ -53,13 +50,13 @@ def some_log(seed: int) -> tuple[Log, int]:
     """Return a log, and a partition in which something is published."""
     log = random_log(Random(seed), 400)
     records = [[Record(None, event, None) for event in events] for events in log]
-    told = straight(records, rows_of(log), read_told, Projections.stage)
+    told = straight(records, rows_of(log), read_told, WalletTables.stage)
     return log, next(partition for partition, outbound in enumerate(told) if outbound)
 
 
 def rows_of(log: Log) -> Rows:
     """Return rows that follow nothing."""
-    return Rows({partition: Place() for partition in range(len(log))})
+    return Rows({partition: Checkpoint() for partition in range(len(log))})
 
 
 async def test_what_is_published_while_postgresql_is_away_leaves_the_outbox_although_nothing_follows(
@@ -76,11 +73,11 @@ async def test_what_is_published_while_postgresql_is_away_leaves_the_outbox_alth
         await asyncio.to_thread(postgres.kill)
         try:
             topic.open.set()
-            await until(lambda: one.is_away)
+            await until(lambda: one.outage.is_on)
         finally:
             await asyncio.to_thread(postgres.start)
         await until(lambda: in_outbox(url) == 0)
-        await until(lambda: not one.is_away and not relay.published)
+        await until(lambda: not one.outage.is_on and not relay.published)
 
 
 async def test_what_another_worker_told_and_did_not_send_is_sent_although_nothing_follows(url: str) -> None:
@@ -91,9 +88,9 @@ async def test_what_another_worker_told_and_did_not_send_is_sent_although_nothin
     topic.open.set()
     async with stage(url, topic) as (one, _):
         # It has the partition, and there is nothing in it yet.
-        one.look_at([partition])
-        await until(lambda: partition in one.places)
-        with closing(Projections(url)) as other:
+        one.check_outbox([partition])
+        await until(lambda: partition in one.checkpoints)
+        with closing(WalletTables(url)) as other:
             rows = Rows(other.begin([partition]))
             rows.take(
                 partition,
@@ -105,9 +102,9 @@ async def test_what_another_worker_told_and_did_not_send_is_sent_although_nothin
                 for event, time_ms, key, trace in outbound
             ]
             letter = OutboxRow(partition, outbound[-1].event.sequence, pack(records))
-            other.write(rows.texts(), rows.moved, [letter])
+            other.write(rows.payload(), rows.moved, [letter])
         # The other one is dead. This one has the partition again, and reads on behind what is written.
-        one.compare(rows.places)
+        one.compare(rows.checkpoints)
         await until(lambda: in_outbox(url) == 0)
         assert topic.numbers == list(range(1, len(outbound) + 1))
 
@@ -125,10 +122,10 @@ async def test_whatever_happens_to_workers_all_is_told_in_order_and_as_one_strai
         [Record(b"%d" % (offset % 3), event, None, headers_of(offset)) for offset, event in enumerate(each)]
         for each in log
     ]
-    group = Group(url, records, lambda: Projections(url), lambda _: Rows, read_told, random, strikes=25)
+    group = Group(url, records, lambda: WalletTables(url), lambda _: Rows, read_told, random, strikes=25)
     await group.run()
     told = without_duplicates(group.topic, read_numbered)
-    assert told == straight(records, rows_of(log), read_told, Projections.stage)
+    assert told == straight(records, rows_of(log), read_told, WalletTables.stage)
     assert {len(headers) for each in told for _, _, headers in each} == {0, 2}, "headers come through as well"
     assert sum(map(len, told)) > 50
     assert read_tables(url) == model_of(log).comparable()

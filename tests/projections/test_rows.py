@@ -18,7 +18,7 @@ from mercuria.domain.events import CommandRejected, Event
 from mercuria.domain.rejections import Code
 from mercuria.domain.transfer import react
 from mercuria.domain.wallet import Wallet, decide, evolve
-from mercuria.projections.checkpoints import Place
+from mercuria.projections.checkpoints import Checkpoint
 from mercuria.projections.rows import SourceEvent
 from mercuria.projections.wallets.rows import NULL, Rows, Texts, timestamp
 
@@ -61,11 +61,11 @@ class Bank:
 
     def last(self, count: int) -> Texts:
         """Return the rows of the last events."""
-        return rows_of(self.told[-count:]).texts()
+        return rows_of(self.told[-count:]).payload()
 
 
 def rows_of(told: list[tuple[int, SourceEvent]]) -> Rows:
-    rows = Rows({0: Place(), 1: Place()})
+    rows = Rows({0: Checkpoint(), 1: Checkpoint()})
     for partition, each in told:
         rows.take(partition, [each])
     return rows
@@ -87,7 +87,7 @@ def test_a_deposit_is_an_event_and_a_completed_transaction() -> None:
 
 
 def test_a_wallet_that_is_opened_and_changed_at_once_is_one_row_as_it_is_in_the_end() -> None:
-    rows = rows_of(Bank().told).texts()
+    rows = rows_of(Bank().told).payload()
     assert cells(rows.openings, 3, 6) == [("100", "2"), ("0", "1"), ("0", "1")]
     assert rows.changed == 0 and rows.changes["ids"] == "{}"
 
@@ -107,13 +107,13 @@ def test_whichever_half_of_a_transfer_is_read_first_its_end_counts() -> None:
     bank = Bank()
     bank.transfer(BOBS)
     debit, credit = bank.told[-2:]
-    assert rows_of([credit, debit]).texts().transactions == rows_of([debit, credit]).texts().transactions
+    assert rows_of([credit, debit]).payload().transactions == rows_of([debit, credit]).payload().transactions
 
 
 def test_a_debit_alone_is_a_pending_transaction() -> None:
     bank = Bank()
     bank.transfer(BOBS)
-    assert cells(rows_of(bank.told[-2:-1]).texts().transactions, 5, 9) == [("pending", NULL)]
+    assert cells(rows_of(bank.told[-2:-1]).payload().transactions, 5, 9) == [("pending", NULL)]
 
 
 def test_a_refund_ends_the_transaction_and_is_not_listed_again() -> None:
@@ -146,23 +146,23 @@ def test_other_refusals_leave_nothing_but_the_place() -> None:
     for each in refused:
         event = each if isinstance(each, CommandRejected) else decide(each, None, Position(0, 90, TIME_MS))
         rows = rows_of([(0, SourceEvent(event, TIME_MS, 8))])
-        assert rows.size == 0 and rows.moved == {0: Place(8, 90)}
+        assert rows.size == 0 and rows.moved == {0: Checkpoint(8, 90)}
 
 
 def test_what_is_told_again_is_left_out() -> None:
     bank = Bank()
     again = [(partition, told._replace(offset=told.offset + 100)) for partition, told in bank.told]
     once, twice = rows_of(bank.told), rows_of(bank.told + again)
-    assert once.texts() == twice.texts()
-    assert twice.places == {0: Place(102, 2, told=1, sent=1), 1: Place(100, 0)}
+    assert once.payload() == twice.payload()
+    assert twice.checkpoints == {0: Checkpoint(102, 2, told=1, sent=1), 1: Checkpoint(100, 0)}
     assert once.outbound == twice.outbound
 
 
 def test_records_that_were_read_before_are_left_out() -> None:
     bank = Bank()
-    rows = Rows({0: Place(1, 1)})
+    rows = Rows({0: Checkpoint(1, 1)})
     rows.take(0, [told for partition, told in bank.told if partition == 0])
-    assert cells(rows.texts().events, 1) == [("2",)]
-    again = Rows(rows.places)
+    assert cells(rows.payload().events, 1) == [("2",)]
+    again = Rows(rows.checkpoints)
     again.take(0, [told for partition, told in bank.told if partition == 0][:1])
     assert again.moved == {}

@@ -28,7 +28,7 @@ from mercuria.projections.ledger.store import LedgerTables
 from mercuria.projections.rows import SourceEvent
 from mercuria.projections.wallets.queries import History
 from mercuria.projections.wallets.rows import Rows, timestamp
-from mercuria.projections.wallets.store import Projections
+from mercuria.projections.wallets.store import WalletTables
 
 BEFORE = "0004_analytics"
 WALLET, PERSON = UUID(int=1), UUID(int=2)
@@ -121,20 +121,20 @@ def upgraded(postgres: Postgres) -> Iterator[str]:
 
 def go_on(url: str) -> None:
     """Let all stages take what has happened since."""
-    with closing(Projections(url)) as projections:
+    with closing(WalletTables(url)) as projections:
         rows = Rows(projections.begin([0]))
         rows.take(0, [SourceEvent(event, TIME_MS, event.offset) for event in EVENTS])
         assert len(rows.outbound[0]) == len(entered(EVENTS)) - OLD_TRANSACTIONS
-        projections.write(rows.texts(), rows.moved)
+        projections.write(rows.payload(), rows.moved)
     with closing(LedgerTables(url)) as ledger:
         entries = ledger.rows(ledger.begin([0]))
         entries.take(0, [SourceEvent(end, TIME_MS, end.sequence - 1) for end, _ in entered(EVENTS)])
-        ledger.write(entries.texts(), entries.moved)
+        ledger.write(entries.payload(), entries.moved)
     with closing(AnalyticsTables(url)) as analytics:
         figures = AnalyticsRows(analytics.begin([0]))
         pairs = [entry for _, pair in entered(EVENTS) for entry in pair]
         figures.take(0, [SourceEvent(entry, TIME_MS, offset) for offset, entry in enumerate(pairs)])
-        analytics.write(figures.texts(), figures.moved)
+        analytics.write(figures.payload(), figures.moved)
 
 
 async def test_what_was_there_stays_and_what_comes_follows(upgraded: str) -> None:

@@ -14,15 +14,15 @@ from typing import Any
 
 import psycopg2
 
-from mercuria.agents.stage import Stage
 from mercuria.kafka.cloudevents import envelop_numbered
 from mercuria.kafka.producer import Record
 from mercuria.kafka.propagation import propagated
 from mercuria.kafka.transport import Fetched
-from mercuria.projections.checkpoints import Place
+from mercuria.projections.checkpoints import Checkpoint
 from mercuria.projections.relay import Relay
 from mercuria.projections.rows import SourceEvent
-from mercuria.projections.store import StageTables
+from mercuria.projections.store import ProjectionTables
+from tests.projections.conftest import runner_of
 
 Topic = list[list[Record]]
 """By partition, what it holds."""
@@ -47,8 +47,8 @@ class Group:
         self,
         url: str,
         log: Topic,
-        tables: Callable[[], StageTables[Any]],
-        rows: Callable[[StageTables[Any]], Callable[[dict[int, Place]], Any]],
+        tables: Callable[[], ProjectionTables[Any]],
+        rows: Callable[[ProjectionTables[Any]], Callable[[dict[int, Checkpoint]], Any]],
         read: Callable[[bytes], tuple[Any, int]],
         random: Random,
         *,
@@ -93,14 +93,14 @@ class Group:
         if chance < 0.1:
             raise AppendError
 
-    def places(self) -> dict[int, Place]:
+    def checkpoints(self) -> dict[int, Checkpoint]:
         """Return where PostgreSQL says that the stage is."""
         with closing(psycopg2.connect(self._url)) as connection, connection.cursor() as cursor:
             cursor.execute(
                 "SELECT partition, read_offset, command_offset, sequence, told, sent FROM positions WHERE stage = %s",
                 [self._workers[0].tables.stage],
             )
-            return {partition: Place(*place) for partition, *place in cursor}
+            return {partition: Checkpoint(*checkpoint) for partition, *checkpoint in cursor}
 
     def _worker(self) -> "_Worker":
         return _Worker(self, self._tables(), self._rows, self._read)
@@ -125,22 +125,24 @@ class Group:
 
     def _share(self) -> None:
         """Share the partitions out anew; some workers do not hear of it, and go on."""
-        places = self.places()
+        checkpoints = self.checkpoints()
         shares: list[set[int]] = [set() for _ in self._workers]
         for partition in range(len(self.log)):
             self.random.choice(shares).add(partition)
         for worker, share in zip(self._workers, shares, strict=True):
-            worker.assign(share, places, is_deaf=not self._is_peaceful and self.random.random() < 0.2)
+            worker.assign(share, checkpoints, is_deaf=not self._is_peaceful and self.random.random() < 0.2)
 
     def _is_done(self) -> bool:
         for index, worker in enumerate(self._workers):
             if worker.has_ended:
                 self._kill(index)
                 return False
-        places = self.places()
+        checkpoints = self.checkpoints()
         for worker in self._workers:
-            worker.compare(places)
-        if not all(places.get(number, Place()).read == len(log) - 1 for number, log in enumerate(self.log)):
+            worker.compare(checkpoints)
+        if not all(
+            checkpoints.get(number, Checkpoint()).read == len(log) - 1 for number, log in enumerate(self.log)
+        ):
             return False
         outbox = self._workers[0].tables.outbox
         with closing(psycopg2.connect(self._url)) as connection, connection.cursor() as cursor:
@@ -150,7 +152,7 @@ class Group:
 
 
 class _Worker:
-    def __init__(self, group: Group, tables: StageTables[Any], rows: Any, read: Any) -> None:
+    def __init__(self, group: Group, tables: ProjectionTables[Any], rows: Any, read: Any) -> None:
         self.tables = tables
         self.killed: asyncio.Task[None] | None = None
         self._group = group
@@ -158,17 +160,17 @@ class _Worker:
         self._is_dead = False
         self._awake = asyncio.Event()
         self._awake.set()
-        self.stage = Stage(
+        self.runner = runner_of(
             tables,
             rows(tables),
             read,
             self._seek,
             topic="events",
-            says="rows",
+            label="rows",
             relay=Relay(self._append),
             seek_takes_s=0.05,
         )
-        self._tasks = [asyncio.create_task(self.stage.run()), asyncio.create_task(self._feed())]
+        self._tasks = [asyncio.create_task(self.runner.run()), asyncio.create_task(self._feed())]
 
     @property
     def has_ended(self) -> bool:
@@ -179,22 +181,22 @@ class _Worker:
             assert isinstance(error, AppendError), error
         return ended
 
-    def assign(self, share: Collection[int], places: Mapping[int, Place], *, is_deaf: bool) -> None:
+    def assign(self, share: Collection[int], checkpoints: Mapping[int, Checkpoint], *, is_deaf: bool) -> None:
         """Let it have some partitions, and no others."""
         if is_deaf:
             return
         for partition in self._next.keys() - share:
             # A worker that had no record of a partition does not notice that it is gone.
             if self._group.random.random() < 0.7:
-                self.stage.forget(partition)
-        self._next = {number: places.get(number, Place()).read + 1 for number in share}
+                self.runner.forget(partition)
+        self._next = {number: checkpoints.get(number, Checkpoint()).read + 1 for number in share}
 
-    def compare(self, places: Mapping[int, Place]) -> None:
+    def compare(self, checkpoints: Mapping[int, Checkpoint]) -> None:
         """Do what a worker does every few seconds."""
-        self.stage.compare({number: places.get(number, Place()) for number in self._next})
+        self.runner.compare({number: checkpoints.get(number, Checkpoint()) for number in self._next})
         for partition, offset in list(self._next.items()):
-            follows = places.get(partition, Place()).read + 1
-            if follows < offset and not self.stage.is_waiting(partition):
+            follows = checkpoints.get(partition, Checkpoint()).read + 1
+            if follows < offset and not self.runner.is_waiting(partition):
                 self._next[partition] = follows
 
     def stand_still(self, for_s: float) -> None:
@@ -237,7 +239,7 @@ class _Worker:
                 if not piece:
                     continue
                 self._next[partition] = start + len(piece)
-                await self.stage.take(partition, records_of(piece, start))
+                await self.runner.take(partition, records_of(piece, start))
             await asyncio.sleep(random.uniform(0, 0.01))
 
 

@@ -35,7 +35,7 @@ from tests.protocol.test_batches import INSTALLATION, LogRecord
 PLANTED_WORKER = (sys.executable, str(Path(__file__).with_name("planted_worker.py")), "poison")
 PARTITION = 3
 
-Place = tuple[str, str, str]
+Checkpoint = tuple[str, str, str]
 """A record's topic, partition and offset, as the command takes them."""
 
 
@@ -51,9 +51,9 @@ def skip(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:
     return mercuria(stack, "skip", *words, "--reason", "ends all workers", "--by", "zoe", "--yes")
 
 
-def crashed_at(stack: Stack, topic: str) -> Place:
+def crashed_at(stack: Stack, topic: str) -> Checkpoint:
     """Return which record of a topic has ended a worker, as its log says."""
-    found: list[Place] = []
+    found: list[Checkpoint] = []
     named = re.compile(
         rf"The record at topic ({re.escape(topic)}), partition (\d+), offset (\d+) ends this worker"
     )
@@ -170,7 +170,7 @@ async def test_records_that_end_every_worker_are_passed_over_for_good(tmp_path: 
         assert (await audit_stack(stack)).violations == []
 
 
-async def _end_workers(tmp_path: Path) -> tuple[Place, Sent, Sent, UUID]:
+async def _end_workers(tmp_path: Path) -> tuple[Checkpoint, Sent, Sent, UUID]:
     """Let a command end a worker each time that it starts; return where it is, and one behind it, and their wallet."""
     with fresh_stack(tmp_path, 1, print, worker_command=PLANTED_WORKER) as stack:
         async with open_desk(stack) as desk:

@@ -5,23 +5,23 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from mercuria.domain.analytics import Figures
-from mercuria.projections.checkpoints import Place
-from mercuria.projections.rows import PlacedRows, SourceEvent
+from mercuria.projections.checkpoints import Checkpoint
+from mercuria.projections.rows import CheckpointedRows, SourceEvent
 
 
 class Added(NamedTuple):
     """The figures that some entries of a partition add, and its checkpoints before and after them."""
 
-    before: Place
-    after: Place
+    before: Checkpoint
+    after: Checkpoint
     figures: Figures
 
 
-class AnalyticsRows(PlacedRows):
+class AnalyticsRows(CheckpointedRows):
     """The figures of some entries of the ledger."""
 
-    def __init__(self, places: Mapping[int, Place]) -> None:
-        super().__init__(places)
+    def __init__(self, checkpoints: Mapping[int, Checkpoint]) -> None:
+        super().__init__(checkpoints)
         self._figures: defaultdict[int, Figures] = defaultdict(Figures)
         self._size = 0
 
@@ -40,9 +40,9 @@ class AnalyticsRows(PlacedRows):
         """The number of entries."""
         return self._size
 
-    def texts(self) -> dict[int, Added]:
+    def payload(self) -> dict[int, Added]:
         """Return the figures to add, by partition."""
         return {
-            number: Added(self.before[number], place, self._figures[number])
-            for number, place in self.moved.items()
+            number: Added(self.before[number], checkpoint, self._figures[number])
+            for number, checkpoint in self.moved.items()
         }

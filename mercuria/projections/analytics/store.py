@@ -13,8 +13,8 @@ from mercuria.domain.ledger import Direction
 from mercuria.postgres.copy_text import array, hex_of, timestamp
 from mercuria.postgres.database import queries
 from mercuria.projections.analytics.rows import Added
-from mercuria.projections.checkpoints import Place
-from mercuria.projections.store import StageTables
+from mercuria.projections.checkpoints import Checkpoint
+from mercuria.projections.store import ProjectionTables
 
 MAX_KNOWN_ACTIVE = 200_000
 """The number of active wallets that are remembered as written, in all partitions together."""
@@ -62,7 +62,7 @@ class Counters(NamedTuple):
     users: list[UserCounter]
 
 
-class AnalyticsTables(StageTables[dict[int, Added]]):
+class AnalyticsTables(ProjectionTables[dict[int, Added]]):
     """The tables of analytics.
 
     A write adds to the counters in the same transaction that moves the checkpoint. So no entry counts twice,
@@ -77,17 +77,17 @@ class AnalyticsTables(StageTables[dict[int, Added]]):
         # Most wallets are active more than once a day. The sets are valid only while no other worker has written.
         self._active: dict[int, set[ActiveWallet]] = {}
         self._undated: dict[int, set[ActiveWallet]] = {}
-        self._active_at: dict[int, Place] = {}
+        self._active_at: dict[int, Checkpoint] = {}
 
     def take_written(self) -> dict[int, Counters]:
         """Return the counters that the last `write` has changed, by partition."""
         written, self._written = self._written, {}
         return written
 
-    def _look(self, cursor: Any, places: dict[int, Place]) -> None:
+    def _look(self, cursor: Any, checkpoints: dict[int, Checkpoint]) -> None:
         too_many = sum(map(len, self._active.values())) > MAX_KNOWN_ACTIVE
-        for partition, place in places.items():
-            if too_many or self._active_at.get(partition) != place:
+        for partition, checkpoint in checkpoints.items():
+            if too_many or self._active_at.get(partition) != checkpoint:
                 self._active[partition] = set()
                 self._undated[partition] = set()
 

@@ -5,20 +5,20 @@ from collections.abc import Iterable, Mapping
 from mercuria.domain.ledger import Entry, entries_of
 from mercuria.domain.transaction import TransactionCompleted
 from mercuria.postgres.copy_text import NULL, hex_of, timestamp
-from mercuria.projections.checkpoints import Place
-from mercuria.projections.rows import OutboundEvent, PlacedRows, SourceEvent
+from mercuria.projections.checkpoints import Checkpoint
+from mercuria.projections.rows import CheckpointedRows, OutboundEvent, SourceEvent
 
 
-class LedgerRows(PlacedRows):
+class LedgerRows(CheckpointedRows):
     """Entries of some transactions.
 
     Args:
-        places: the checkpoint of each partition whose events `take` may receive.
+        checkpoints: the checkpoint of each partition whose events `take` may receive.
         heads: the hash of the last entry of each of these partitions.
     """
 
-    def __init__(self, places: Mapping[int, Place], heads: Mapping[int, bytes]) -> None:
-        super().__init__(places)
+    def __init__(self, checkpoints: Mapping[int, Checkpoint], heads: Mapping[int, bytes]) -> None:
+        super().__init__(checkpoints)
         self._heads = dict(heads)
         self._rows: list[str] = []
 
@@ -29,8 +29,8 @@ class LedgerRows(PlacedRows):
             MissingEventError: the numbers of the events do not follow each other.
         """
         new = self.follow(partition, events)
-        place = self.places[partition]
-        entries, outbound = place.told, self.outbound[partition]
+        checkpoint = self.checkpoints[partition]
+        entries, outbound = checkpoint.told, self.outbound[partition]
         for event, time_ms, _, key, trace in new:
             if type(event) is TransactionCompleted:
                 pair = entries_of(
@@ -39,16 +39,16 @@ class LedgerRows(PlacedRows):
                 entries += 2
                 self._heads[partition] = bytes.fromhex(pair[1].hash)
                 self._rows += (entry_row(partition, entry) for entry in pair)
-                if entries > place.sent:
+                if entries > checkpoint.sent:
                     outbound += (OutboundEvent(entry, time_ms, key, trace) for entry in pair)
-        self.places[partition] = place._replace(told=entries, sent=max(place.sent, entries))
+        self.checkpoints[partition] = checkpoint._replace(told=entries, sent=max(checkpoint.sent, entries))
 
     @property
     def size(self) -> int:
         """The number of rows."""
         return len(self._rows)
 
-    def texts(self) -> str:
+    def payload(self) -> str:
         """Return the COPY payload."""
         return "".join(self._rows)
 

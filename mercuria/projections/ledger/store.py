@@ -6,16 +6,16 @@ from typing import Any
 
 from mercuria.domain.ledger import NO_HASH
 from mercuria.postgres.database import queries
-from mercuria.projections.checkpoints import Place
+from mercuria.projections.checkpoints import Checkpoint
 from mercuria.projections.ledger.rows import LedgerRows
-from mercuria.projections.store import StageTables, copy
+from mercuria.projections.store import ProjectionTables, copy
 
 log = logging.getLogger(__name__)
 
 _SQL = queries("mercuria.projections.ledger", "store.sql")
 
 
-class LedgerTables(StageTables[str]):
+class LedgerTables(ProjectionTables[str]):
     """The table of the ledger's entries.
 
     The store does not write a partition whose chain does not end where its checkpoint says: then the ledger
@@ -31,19 +31,19 @@ class LedgerTables(StageTables[str]):
         """The partitions that are not written, with the number of the last entry of their chain."""
         self._heads: dict[int, bytes] = {}
 
-    def rows(self, places: Mapping[int, Place]) -> LedgerRows:
-        """Return empty rows that follow `places`, which `begin` has just returned."""
-        return LedgerRows(places, self._heads)
+    def rows(self, checkpoints: Mapping[int, Checkpoint]) -> LedgerRows:
+        """Return empty rows that follow `checkpoints`, which `begin` has just returned."""
+        return LedgerRows(checkpoints, self._heads)
 
-    def _look(self, cursor: Any, places: dict[int, Place]) -> None:
-        cursor.execute(_SQL["heads"], {"partitions": list(places)})
+    def _look(self, cursor: Any, checkpoints: dict[int, Checkpoint]) -> None:
+        cursor.execute(_SQL["heads"], {"partitions": list(checkpoints)})
         heads = {partition: (sequence, bytes(hash_)) for partition, sequence, hash_ in cursor}
-        for partition, place in list(places.items()):
+        for partition, checkpoint in list(checkpoints.items()):
             sequence, self._heads[partition] = heads.get(partition, (0, NO_HASH))
-            if sequence == place.told:
+            if sequence == checkpoint.told:
                 self.broken.pop(partition, None)
                 continue
-            del places[partition]
+            del checkpoints[partition]
             if self.broken.get(partition) != sequence:
                 self.broken[partition] = sequence
                 log.error(
@@ -51,7 +51,7 @@ class LedgerTables(StageTables[str]):
                     " and nothing more is entered there. `mercuria ledger verify` says what is wrong.",
                     partition,
                     sequence,
-                    place.told,
+                    checkpoint.told,
                 )
 
     def _write(self, cursor: Any, rows: str) -> None:

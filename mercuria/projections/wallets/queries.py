@@ -16,7 +16,7 @@ from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
 from mercuria.postgres.database import Database, Statements, queries
 from mercuria.postgres.paging import Page, PagedList, milliseconds, moment
-from mercuria.projections.checkpoints import Place, Positions
+from mercuria.projections.checkpoints import Checkpoint, Positions
 from mercuria.projections.wallets.store import STAGE
 
 _SQL = queries("mercuria.projections.wallets", "queries.sql")
@@ -156,9 +156,9 @@ class History:
 
     # Checkpoints.
 
-    async def places(self) -> dict[int, Place]:
+    async def checkpoints(self) -> dict[int, Checkpoint]:
         """Return the checkpoint of each partition."""
-        return await self.positions.places()
+        return await self.positions.checkpoints()
 
     async def caught_up(self, ends: Mapping[int, int], timeout_s: float) -> bool:
         """Wait until all events before `ends`, by partition, are projected; False after the timeout."""

@@ -30,8 +30,8 @@ from mercuria.domain.transaction import (
     transaction_of,
 )
 from mercuria.postgres.copy_text import NULL, array, hex_of, hex_or_null, text, timestamp
-from mercuria.projections.checkpoints import Place
-from mercuria.projections.rows import OutboundEvent, PlacedRows, SourceEvent
+from mercuria.projections.checkpoints import Checkpoint
+from mercuria.projections.rows import CheckpointedRows, OutboundEvent, SourceEvent
 
 NO_METADATA = "{}"
 
@@ -62,11 +62,11 @@ class Texts(NamedTuple):
     limits: dict[str, str] = {}  # noqa: RUF012  # The default of a NamedTuple, which is never changed.
 
 
-class Rows(PlacedRows):
+class Rows(CheckpointedRows):
     """Rows of some events of wallets."""
 
-    def __init__(self, places: Mapping[int, Place]) -> None:
-        super().__init__(places)
+    def __init__(self, checkpoints: Mapping[int, Checkpoint]) -> None:
+        super().__init__(checkpoints)
         self._events: list[str] = []
         self._openings: dict[int, tuple[WalletCreated, int]] = {}
         self._changes: dict[int, _Change] = {}
@@ -79,8 +79,13 @@ class Rows(PlacedRows):
 
     def take(self, partition: int, events: Iterable[SourceEvent]) -> None:
         """Add the next records of a partition. Records that are projected already are skipped."""
-        place = self.places[partition]
-        read, command, told_before, outbound = place.read, place.command, place.told, self.outbound[partition]
+        checkpoint = self.checkpoints[partition]
+        read, command, told_before, outbound = (
+            checkpoint.read,
+            checkpoint.command,
+            checkpoint.told,
+            self.outbound[partition],
+        )
         for event, time_ms, offset, key, trace in events:
             if offset <= read:
                 continue
@@ -97,16 +102,18 @@ class Rows(PlacedRows):
                     end = ended(event, told_before + 1)
             if end is not None:
                 told_before += 1
-                if told_before > place.sent:
+                if told_before > checkpoint.sent:
                     outbound.append(OutboundEvent(end, time_ms, key, trace))
-        self.places[partition] = Place(read, command, told=told_before, sent=max(place.sent, told_before))
+        self.checkpoints[partition] = Checkpoint(
+            read, command, told=told_before, sent=max(checkpoint.sent, told_before)
+        )
 
     @property
     def size(self) -> int:
         """The approximate number of rows."""
         return len(self._events) + len(self._transactions) + len(self._pending)
 
-    def texts(self) -> Texts:
+    def payload(self) -> Texts:
         """Return the COPY payloads."""
         pending = map(_transaction_row, self._pending.values())
         changed = [change for number, change in self._changes.items() if number not in self._openings]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mercuria.postgres.database import queries
-from mercuria.projections.store import StageTables, copy
+from mercuria.projections.store import ProjectionTables, copy
 from mercuria.projections.wallets.rows import Texts
 
 STAGE = "transactions"
@@ -11,7 +11,7 @@ STAGE = "transactions"
 _SQL = queries("mercuria.projections.wallets", "store.sql")
 
 
-class Projections(StageTables[Texts]):
+class WalletTables(ProjectionTables[Texts]):
     """The tables of wallets, their events, and transactions."""
 
     stage = STAGE

@@ -1,4 +1,4 @@
-"""Projections in a worker: Faust reads the topics, PostgreSQL stores the checkpoints (`agents.stage`).
+"""Projections in a worker: Faust reads the topics, PostgreSQL stores the checkpoints (`projections.runner`).
 
 The offsets that Faust commits are used only while PostgreSQL is unavailable.
 """
@@ -14,7 +14,6 @@ from faust.types import TP
 from mode.utils.logging import get_logger
 
 from mercuria.agents.dead_letters import dead_letter_of
-from mercuria.agents.stage import Stage, StageRows
 from mercuria.agents.watchdog import LOOK_EVERY_S, Progress, StandstillError, Watchdog
 from mercuria.domain.rejections import DETAILS, Code
 from mercuria.kafka.crash import crash_on_bug
@@ -22,9 +21,12 @@ from mercuria.kafka.producer import Record
 from mercuria.kafka.schema import BatchSchema
 from mercuria.kafka.skips import Skip, Skipped
 from mercuria.postgres.database import DatabaseUnavailable
-from mercuria.projections.checkpoints import Place, Positions
+from mercuria.projections.checkpoints import Checkpoint, Positions
+from mercuria.projections.event_reader import EventReader
+from mercuria.projections.projection import Projection
 from mercuria.projections.relay import Relay
-from mercuria.projections.store import StageTables
+from mercuria.projections.rereading import Rereading
+from mercuria.projections.runner import ProjectionRunner
 from mercuria.topics import WALLET_DEAD_LETTERS
 from mercuria.worker import App
 
@@ -37,51 +39,32 @@ OUTBOX_LATE_S = 10.0
 log = get_logger(__name__)
 
 
-class Staged:
+class ProjectionAgent:
     """A projection of this worker: its agent, the task that writes, and the checks that monitor both.
 
     Args:
         app: the app of this worker, which gets the agent and the checks.
-        topic: the topic that the projection reads.
-        tables, rows, read, says, how: see `Stage`.
-        outbound: the topic to which the projection publishes.
     """
 
-    def __init__(
-        self,
-        app: App,
-        topic: str,
-        tables: StageTables[Any],
-        rows: Callable[[dict[int, Place]], StageRows],
-        read: Callable[[bytes], tuple[Any, int]],
-        *,
-        says: str,
-        outbound: str | None = None,
-        **how: Any,
-    ) -> None:
+    def __init__(self, app: App, projection: Projection) -> None:
         self._app = app
-        self.name = tables.stage
-        self.topic = topic
-        self.positions = Positions(app.database, tables.stage)
-        self.relay = Relay(self._send_to(outbound)) if outbound is not None else None
-        self.stage = Stage(
-            tables,
-            rows,
-            read,
-            self.seek,
-            topic=topic,
-            says=says,
-            relay=self.relay,
-            skips=partial(app.skips.of, topic),
-            on_skipped=self._keep_skipped,
-            **how,
-        )
+        self.name = projection.name
+        self.topic = projection.topic
+        self.positions = Positions(app.database, projection.name)
+        self.relay = Relay(self._send_to(projection.outbound)) if projection.outbound is not None else None
+        reader = EventReader(projection, partial(app.skips.of, projection.topic), self._keep_skipped)
+        rereading = Rereading(projection.name, self.seek)
+        self.runner = ProjectionRunner(projection, reader, rereading, self.relay)
         self._lacking: dict[int, int] = {}
         # Whether the topic was found to reach as far as PostgreSQL; False if PostgreSQL was unavailable at the time.
         self._is_checked = True
         self._watchdog = Watchdog()
+        self._register()
+
+    def _register(self) -> None:
+        app = self._app
         channel = app.topic(
-            topic,
+            self.topic,
             # A fetch stays in one piece: pieces without room would block all partitions, including those of commands.
             schema=BatchSchema(cut=False),
             partitions=app.settings.partitions,
@@ -90,7 +73,7 @@ class Staged:
         app.task(self._run)
         app.timer(interval=COMPARE_EVERY_S)(self.compare)
         app.timer(interval=LOOK_EVERY_S)(self._watch)
-        app.positions[topic] = self.resume_at
+        app.positions[self.topic] = self.resume_at
         app.worked_through[self.name] = self._worked_through
         app.stage_waits[self.name] = self._waits
 
@@ -108,11 +91,11 @@ class Staged:
         """Return the offsets to resume at; none while PostgreSQL does not return the checkpoints."""
         try:
             async with asyncio.timeout(RESUME_WITHIN_S):
-                places = await self.positions.places()
+                checkpoints = await self.positions.checkpoints()
         except (DatabaseUnavailable, TimeoutError):
             self._is_checked = False
             return {}
-        return _follows(partitions, places)
+        return _follows(partitions, checkpoints)
 
     async def compare(self) -> None:
         """Read records again that were read, but are neither in PostgreSQL nor queued.
@@ -121,16 +104,16 @@ class Staged:
         were emptied.
         """
         before, self._lacking = self._lacking, {}
-        if not self._is_at_work() or self.stage.is_away:
+        if not self._is_at_work() or self.runner.outage.is_on:
             return
         read = await self._read_offsets()
         with suppress(DatabaseUnavailable):
-            places = await self.positions.places()
-            follows = _follows(read, places)
+            checkpoints = await self.positions.checkpoints()
+            follows = _follows(read, checkpoints)
             if not self._is_checked:
                 self._is_checked = await self._app.check_log(self.topic, follows)
             # Another worker may have owned a partition in the meantime, and died with outbound events to publish.
-            self.stage.compare({number: places.get(number, Place()) for number in read})
+            self.runner.compare({number: checkpoints.get(number, Checkpoint()) for number in read})
             self._lacking = self._lacks(read, follows)
         for partition, offset in self._lacking.items() & before.items():
             await self.seek(partition, offset)
@@ -140,15 +123,17 @@ class Staged:
         return {
             number: offset
             for number, offset in follows.items()
-            if offset < read[number] and not self.stage.is_waiting(number)
+            if offset < read[number] and not self.runner.is_waiting(number)
         }
 
-    def here(self) -> dict[int, Place]:
+    def here(self) -> dict[int, Checkpoint]:
         """Return the checkpoints of the partitions that this worker owns, as far as it knows them."""
         if not self._is_at_work():
             return {}
         mine = {tp.partition for tp in self._app.consumer.assignment() if tp.topic == self.topic}
-        return {number: place for number, place in self.stage.places.items() if number in mine}
+        return {
+            number: checkpoint for number, checkpoint in self.runner.checkpoints.items() if number in mine
+        }
 
     async def _agent(self, stream: Any) -> None:
         partition: int | None = None
@@ -156,24 +141,24 @@ class Staged:
             async for event in stream.events():
                 partition = event.message.partition
                 await self._app.know_skips()
-                await self.stage.take(partition, event.value)
+                await self.runner.take(partition, event.value)
         finally:
             if partition is not None:
-                self.stage.forget(partition)
+                self.runner.forget(partition)
 
     def _worked_through(self) -> dict[int, int]:
-        return {number: place.read + 1 for number, place in self.here().items()}
+        return {number: checkpoint.read + 1 for number, checkpoint in self.here().items()}
 
     def _waits(self) -> str | None:
-        if self.stage.away_s:
-            return f"it has waited for PostgreSQL for {self.stage.away_s:.0f} s"
+        if self.runner.outage.lasts_s:
+            return f"it has waited for PostgreSQL for {self.runner.outage.lasts_s:.0f} s"
         if self.relay is not None and self.relay.oldest_s > OUTBOX_LATE_S:
             return f"its outbox has waited for Kafka for {self.relay.oldest_s:.0f} s, with {self.relay.events} events"
         return None
 
     async def _run(self) -> None:
         with crash_on_bug():
-            await self.stage.run()
+            await self.runner.run()
 
     async def _watch(self) -> None:
         """End the process if partitions are not read although there are records to read."""
@@ -194,15 +179,15 @@ class Staged:
         read = {
             number: offset
             for number, offset in (await self._read_offsets()).items()
-            if not self.stage.is_waiting(number)
+            if not self.runner.is_waiting(number)
         }
         try:
             ends = await self._app.consumer.highwaters(*(TP(self.topic, number) for number in read))
         except Exception:
             return {}
-        known = self.stage.places
+        known = self.runner.checkpoints
         return {
-            tp.partition: Progress(known.get(tp.partition, Place()).read, read[tp.partition], end, False)
+            tp.partition: Progress(known.get(tp.partition, Checkpoint()).read, read[tp.partition], end, False)
             for tp, end in ends.items()
         }
 
@@ -230,6 +215,6 @@ class Staged:
         return not (app.rebalancing or app.in_recovery) and bool(app.tables.actives_ready)
 
 
-def _follows(partitions: Iterable[int], places: Mapping[int, Place]) -> dict[int, int]:
+def _follows(partitions: Iterable[int], checkpoints: Mapping[int, Checkpoint]) -> dict[int, int]:
     """Return the offsets that follow the checkpoints in PostgreSQL."""
-    return {number: places.get(number, Place()).read + 1 for number in partitions}
+    return {number: checkpoints.get(number, Checkpoint()).read + 1 for number in partitions}
