@@ -14,9 +14,9 @@ from mercuria.projections.analytics.queries import DailyMetrics, Sum, UserCurren
 from mercuria.redis.client import UNAVAILABLE
 from mercuria.timestamps import rfc3339
 from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
-from mercuria.web.moments import Moment, now_ms, read_period
-from mercuria.web.reading import soon
+from mercuria.web.read_routing import soon
 from mercuria.web.representations import Currency, MinorUnits, Time
+from mercuria.web.timestamps import Timestamp, now_ms, read_period
 
 DAYS = 30
 MAX_DAYS = 366
@@ -29,8 +29,8 @@ class DailyQuery(Struct, frozen=True, forbid_unknown_fields=True):
     `by` chooses the day on which a movement counts: when it was recorded, or by its effective date, where it has one.
     """
 
-    from_: Moment | None = field(name="from", default=None)
-    to: Moment | None = None
+    from_: Timestamp | None = field(name="from", default=None)
+    to: Timestamp | None = None
     currency: CurrencyCode | None = None
     by: Literal["recorded", "effective"] = "recorded"
 

@@ -22,7 +22,7 @@ from mercuria.http.problems import Problem
 from mercuria.redis.replies import Reply, Waiting
 from mercuria.web.context import Context
 from mercuria.web.endpoint import Call
-from mercuria.web.reading import settled_transaction
+from mercuria.web.read_routing import settled_transaction
 
 WAIT_S = 5.0
 MAX_WAIT_S = 30.0

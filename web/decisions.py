@@ -17,8 +17,8 @@ from mercuria.redis.client import UNAVAILABLE
 from mercuria.redis.replies import Reply
 from mercuria.web.commanding import Pending, carry_out, patience_of, pending_movement
 from mercuria.web.endpoint import Answer, Call
-from mercuria.web.moments import read_effective_at
 from mercuria.web.representations import wallet_body
+from mercuria.web.timestamps import read_effective_at
 
 
 async def answer_movement(

@@ -79,7 +79,7 @@ class Call(Struct):
     @property
     def caller(self) -> Caller:
         """The caller, if the endpoint requires one."""
-        assert self.signed_in is not None, "an endpoint for anyone does not ask who calls"
+        assert self.signed_in is not None, "an endpoint for anyone has no caller"
         return self.signed_in
 
     @property

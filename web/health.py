@@ -76,10 +76,10 @@ def _forwarded(request: Request) -> list[str]:
 
     A proxy that uses another header is not recognised.
     """
-    said: list[str] = request.headers.getall("X-Forwarded-For", [])
-    if not said and any(name in request.headers for name in PROXY_HEADERS):
+    addresses: list[str] = request.headers.getall("X-Forwarded-For", [])
+    if not addresses and any(name in request.headers for name in PROXY_HEADERS):
         return [NOWHERE]
-    return said
+    return addresses
 
 
 def own_parts(context: Context) -> dict[str, str]:

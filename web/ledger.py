@@ -15,11 +15,11 @@ from mercuria.postgres.paging import LAST_MS
 from mercuria.projections.ledger.queries import Recorded
 from mercuria.web.context import Context
 from mercuria.web.endpoint import Answer, Call, endpoint
-from mercuria.web.moments import Moment, read_period
 from mercuria.web.pages import PageQuery, page_of
-from mercuria.web.past import recorded_wallet
-from mercuria.web.reading import find_transaction, soon
+from mercuria.web.point_in_time import recorded_wallet
+from mercuria.web.read_routing import find_transaction, soon
 from mercuria.web.representations import EntryBody, Page, TransactionEntries, entry_body
+from mercuria.web.timestamps import Timestamp, read_period
 
 ENTERED_WITHIN_S = 3.0
 LOOK_EVERY_S = 0.05
@@ -30,8 +30,8 @@ class LedgerQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
 
     wallet_id: Annotated[UUID | None, Meta(description="Of this wallet only.")] = None
     currency: CurrencyCode | None = None
-    from_: Moment | None = field(name="from", default=None)
-    to: Moment | None = None
+    from_: Timestamp | None = field(name="from", default=None)
+    to: Timestamp | None = None
 
 
 @endpoint(

@@ -27,7 +27,7 @@ from mercuria.web.health import READY, may_see_inside, own_parts, postgresql
 from mercuria.web.health_monitor import unread
 from mercuria.web.log_progress import KAFKA_ANSWERS_WITHIN_S
 from mercuria.web.page_view import Pages
-from mercuria.web.reading import soon
+from mercuria.web.read_routing import soon
 
 FRESH_S = 2.0
 """The minimum time between two queries to other servers."""

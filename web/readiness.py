@@ -5,8 +5,8 @@ from msgspec import Struct
 from mercuria.timestamps import rfc3339
 from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
 from mercuria.web.health import own_parts, postgresql, unready_reasons
-from mercuria.web.moments import now_ms
 from mercuria.web.representations import Time
+from mercuria.web.timestamps import now_ms
 
 
 class ReadinessBody(Struct, frozen=True):

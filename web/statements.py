@@ -24,10 +24,10 @@ from mercuria.projections.ledger.queries import StatementLine, WalletState
 from mercuria.timestamps import rfc3339
 from mercuria.web.context import Context
 from mercuria.web.endpoint import Answer, Call, Stream, endpoint
-from mercuria.web.moments import Moment, Period, now_ms, read_period
-from mercuria.web.past import lines_between, place_of, recorded_wallet
-from mercuria.web.reading import soon
+from mercuria.web.point_in_time import lines_between, place_of, recorded_wallet
+from mercuria.web.read_routing import soon
 from mercuria.web.representations import StatementBody, statement_kind, statement_line_body
+from mercuria.web.timestamps import Period, Timestamp, now_ms, read_period
 from mercuria.web.turns import TooManyError, Turn
 
 MAX_LINES = {"json": 10_000, "csv": 100_000}
@@ -59,8 +59,8 @@ T = TypeVar("T")
 class StatementQuery(Struct, frozen=True, forbid_unknown_fields=True):
     """Which period, and in which form: from the opening of the wallet until now, where nothing else is said."""
 
-    from_: Moment | None = field(name="from", default=None)
-    to: Moment | None = None
+    from_: Timestamp | None = field(name="from", default=None)
+    to: Timestamp | None = None
     format: Literal["json", "csv"] = "json"
 
 

@@ -12,7 +12,7 @@ from mercuria.http.problems import Problem
 from mercuria.web.decisions import answer_movement
 from mercuria.web.endpoint import Answer, Call, endpoint
 from mercuria.web.pages import PageQuery, page_of
-from mercuria.web.reading import find_transaction
+from mercuria.web.read_routing import find_transaction
 from mercuria.web.representations import Page, TransactionBody, transaction_body
 from mercuria.web.wallets import Amount
 

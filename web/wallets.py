@@ -28,10 +28,9 @@ from mercuria.domain.wallet import Wallet
 from mercuria.http.problems import Problem
 from mercuria.web.decisions import answer_change, answer_movement
 from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint
-from mercuria.web.moments import Moment, now_ms, read_moment_after
 from mercuria.web.pages import PageQuery, page_of
-from mercuria.web.past import recorded_wallet, wallet_at
-from mercuria.web.reading import find_wallet, find_wallet_now, refused_to_show
+from mercuria.web.point_in_time import recorded_wallet, wallet_at
+from mercuria.web.read_routing import find_wallet, find_wallet_now, refused_to_show
 from mercuria.web.representations import (
     MovementBody,
     Page,
@@ -41,6 +40,7 @@ from mercuria.web.representations import (
     wallet_body,
     wallet_event_body,
 )
+from mercuria.web.timestamps import Timestamp, now_ms, read_timestamp_after
 
 KnownCurrency = Annotated[CurrencyCode, Meta(extra_json_schema={"enum": sorted(MINOR_DIGITS)})]
 """The currencies that a wallet can have.
@@ -96,7 +96,7 @@ class OneWallet(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     consistency: Literal["eventual", "strong"] = "eventual"
-    at: Moment | None = None
+    at: Timestamp | None = None
 
 
 class WalletsQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
@@ -312,7 +312,7 @@ async def list_wallet_events(call: Call) -> Answer | Problem:
 
 
 async def _wallet_at(call: Call, at: str) -> Answer | Problem:
-    before_ms = read_moment_after("at", at)
+    before_ms = read_timestamp_after("at", at)
     if isinstance(before_ms, Problem):
         return before_ms
     if before_ms > now_ms() + 1:

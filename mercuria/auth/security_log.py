@@ -74,5 +74,5 @@ class Pseudonyms:
 
 def emit(event: Event, **fields: Any) -> None:
     """Log a security event, with the fields that are not None."""
-    said = {name: value for name, value in fields.items() if value is not None}
-    logger.warning(SENTENCES[event], extra={"security_event": str(event)} | said)
+    given = {name: value for name, value in fields.items() if value is not None}
+    logger.warning(SENTENCES[event], extra={"security_event": str(event)} | given)

@@ -10,7 +10,7 @@ from mercuria.config import current_settings
 from mercuria.domain.wallet import Wallet
 from mercuria.projections.ledger.queries import StatementLine, WalletState
 from mercuria.tables import registration
-from mercuria.web import past, statements
+from mercuria.web import point_in_time, statements
 from mercuria.web.context import MAX_WAITING_STATEMENTS, Context
 from mercuria.web.statements import Statement
 from mercuria.web.turns import TooManyError, Turn, Turns
@@ -87,7 +87,7 @@ def line(number: int) -> StatementLine:
 
 def long_statement() -> Statement:
     wallet = Wallet(ID, ANN, "EUR", 0, 0, 0, "open", 1, {}, 0, 0)
-    lines = PIECES * past.LINES_AT_ONCE
+    lines = PIECES * point_in_time.LINES_AT_ONCE
     return Statement(wallet, 0, 1, 0, lines, WalletState(), WalletState(balance=lines))
 
 
@@ -99,8 +99,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     async def lines_between(
         _context: Context, _id: UUID, start: int, end: int
     ) -> AsyncIterator[list[StatementLine]]:
-        for first in range(start, end, past.LINES_AT_ONCE):
-            yield [line(number + 1) for number in range(first, first + past.LINES_AT_ONCE)]
+        for first in range(start, end, point_in_time.LINES_AT_ONCE):
+            yield [line(number + 1) for number in range(first, first + point_in_time.LINES_AT_ONCE)]
 
     def count(real: object) -> object:
         def counted(*arguments: object) -> object:
@@ -124,12 +124,12 @@ def context() -> Context:
 
 async def as_json(context: Context) -> None:
     answer = await statements._as_json(context, long_statement())
-    assert len(answer.content.lines) == PIECES * past.LINES_AT_ONCE
+    assert len(answer.content.lines) == PIECES * point_in_time.LINES_AT_ONCE
 
 
 async def as_csv(context: Context) -> None:
     pieces = [each async for each in statements._csv_pieces(context, long_statement(), Turn(lambda: None))]
-    assert b"".join(pieces).count(b"\r\n") == 3 + PIECES * past.LINES_AT_ONCE
+    assert b"".join(pieces).count(b"\r\n") == 3 + PIECES * point_in_time.LINES_AT_ONCE
 
 
 @pytest.mark.parametrize("ask", [as_json, as_csv])
@@ -144,8 +144,8 @@ async def test_all_else_has_its_turn_between_two_pieces_however_many_statements_
     going_on = asyncio.create_task(all_else())
     await asyncio.gather(*(ask(context) for _ in range(30)))  # type: ignore[operator]
     going_on.cancel()
-    assert sum(made) == 30 * PIECES * past.LINES_AT_ONCE
-    assert max(made) <= past.LINES_AT_ONCE <= 200
+    assert sum(made) == 30 * PIECES * point_in_time.LINES_AT_ONCE
+    assert max(made) <= point_in_time.LINES_AT_ONCE <= 200
 
 
 async def test_a_short_statement_does_not_wait_for_the_end_of_long_ones(
@@ -155,9 +155,11 @@ async def test_a_short_statement_does_not_wait_for_the_end_of_long_ones(
     long = [asyncio.create_task(as_csv(context)) for _ in range(5)]
     for task in long:
         task.add_done_callback(lambda _: ended.append("long"))
-    short = long_statement()._replace(end=past.LINES_AT_ONCE, closing=WalletState(balance=past.LINES_AT_ONCE))
+    short = long_statement()._replace(
+        end=point_in_time.LINES_AT_ONCE, closing=WalletState(balance=point_in_time.LINES_AT_ONCE)
+    )
     await asyncio.sleep(0)
-    assert made[0] == past.LINES_AT_ONCE, "the first of them has begun"
+    assert made[0] == point_in_time.LINES_AT_ONCE, "the first of them has begun"
     await statements._as_json(context, short)
     ended.append("short")
     await asyncio.gather(*long)

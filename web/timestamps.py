@@ -16,7 +16,7 @@ from mercuria.domain.rejections import Code
 from mercuria.http.problems import FieldError, Problem
 from mercuria.postgres.paging import LAST_MS
 
-Moment = Annotated[
+Timestamp = Annotated[
     str,
     Meta(
         max_length=64,
@@ -46,7 +46,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def read_moment(name: str, text: str) -> int | Problem:
+def read_timestamp(name: str, text: str) -> int | Problem:
     """Return the first whole millisecond since 1970 that is not before a timestamp.
 
     If `text` is not a timestamp, return a problem that names the field.
@@ -54,7 +54,7 @@ def read_moment(name: str, text: str) -> int | Problem:
     return _read(name, text, after=False)
 
 
-def read_moment_after(name: str, text: str) -> int | Problem:
+def read_timestamp_after(name: str, text: str) -> int | Problem:
     """Return the first whole millisecond that is after a timestamp."""
     return _read(name, text, after=True)
 

@@ -9,7 +9,7 @@ from mercuria.http.problems import Problem
 from mercuria.projections.ledger.queries import StatementLine, WalletState
 from mercuria.web.context import Context
 from mercuria.web.endpoint import Call
-from mercuria.web.reading import refused_to_show, soon
+from mercuria.web.read_routing import refused_to_show, soon
 
 LINES_AT_ONCE = 200
 """How many lines one query reads and one step formats. Other tasks wait for about 2 ms meanwhile."""

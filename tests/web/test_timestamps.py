@@ -1,9 +1,9 @@
-"""Moments as queries name them."""
+"""Timestamps in queries: which ones there are, and the millisecond that each stands for."""
 
 import pytest
 
 from mercuria.http.problems import Problem
-from mercuria.web.moments import Period, read_moment, read_moment_after, read_period
+from mercuria.web.timestamps import Period, read_period, read_timestamp, read_timestamp_after
 
 NOON_MS = 1_764_072_000_000
 """12:00 UTC on November 25, 2025."""
@@ -28,8 +28,8 @@ NOON_MS = 1_764_072_000_000
         ("9999-12-31T23:59:59-23:59", 253_402_300_799_999, 253_402_300_799_999),
     ],
 )
-def test_what_is_a_moment(text: str, from_ms: int, after_ms: int) -> None:
-    assert (read_moment("at", text), read_moment_after("at", text)) == (from_ms, after_ms)
+def test_what_is_a_timestamp(text: str, from_ms: int, after_ms: int) -> None:
+    assert (read_timestamp("at", text), read_timestamp_after("at", text)) == (from_ms, after_ms)
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def test_what_is_a_moment(text: str, from_ms: int, after_ms: int) -> None:
         "2025-11-25\n",
     ],
 )
-def test_what_is_no_moment(text: str) -> None:
-    found = read_moment("at", text)
+def test_what_is_no_timestamp(text: str) -> None:
+    found = read_timestamp("at", text)
     assert isinstance(found, Problem) and found.code == "invalid_field"
     assert [error.field for error in found.errors] == ["at"]
 
