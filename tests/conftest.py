@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 import pytest
 
 from mercuria.embedded.stack import Stack
-from tests.harness.chaos import fresh_stack
+from tests.harness.stacks import fresh_stack
 
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 """Kafka is started more than a hundred times, and never runs for long: better compiled soon than well."""

@@ -34,7 +34,7 @@ from tests.deployment.monitoring import (
     questions_of_alerts,
     questions_of_panels,
 )
-from tests.harness.chaos import PARTITIONS, fresh_stack
+from tests.harness.stacks import PARTITIONS, fresh_stack
 from tests.protocol.desk import Desk, open_desk
 from tests.web.people import People, settle, until
 from tests.web.wire import ask

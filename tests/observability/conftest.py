@@ -13,7 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from mercuria.embedded.stack import Stack
 from tests.conftest import MANY_PEOPLE
-from tests.harness.chaos import fresh_stack
+from tests.harness.stacks import fresh_stack
 from tests.web.wire import Reply, ask
 
 API = "/api/v1"

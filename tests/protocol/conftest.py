@@ -8,7 +8,7 @@ import pytest
 from mercuria.embedded.stack import Stack
 from mercuria.embedded.worker import Worker
 from tests.conftest import living
-from tests.harness.chaos import PARTITIONS
+from tests.harness.stacks import PARTITIONS
 from tests.protocol.desk import Desk, open_desk
 
 

@@ -15,7 +15,6 @@ import pytest
 
 from mercuria.embedded.stack import Stack
 from tests.embedded.conftest import eventually
-from tests.harness.chaos import fresh_stack
 from tests.harness.chaos.trial import (
     Faults,
     Outcome,
@@ -27,6 +26,7 @@ from tests.harness.chaos.trial import (
     kill_workers,
     stop_kafka,
 )
+from tests.harness.stacks import fresh_stack
 from tests.protocol.desk import open_desk
 
 PLANTED_WORKER = Path(__file__).with_name("planted_worker.py")

@@ -10,8 +10,8 @@ from mercuria.embedded.stack import Stack
 from mercuria.kafka.log_ends import LogEnds, LogLostError
 from mercuria.topics import WALLET_COMMANDS
 from tests.embedded.conftest import only
-from tests.harness.chaos import fresh_stack
 from tests.harness.chaos.stages import audit_stages
+from tests.harness.stacks import fresh_stack
 from tests.projections.model import read_tables
 from tests.protocol.desk import open_desk
 

@@ -25,8 +25,8 @@ from mercuria.redis.replies import Address
 from mercuria.tables.balance_rows import AppliedPosition
 from mercuria.topics import SKIPS, TRANSACTION_EVENTS, WALLET_COMMANDS, WALLET_DEAD_LETTERS, WALLET_EVENTS
 from tests.embedded.conftest import clean_environ, eventually
-from tests.harness.chaos import fresh_stack
 from tests.harness.chaos.trial import audit_stack
+from tests.harness.stacks import fresh_stack
 from tests.projections.model import read_tables
 from tests.protocol.desk import Desk, open_desk
 from tests.protocol.planted_worker import DECIDE, ENTER, PROJECT

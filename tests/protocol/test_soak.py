@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.embedded.conftest import HARNESS, clean_environ, eventually, survivors
-from tests.harness.chaos import fresh_stack
-from tests.harness.chaos.http import MANY_LOGINS
 from tests.harness.soak.run import Soak
+from tests.harness.stacks import UNLIMITED_LOGINS, fresh_stack
 from tests.protocol.test_kills import PLANTED_WORKER
 
 TOLD_AT_ONCE = "VIOLATION: "
@@ -79,7 +78,7 @@ async def test_a_planted_bug_is_told_while_there_is_load(tmp_path: Path) -> None
             soak.end()
 
     command = (sys.executable, str(PLANTED_WORKER), "no-receipts")
-    with fresh_stack(tmp_path, 2, print, MANY_LOGINS, worker_command=command) as stack:
+    with fresh_stack(tmp_path, 2, print, UNLIMITED_LOGINS, worker_command=command) as stack:
         soak = Soak(stack, seed=seed, minutes=60, every_s=None, check_every_s=1, tell=hear)
         outcome = await soak.run()
     first = next(sentence for sentence in told if sentence.startswith(TOLD_AT_ONCE))

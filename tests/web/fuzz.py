@@ -17,7 +17,7 @@ from typing import Any
 from mercuria.embedded.stack import Stack
 from tests.conftest import MANY_PEOPLE
 from tests.embedded.conftest import MERCURIA, clean_environ
-from tests.harness.chaos import fresh_stack
+from tests.harness.stacks import fresh_stack
 
 HERE = Path(__file__).parent
 SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"

@@ -23,7 +23,7 @@ from mercuria.observability import metrics
 from mercuria.postgres.database import Database
 from mercuria.web.lag import TOPICS_OF_STAGES
 from tests.deployment.monitoring import program
-from tests.harness.chaos import PARTITIONS
+from tests.harness.stacks import PARTITIONS
 from tests.protocol.desk import Desk, open_desk
 from tests.web.people import People, Person, settle, until
 from tests.web.wire import Reply, ask

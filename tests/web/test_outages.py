@@ -26,7 +26,6 @@ from mercuria.redis.cache import LOCK_KEY
 from mercuria.redis.client import connect
 from mercuria.redis.leases import LIFE_S, RENEW_EVERY_S
 from mercuria.topics import WALLET_COMMANDS, WALLET_EVENTS
-from tests.harness.chaos import PARTITIONS
 from tests.harness.chaos.copies import Copies
 from tests.harness.chaos.outages import (
     BETWEEN_S,
@@ -42,6 +41,7 @@ from tests.harness.chaos.outages import (
     without_worker,
 )
 from tests.harness.chaos.siege import Faults, Outcome, Siege
+from tests.harness.stacks import PARTITIONS
 from tests.web.people import People, Person, until
 
 RATE_PER_S = 60

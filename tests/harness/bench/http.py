@@ -2,20 +2,17 @@
 
 import asyncio
 import json
-import logging
 import os
 import platform
 import random
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
@@ -27,17 +24,17 @@ from mercuria.auth.tokens import Caller, Role, Tokens
 from mercuria.config import Settings
 from mercuria.domain.commands import ClientCommand, Deposit, OpenWallet
 from mercuria.embedded import processes
-from mercuria.embedded.errors import StackError
 from mercuria.embedded.ports import LOOPBACK
 from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import command_producer
 from tests.harness.bench import bench, http_load
 from tests.harness.bench.http_load import Outcome, Plan
 from tests.harness.bench.measuring import family_cpu_s, family_rss_bytes
-from tests.harness.bench.pgbench import CLIENTS, THREADS, PgbenchError, pgbench_database, pgbench_tps
+from tests.harness.bench.pgbench import CLIENTS, THREADS, pgbench_database, pgbench_tps
 from tests.harness.bench.stacks import bench_stack, pid_of, profiling
 from tests.harness.bench.workload import CURRENCY, FUNDS
-from tests.harness.chaos import own_environ
+from tests.harness.console import print_report, progress_console
+from tests.harness.stacks import environ_without_settings
 
 TOKEN_MINUTES = 24 * 60
 ANSWER_TIMEOUT_S = 30
@@ -152,21 +149,14 @@ def http(
     worker. Then, on the same PostgreSQL server, pgbench runs its standard transaction. Balances and a sample of the
     transactions are checked; the exit code is 1 where any is wrong.
     """
-    # While topics are new, clients retry, and say so more loudly than a reader needs.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    with tempfile.TemporaryDirectory(prefix="mercuria-bench-") as directory:
-        profile_file = Path(directory) / "profile" if profile else None
-        try:
-            with bench_stack(Path(directory) / "data", workers, partitions, profile_file) as stack:
-                accounts = Accounts(stack, wallets, seed)
-                measured = _Bench(stack, accounts, connections, seconds, warm_up_s, seed, console.print)
-                report = measured.report(rounds, scale)
-                if profile_file:
-                    measured.profile(profile_file, console)
-        except StackError as error:
-            raise click.ClickException(str(error)) from error
-    click.echo(json.dumps(asdict(report), indent=1)) if as_json else Console().print(_table(report))
+    console = progress_console()
+    with bench_stack(workers, partitions, profile=profile) as stack:
+        accounts = Accounts(stack, wallets, seed)
+        measured = _Bench(stack, accounts, connections, seconds, warm_up_s, seed, console.print)
+        report = measured.report(rounds, scale)
+        if profile:
+            measured.profile(console)
+    print_report(report, _table(report), as_json=as_json)
     sys.exit(1 if report.audit.violations else 0)
 
 
@@ -178,7 +168,9 @@ class Accounts:
     """
 
     def __init__(self, stack: Stack, count: int, seed: int) -> None:
-        environ = own_environ() | stack.env | {"MERCURIA_ACCESS_TOKEN_MINUTES": str(TOKEN_MINUTES)}
+        environ = (
+            environ_without_settings() | stack.env | {"MERCURIA_ACCESS_TOKEN_MINUTES": str(TOKEN_MINUTES)}
+        )
         self._tokens = Tokens(Settings.from_env(environ))
         self._random = random.Random(seed)
         self.owners = {self._uuid(): self._uuid() for _ in range(count)}
@@ -296,9 +288,9 @@ class _Bench:
             ratio=transfers.median_per_s / pgbench.median_tps,
         )
 
-    def profile(self, file: Path, console: Console) -> None:
+    def profile(self, console: Console) -> None:
         """Print what the first worker spends its time on in a round of transfers."""
-        with profiling(self._stack.workers[0], file, console):
+        with profiling(self._stack, console):
             self._round("transfers", self._shared_port, self._seconds)
 
     async def _open(self) -> None:
@@ -429,14 +421,11 @@ class _Bench:
     def _pgbench(self, scale: int, rounds: int) -> Pgbench:
         self._tell("Filling the tables of pgbench.")
         tps = []
-        try:
-            with pgbench_database(self._stack.env["MERCURIA_DATABASE_OWNER"], scale) as dsn:
-                self._wait_idle()
-                for number in range(1, rounds + 1):
-                    tps.append(pgbench_tps(dsn, self._seconds))
-                    self._tell(f"Round {number} of {rounds}: {tps[-1]:,.0f} transactions/s of pgbench.")
-        except PgbenchError as error:
-            raise click.ClickException(str(error)) from error
+        with pgbench_database(self._stack.env["MERCURIA_DATABASE_OWNER"], scale) as dsn:
+            self._wait_idle()
+            for number in range(1, rounds + 1):
+                tps.append(pgbench_tps(dsn, self._seconds))
+                self._tell(f"Round {number} of {rounds}: {tps[-1]:,.0f} transactions/s of pgbench.")
         return Pgbench(scale, tps, statistics.median(tps))
 
 

@@ -1,32 +1,27 @@
 """`harness bench pipeline`: how many transfers a second go through all stages, until PostgreSQL has their entries."""
 
 import asyncio
-import json
-import logging
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import click
 import psutil
 import psycopg2
-from rich.console import Console
 from rich.table import Table
 
-from mercuria.embedded.errors import StackError
 from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import CommandProducer, command_producer
 from mercuria.topics import TOPICS
 from tests.harness.bench import bench
 from tests.harness.bench.measuring import STALLED_AFTER_S, bytes_on_disk, family_cpu_s, family_rss_bytes
-from tests.harness.bench.pgbench import CLIENTS, PgbenchError, pgbench_database, pgbench_tps
+from tests.harness.bench.pgbench import CLIENTS, pgbench_database, pgbench_tps
 from tests.harness.bench.stacks import bench_stack, pid_of, profiling
 from tests.harness.bench.workload import Workload
+from tests.harness.console import print_report, progress_console
 
 WINDOW = 12_000
 """So many transfers are under way at most: enough that no stage waits for work, and few enough to end soon."""
@@ -103,18 +98,12 @@ def pipeline(
     A producer keeps some thousand transfers under way. Then, on the same PostgreSQL server, pgbench runs its standard
     transaction. The exit code is 1 where entries and transfers do not agree in the end.
     """
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    with tempfile.TemporaryDirectory(prefix="mercuria-bench-") as directory:
-        profile_file = Path(directory) / "profile" if profile else None
-        try:
-            with bench_stack(Path(directory) / "data", workers, partitions, profile_file) as stack:
-                measured = _Bench(stack, Workload(wallets, seed), console.print)
-                during = profiling(stack.workers[0], profile_file, console) if profile_file else nullcontext()
-                runs = asyncio.run(measured.runs(warm_up_s, seconds, fill, during))
-                tps = measured.pgbench(scale)
-        except (StackError, PgbenchError) as error:
-            raise click.ClickException(str(error)) from error
+    console = progress_console()
+    with bench_stack(workers, partitions, profile=profile) as stack:
+        measured = _Bench(stack, Workload(wallets, seed), console.print)
+        afterwards = profiling(stack, console) if profile else nullcontext()
+        runs = asyncio.run(measured.runs(warm_up_s, seconds, fill, afterwards))
+        tps = measured.pgbench(scale)
     report = Report(
         python=".".join(map(str, sys.version_info[:3])),
         cores=psutil.cpu_count() or 0,
@@ -127,7 +116,7 @@ def pipeline(
         ratio=runs[0].transfers_per_s / tps,
         growth=runs[-1].transfers_per_s / runs[0].transfers_per_s,
     )
-    click.echo(json.dumps(asdict(report), indent=1)) if as_json else Console().print(_table(report))
+    print_report(report, _table(report), as_json=as_json)
 
 
 class Feed:
@@ -203,9 +192,9 @@ class _Bench:
         self._tell = tell
 
     async def runs(
-        self, warm_up_s: int, seconds: int, fill: int, during: AbstractContextManager[None]
+        self, warm_up_s: int, seconds: int, fill: int, afterwards: AbstractContextManager[None]
     ) -> list[Run]:
-        """Measure once, and once more when the ledger has `fill` entries; the last time in the block `during`."""
+        """Measure once, and once more when the ledger has `fill` entries; then keep up the load in `afterwards`."""
         servers, partitions = self._stack.env["MERCURIA_KAFKA"], int(self._stack.env["MERCURIA_PARTITIONS"])
         with closing(psycopg2.connect(self._stack.env["MERCURIA_DATABASE"])) as database:
             database.autocommit = True
@@ -218,7 +207,7 @@ class _Bench:
                     progress = _Progress(feed, self._tell)
                     await feed.keep_going(lambda _: feed.entries() >= fill, progress)
                     measured.append(await self._run(feed, database, seconds))
-                with during:
+                with afterwards:
                     await feed.keep_going(lambda began_s: time.monotonic() - began_s > AFTERWARDS_S)
         return measured
 

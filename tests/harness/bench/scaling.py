@@ -1,21 +1,16 @@
 """`harness bench scaling`: what more workers bring, and how long a wallet waits when one comes, goes or dies."""
 
 import asyncio
-import json
-import logging
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 import click
 import msgspec
 import psycopg2
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from rich.console import Console
 from rich.table import Table
 
 from mercuria.domain.commands import Deposit
@@ -28,6 +23,7 @@ from tests.harness.bench import bench
 from tests.harness.bench.pipeline import Feed
 from tests.harness.bench.stacks import bench_stack
 from tests.harness.bench.workload import CURRENCY, Workload
+from tests.harness.console import print_report, progress_console
 
 WALLETS = 400
 RATE_PER_S = 200
@@ -79,24 +75,17 @@ def scaling(partitions: int, seconds: int, as_json: bool) -> None:
 
     The waits are measured with and without standby copies of the tables, at 200 commands a second over all partitions.
     """
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    try:
-        report = Report(
-            partitions,
-            [_throughput(workers, partitions, seconds, console.print) for workers in (1, 2, 4)],
-            [pause for standbys in (1, 0) for pause in _pauses_with(standbys, partitions, console.print)],
-        )
-    except StackError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(json.dumps(asdict(report), indent=1)) if as_json else Console().print(_table(report))
+    echo = progress_console().print
+    report = Report(
+        partitions,
+        [_throughput(workers, partitions, seconds, echo) for workers in (1, 2, 4)],
+        [pause for standbys in (1, 0) for pause in _pauses_with(standbys, partitions, echo)],
+    )
+    print_report(report, _table(report), as_json=as_json)
 
 
 def _throughput(workers: int, partitions: int, seconds: int, tell: Tell) -> Throughput:
-    with (
-        tempfile.TemporaryDirectory(prefix="mercuria-bench-") as directory,
-        bench_stack(Path(directory) / "data", workers, partitions, None) as stack,
-    ):
+    with bench_stack(workers, partitions) as stack:
         per_s = asyncio.run(_transfers_per_s(stack, seconds))
     tell(f"{workers} workers: {per_s:,.0f} transfers/s.")
     return Throughput(workers, per_s)
@@ -116,12 +105,7 @@ async def _transfers_per_s(stack: Stack, seconds: int) -> float:
 
 
 def _pauses_with(standbys: int, partitions: int, tell: Tell) -> list[Pause]:
-    with (
-        tempfile.TemporaryDirectory(prefix="mercuria-bench-") as directory,
-        bench_stack(
-            Path(directory) / "data", 2, partitions, None, {"MERCURIA_STANDBYS": str(standbys)}
-        ) as stack,
-    ):
+    with bench_stack(2, partitions, settings={"MERCURIA_STANDBYS": str(standbys)}) as stack:
         return asyncio.run(_pauses(stack, standbys, tell))
 
 

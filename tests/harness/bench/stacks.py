@@ -1,55 +1,54 @@
-"""The stacks that benchmarks measure: their own, apart from any installation, and with workers that may be profiled."""
+"""The stacks that benchmarks measure: throwaway ones, whose workers can be profiled."""
 
 import pstats
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from types import MappingProxyType
 
 import click
 import psutil
 from rich.console import Console
 
-from mercuria.cli.preparing import prepare
 from mercuria.embedded.part import Part
-from mercuria.embedded.ports import free_port
 from mercuria.embedded.stack import WORKER_COMMAND, Stack
-from mercuria.embedded.worker import Worker
 from tests.harness.bench import profiled
-from tests.harness.chaos import own_environ
+from tests.harness.stacks import PARTITIONS, data_directory, fresh_stack
 
 POLL_S = 0.1
 PROFILE_WITHIN_S = 30
 PROFILE_LINES = 45
+PROFILE_FILE = "profile"
+"""Beside the data directory."""
 
 
+@contextmanager
 def bench_stack(
-    directory: Path,
     workers: int,
-    partitions: int,
-    profile_file: Path | None,
-    environ: Mapping[str, str] = MappingProxyType({}),
-) -> Stack:
-    """Return a stack to start; with a file, its workers can be profiled into it.
+    partitions: int = PARTITIONS,
+    *,
+    profile: bool = False,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Stack]:
+    """Yield a started stack in a temporary directory; its parts are not started again when they end.
 
     Args:
-        environ: settings of its workers.
+        profile: whether `profiling` can profile its workers.
     """
-    profiled_worker = [sys.executable, "-P", profiled.__file__, str(profile_file), "worker"]
-    return Stack(
-        directory,
-        workers=workers,
-        partitions=partitions,
-        # A port of its own: the default one may be wanted by a stack that serves people.
-        http_port=free_port(),
-        prepare=prepare,
-        supervise=False,
-        throwaway=True,
-        worker_command=profiled_worker if profile_file else WORKER_COMMAND,
-        environ=own_environ() | dict(environ),
-    )
+    with data_directory() as directory:
+        profiled_worker = (sys.executable, "-P", profiled.__file__, str(directory / PROFILE_FILE), "worker")
+        stack = fresh_stack(
+            directory / "data",
+            workers,
+            lambda _: None,
+            settings,
+            partitions=partitions,
+            supervise=False,
+            worker_command=profiled_worker if profile else WORKER_COMMAND,
+        )
+        with stack:
+            yield stack
 
 
 def pid_of(part: Part) -> int:
@@ -60,8 +59,9 @@ def pid_of(part: Part) -> int:
 
 
 @contextmanager
-def profiling(worker: Worker, file: Path, console: Console) -> Iterator[None]:
-    """Print what a worker spends its time on in the block."""
+def profiling(stack: Stack, console: Console) -> Iterator[None]:
+    """Print what the first worker of a stack spends its time on in the block."""
+    worker, file = stack.workers[0], stack.directory.path.with_name(PROFILE_FILE)
     process = psutil.Process(pid_of(worker))
     process.send_signal(profiled.START)
     yield

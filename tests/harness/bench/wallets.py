@@ -1,17 +1,13 @@
 """`harness bench wallets`: how many commands a worker decides, how long one takes, and what a plain agent does."""
 
 import asyncio
-import json
-import logging
 import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TypeVar
 from uuid import uuid4
 
@@ -20,13 +16,10 @@ import msgspec
 import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from rich.console import Console
 from rich.table import Table
 
-from mercuria.cli.preparing import prepare
 from mercuria.domain.commands import ClientCommand, Deposit
 from mercuria.embedded import processes
-from mercuria.embedded.ports import free_port
 from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import CommandProducer, command_producer, event_reader
 from mercuria.kafka.cloudevents import read_event
@@ -46,9 +39,11 @@ from tests.harness.bench.measuring import (
     end_of,
     time_until,
 )
+from tests.harness.bench.stacks import bench_stack
 from tests.harness.bench.workload import CURRENCY, Workload
+from tests.harness.console import print_report, progress_console
+from tests.harness.stacks import PARTITIONS
 
-PARTITIONS = 8
 SENT_AT_ONCE = 5_000
 LATENCY_RATE = 1_000
 PLAIN_AGENT = "tests.harness.bench.plain"
@@ -127,23 +122,11 @@ def wallets(
     commands wait in Kafka when the worker starts. Beside it, in the same run, a plain Faust agent with one table write
     a message.
     """
-    # While topics are new, clients retry, and say so more loudly than a reader needs.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    console = Console(stderr=True, highlight=False)
-    with tempfile.TemporaryDirectory(prefix="mercuria-bench-") as directory:
-        # A port of its own: the default one may be wanted by a stack that serves people.
-        port = free_port()
-        with Stack(
-            Path(directory) / "data",
-            partitions=PARTITIONS,
-            http_port=port,
-            prepare=prepare,
-            supervise=False,
-            throwaway=True,
-        ) as stack:
-            measured = _Bench(stack, Workload(wallet_count, seed), console.print)
-            report = asyncio.run(measured.report(command_count, runs, latency_s, seed))
-    click.echo(json.dumps(asdict(report), indent=1)) if as_json else Console().print(_table(report))
+    console = progress_console()
+    with bench_stack(workers=0) as stack:
+        measured = _Bench(stack, Workload(wallet_count, seed), console.print)
+        report = asyncio.run(measured.report(command_count, runs, latency_s, seed))
+    print_report(report, _table(report), as_json=as_json)
 
 
 class _Bench:

@@ -6,33 +6,18 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 
 from mercuria.cli.options import FiniteRange
 from mercuria.cli.showing import show_json
 from mercuria.embedded.stack import Stack
-from tests.harness.chaos import (
-    Tell,
-    chaos,
-    fresh_stack,
-    progress_console,
-    show_figures,
-    teller,
-    told_seed,
-    trial_directory,
-    trial_options,
-)
+from tests.harness.chaos import chaos, trial_options
 from tests.harness.chaos.copies import Copies
 from tests.harness.chaos.copies import Outcome as CopiesOutcome
 from tests.harness.chaos.outages import OUTAGES, besiege, shown
 from tests.harness.chaos.siege import PHASES, Outcome, Siege
+from tests.harness.console import Echo, chosen_seed, echo_on, plain_console, print_figures, progress_console
+from tests.harness.stacks import UNLIMITED_LOGINS, data_directory, fresh_stack
 
-MANY_LOGINS = {
-    "MERCURIA_BCRYPT_COST": "4",
-    "MERCURIA_LOGIN_LIMIT_ADDRESS": "1000000/minute",
-    "MERCURIA_LOGIN_LIMIT_ACCOUNT": "1000000/minute",
-}
-"""Lets all people have one address."""
 PARTS = click.Choice(["redis", "postgres", "worker"])
 
 
@@ -64,6 +49,7 @@ def http_command(
     keys: int,
     workers: int,
     seed: int | None,
+    data_dir: str | None,
     as_json: bool,
 ) -> None:
     """Let people use a stack over HTTP while a part of it is away, and compare what they are answered with the log.
@@ -73,23 +59,26 @@ def http_command(
     """
     if (stop is None) == (kill is None):
         raise click.UsageError("Say what is to be away, with either --stop or --kill.")
-    tell = teller(progress_console(as_json))
-    seed = told_seed(seed, tell)
-    with trial_directory() as directory, fresh_stack(directory, workers, tell, MANY_LOGINS) as stack:
+    echo = echo_on(progress_console(stderr=as_json))
+    seed = chosen_seed(seed, echo)
+    with (
+        data_directory(data_dir) as directory,
+        fresh_stack(directory, workers, echo, UNLIMITED_LOGINS) as stack,
+    ):
         if kill == "worker":
-            running: Any = Copies(stack, seed=seed, keys=keys, tell=tell).run()
+            running: Any = Copies(stack, seed=seed, keys=keys, tell=echo).run()
         else:
-            running = _besiege(stack, stop, kill, stop_s, rate, seed, tell)
+            running = _besiege(stack, stop, kill, stop_s, rate, seed, echo)
         outcome = asyncio.run(running)
     _show(outcome, as_json)
     sys.exit(0 if outcome.is_clean else 1)
 
 
 async def _besiege(
-    stack: Stack, stop: str | None, kill: str | None, stop_s: float, rate: int, seed: int, tell: Tell
+    stack: Stack, stop: str | None, kill: str | None, stop_s: float, rate: int, seed: int, echo: Echo
 ) -> Outcome:
     outage = OUTAGES["stop" if stop else "kill", str(stop or kill)](stop_s)
-    return await besiege(Siege(stack, seed=seed, rate_per_s=rate, tell=tell), outage)
+    return await besiege(Siege(stack, seed=seed, rate_per_s=rate, tell=echo), outage)
 
 
 def _show(outcome: Outcome | CopiesOutcome, as_json: bool) -> None:
@@ -98,11 +87,11 @@ def _show(outcome: Outcome | CopiesOutcome, as_json: bool) -> None:
         return
     if isinstance(outcome, Outcome):
         _show_answers(outcome)
-    show_figures(_figures(outcome), outcome.violations)
+    print_figures(_figures(outcome), outcome.violations)
 
 
 def _show_answers(outcome: Outcome) -> None:
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console = plain_console()
     for phase in PHASES:
         console.print(f"{phase} the outage")
         for what, asked in sorted(outcome.asked[phase].items()):

@@ -12,18 +12,10 @@ import msgspec
 from mercuria.cli.failures import EXIT_NO
 from mercuria.cli.options import FiniteRange
 from mercuria.cli.showing import show_json
-from tests.harness.chaos import (
-    Tell,
-    fresh_stack,
-    progress_console,
-    show_figures,
-    teller,
-    told_seed,
-    trial_directory,
-    trial_options,
-)
-from tests.harness.chaos.http import MANY_LOGINS
+from tests.harness.chaos import trial_options
+from tests.harness.console import Echo, chosen_seed, echo_on, print_figures, progress_console
 from tests.harness.soak.run import Grown, Latency, Outcome, Soak, shown_ms
+from tests.harness.stacks import UNLIMITED_LOGINS, data_directory, fresh_stack
 
 LONGEST_MINUTES = 23 * 60
 """Access tokens are valid for a day."""
@@ -69,6 +61,7 @@ def soak(
     check_every_s: float,
     workers: int,
     seed: int | None,
+    data_dir: str | None,
     as_json: bool,
 ) -> None:
     """Keep a stack of its own busy while its parts are killed, verify all the while, and tell how it does.
@@ -76,9 +69,12 @@ def soak(
     A line a minute; what is wrong is told at once. Ctrl-C ends the load early, and a second one also the audit that
     follows. The exit code is 1 where anything is wrong.
     """
-    tell = teller(progress_console(as_json))
-    seed = told_seed(seed, tell)
-    with trial_directory() as directory, fresh_stack(directory, workers, tell, MANY_LOGINS) as stack:
+    echo = echo_on(progress_console(stderr=as_json))
+    seed = chosen_seed(seed, echo)
+    with (
+        data_directory(data_dir) as directory,
+        fresh_stack(directory, workers, echo, UNLIMITED_LOGINS) as stack,
+    ):
         soaked = Soak(
             stack,
             seed=seed,
@@ -87,16 +83,16 @@ def soak(
             requests_per_s=http_rate,
             every_s=every_s if faults else None,
             check_every_s=check_every_s,
-            tell=tell,
+            tell=echo,
         )
-        outcome, ended_by = asyncio.run(_conduct(soaked, tell))
+        outcome, ended_by = asyncio.run(_conduct(soaked, echo))
     _show(outcome, as_json)
     if not outcome.is_clean:
         sys.exit(EXIT_NO)
     sys.exit(0 if ended_by is None else 128 + ended_by)
 
 
-async def _conduct(soak: Soak, tell: Tell) -> tuple[Outcome, int | None]:
+async def _conduct(soak: Soak, echo: Echo) -> tuple[Outcome, int | None]:
     """Run a soak; return its figures, and the signal that ended it before its audit was made."""
     running = asyncio.create_task(soak.run())
     interrupts = 0
@@ -106,7 +102,7 @@ async def _conduct(soak: Soak, tell: Tell) -> tuple[Outcome, int | None]:
         nonlocal interrupts, ended_by
         interrupts += 1
         if interrupts == 1:
-            tell("The load ends early, and what was done is audited; Ctrl-C once more ends that, too.")
+            echo("The load ends early, and what was done is audited; Ctrl-C once more ends that, too.")
             soak.end()
         else:
             ended_by = number
@@ -126,7 +122,7 @@ def _show(outcome: Outcome, as_json: bool) -> None:
     if as_json:
         show_json(msgspec.to_builtins(outcome))
         return
-    show_figures(_figures(outcome), outcome.violations + outcome.errors)
+    print_figures(_figures(outcome), outcome.violations + outcome.errors)
 
 
 def _figures(outcome: Outcome) -> dict[str, object]:

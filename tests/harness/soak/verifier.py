@@ -17,8 +17,8 @@ from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import event_reader
 from mercuria.topics import WALLET_COMMANDS, WALLET_EVENTS
 from tests.harness.auditor import Violations
-from tests.harness.chaos import own_environ
 from tests.harness.chaos.trial import auditor_of, take
+from tests.harness.stacks import environ_without_settings
 
 LOOK_EVERY_S = 2.0
 CHECKED_WITHIN_S = 180.0
@@ -107,7 +107,9 @@ class Verifier:
     async def _run(self, command: str, *options: str) -> Said:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "mercuria", *command.split(), *options, "--json"),
-            env=own_environ() | self._stack.env | processes.mark(self._stack.directory.path, "verifier"),
+            env=environ_without_settings()
+            | self._stack.env
+            | processes.mark(self._stack.directory.path, "verifier"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
