@@ -1,4 +1,4 @@
-"""The auditor finds what it is there for: each way to spoil a log is told."""
+"""The auditor finds what it is there for: it reports each way to spoil a log."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from mercuria.domain.commands import ClientCommand, Deposit, OpenWallet, SetLimits, Withdraw
 from mercuria.kafka.sealing import Seal
-from tests.harness.auditor import MAX_VIOLATIONS, Audit, Auditor
+from tests.harness.audit.auditor import Audit, Auditor
+from tests.harness.audit.violations import MAX_VIOLATIONS
 from tests.harness.chaos.load import Load
 from tests.protocol.test_batches import INSTALLATION, LIFETIME_MS, PARTITIONS, World
 
@@ -46,35 +47,35 @@ def scattered(random: Random) -> Iterator[tuple[ClientCommand, int]]:
 def audit(world: World, events: Events, *, with_commands: bool = True) -> Audit:
     """Audit a world's commands and some events."""
     auditor = Auditor(PARTITIONS, Seal(bytes(32)), LIFETIME_MS)
-    for take in chain(told(auditor, events), asked(auditor, world) if with_commands else ()):
+    for take in chain(event_calls(auditor, events), command_calls(auditor, world) if with_commands else ()):
         take()
     return auditor.report()
 
 
 def audit_meanwhile(world: World, events: Events, random: Random) -> Auditor:
-    """Let an auditor have both logs at once, now of the one and now of the other, and look all the time."""
+    """Pass both logs to an auditor in turns, and check its progress all the time."""
     auditor = Auditor(PARTITIONS, Seal(bytes(32)), LIFETIME_MS)
-    logs = [list(told(auditor, events)), list(asked(auditor, world))]
+    logs = [list(event_calls(auditor, events)), list(command_calls(auditor, world))]
     while any(logs):
         log = random.choice([log for log in logs if log])
         some = random.randint(1, 50)
         for take in log[:some]:
             take()
         del log[:some]
-        auditor.look()
+        auditor.check_progress()
     return auditor
 
 
-def told(auditor: Auditor, events: Events) -> Iterator[Callable[[], None]]:
-    """Yield what lets an auditor have each event."""
+def event_calls(auditor: Auditor, events: Events) -> Iterator[Callable[[], None]]:
+    """Yield calls that pass each event to an auditor."""
     offsets = [0] * PARTITIONS
     for partition, record in events:
         yield partial(auditor.take_event, partition, offsets[partition], record.value, key=record.key)
         offsets[partition] += 1
 
 
-def asked(auditor: Auditor, world: World) -> Iterator[Callable[[], None]]:
-    """Yield what lets an auditor have each command."""
+def command_calls(auditor: Auditor, world: World) -> Iterator[Callable[[], None]]:
+    """Yield calls that pass each command to an auditor."""
     for record in chain.from_iterable(world.logs):
         yield partial(
             auditor.take_command,
@@ -166,7 +167,7 @@ SPOILED = {
     "a key is not the wallet's": (rekey, "has the key"),
     "a reused id is refused for another reason": (
         spoil(REUSED, code=lambda _: "wallet_frozen"),
-        "was told wrong",
+        "is wrong about whether its id was used before",
     ),
 }
 
@@ -191,7 +192,7 @@ def test_events_alone_can_be_audited() -> None:
 
 
 @pytest.mark.parametrize("name", SPOILED)
-def test_what_is_wrong_is_told(name: str) -> None:
+def test_what_is_wrong_is_found(name: str) -> None:
     do, words = SPOILED[name]
     for seed in seeds():
         world, events = log_of(seed)
@@ -215,7 +216,7 @@ def test_nothing_is_wrong_in_the_middle_of_a_log_as_it_should_be() -> None:
         "a reused id is refused for another reason",
     ],
 )
-def test_what_is_wrong_for_good_is_told_before_the_log_ends(name: str) -> None:
+def test_what_is_wrong_for_good_is_found_before_the_log_ends(name: str) -> None:
     do, words = SPOILED[name]
     for seed in seeds():
         world, events = log_of(seed)
@@ -224,10 +225,10 @@ def test_what_is_wrong_for_good_is_told_before_the_log_ends(name: str) -> None:
         assert any(words in sentence for sentence in auditor.violations.sentences)
 
 
-def test_an_event_that_answers_nothing_is_told_as_soon_as_both_logs_are_past_it() -> None:
+def test_an_event_that_answers_nothing_is_found_as_soon_as_both_logs_are_past_it() -> None:
     for seed in seeds():
         world, events = log_of(seed)
-        # Nobody has asked for what this one answers.
+        # The command that this event answers is removed.
         _, record = events[index_of(events, DEPOSIT)]
         answered = msgspec.json.decode(record.value)["data"]["offset"]
         partition = events[index_of(events, DEPOSIT)][0]
@@ -236,7 +237,7 @@ def test_an_event_that_answers_nothing_is_told_as_soon_as_both_logs_are_past_it(
         assert f"Event {partition}-{answered} answers nothing" in " ".join(auditor.violations.sentences)
 
 
-def test_money_that_leaves_below_the_limit_is_told() -> None:
+def test_money_that_leaves_below_the_limit_is_found() -> None:
     world = World(Random(1))
     wallet_id, other_id = UUID(int=1), UUID(int=2)
     home = INSTALLATION.homes.of(wallet_id).partition
@@ -259,13 +260,13 @@ def test_money_that_leaves_below_the_limit_is_told() -> None:
     assert f"wallet {wallet_id} has -40, below its limit of -30" in sentence
 
 
-def test_many_violations_are_counted_and_the_first_are_told() -> None:
+def test_many_violations_are_counted_and_the_first_are_kept() -> None:
     world, events = log_of(1)
     found = audit(world, events[: len(events) // 2])
     assert found.violation_count > len(found.violations) == MAX_VIOLATIONS
 
 
-def test_a_command_that_was_forwarded_to_nowhere_is_told() -> None:
+def test_a_command_that_was_forwarded_to_nowhere_is_found() -> None:
     for seed in seeds():
         world, events = log_of(seed)
         home, forwarded = next(

@@ -5,7 +5,7 @@ import pytest
 
 from mercuria.domain.commands import Transfer
 from mercuria.kafka.producer import Record
-from tests.harness.auditor import Audit, Auditor
+from tests.harness.audit.auditor import Audit, Auditor
 from tests.protocol.test_batches import LIFETIME_MS, PARTITIONS, LogRecord, Partition
 from tests.protocol.test_order_of_names import HOME, OPENING, WALLET_ID, opened, record, transfer
 
@@ -26,7 +26,7 @@ def audit(commands: list[LogRecord], events: list[Record], *, events_first: bool
 
     for take in (take_events, take_commands) if events_first else (take_commands, take_events):
         take()
-    auditor.look()
+    auditor.check_progress()
     return auditor.report()
 
 

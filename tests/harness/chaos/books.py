@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from mercuria.domain.events import BalanceUpdated, CommandRejected, Event, WalletCreated
-from tests.harness.auditor import Violations
+from tests.harness.audit.violations import Violations
 from tests.harness.chaos.asking import Answer
 from tests.harness.chaos.orders import Order
 

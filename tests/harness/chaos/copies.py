@@ -18,7 +18,7 @@ from msgspec import Struct
 from mercuria.auth.tokens import Caller, Tokens
 from mercuria.config import Settings
 from mercuria.embedded.stack import Stack
-from tests.harness.auditor import Audit
+from tests.harness.audit.auditor import Audit
 from tests.harness.chaos.asking import Answer, Client, client, settled
 from tests.harness.chaos.books import Books
 from tests.harness.chaos.orders import Order, Orders, Person

@@ -32,7 +32,8 @@ from mercuria.redis.authenticity import Authenticity
 from mercuria.redis.cache import Cache
 from mercuria.redis.client import connect
 from mercuria.topics import WALLET_EVENTS
-from tests.harness.auditor import Audit, Violations
+from tests.harness.audit.auditor import Audit
+from tests.harness.audit.violations import Violations
 from tests.harness.chaos.asking import Answer, Client, client, settled
 from tests.harness.chaos.books import Books, State, Told
 from tests.harness.chaos.orders import Account, Order, Orders, Person

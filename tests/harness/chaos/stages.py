@@ -27,7 +27,7 @@ from mercuria.projections.checkpoints import Positions
 from mercuria.projections.ledger.snapshot import books
 from mercuria.redis.authenticity import Authenticity
 from mercuria.topics import LEDGER_EVENTS, STAGES, TRANSACTION_EVENTS, WALLET_EVENTS
-from tests.harness.auditor import Violations
+from tests.harness.audit.violations import Violations
 from tests.harness.chaos.trial import Faults, Trial, TrialError, kill, leg_key_of
 
 WITHIN_S = 120.0

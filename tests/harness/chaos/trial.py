@@ -24,7 +24,9 @@ from mercuria.kafka.sealing import Seal
 from mercuria.kafka.skips import all_skips
 from mercuria.tables.balance_rows import read_rows
 from mercuria.topics import BALANCES_CHANGELOG, WALLET_COMMANDS, WALLET_EVENTS
-from tests.harness.auditor import Audit, Auditor, Violations, WalletState
+from tests.harness.audit.auditor import Audit, Auditor
+from tests.harness.audit.money import WalletState
+from tests.harness.audit.violations import Violations
 from tests.harness.chaos.load import Load, Waiting, listen, send
 
 POLL_S = 0.02

@@ -23,7 +23,8 @@ from msgspec import Struct
 
 from mercuria.embedded.errors import StackError
 from mercuria.embedded.stack import Stack
-from tests.harness.auditor import Audit, Violations
+from tests.harness.audit.auditor import Audit
+from tests.harness.audit.violations import Violations
 from tests.harness.bench.measuring import family_rss_bytes
 from tests.harness.chaos.siege import Siege
 from tests.harness.chaos.stages import StagesAudit, audit_stages
@@ -306,9 +307,9 @@ class Soak:
             return
         self._tell("The load is over; when all is at rest, everything is audited.")
         self._stages = await audit_stages(self._stack)
-        self.violations.take_over(self._stages.violation_count, self._stages.violations)
+        self.violations.add_all(self._stages.violation_count, self._stages.violations)
         self._audit = (await self._siege.close()).audit
-        self.violations.take_over(self._audit.violation_count, self._audit.violations)
+        self.violations.add_all(self._audit.violation_count, self._audit.violations)
         await self.verifier.check("ledger verify")
         self._compare_money((await self.verifier.check("reconcile")).get("money", {}), self._audit)
 

@@ -16,7 +16,7 @@ from mercuria.embedded import processes
 from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import event_reader
 from mercuria.topics import WALLET_COMMANDS, WALLET_EVENTS
-from tests.harness.auditor import Violations
+from tests.harness.audit.violations import Violations
 from tests.harness.chaos.trial import auditor_of, take
 from tests.harness.stacks import environ_without_settings
 
@@ -69,7 +69,7 @@ class Verifier:
                             take(self._auditor, record)
                 if time.monotonic() >= looked_s + LOOK_EVERY_S:
                     looked_s = time.monotonic()
-                    self._auditor.look()
+                    self._auditor.check_progress()
                     self.done["log and sums"] += 1
 
     async def check_again_and_again(self) -> None:
@@ -102,7 +102,7 @@ class Verifier:
         untold = report[COUNTS[command]] - len(sentences)
         new = [sentence for sentence in sentences if sentence not in self._known]
         self._known.update(new)
-        self._violations.take_over(len(new) + (untold if new else 0), new)
+        self._violations.add_all(len(new) + (untold if new else 0), new)
 
     async def _run(self, command: str, *options: str) -> Said:
         process = await asyncio.create_subprocess_exec(
