@@ -3,13 +3,13 @@
 import pytest
 
 from mercuria.embedded.stack import Stack
-from tests.harness.chaos.stages import audit_stages
-from tests.projections.test_stack import trial_of
+from tests.harness.audit.projections import audit_projections
+from tests.projections.test_stack import run_on
 
 
 @pytest.fixture
 async def quiet(live_stack: Stack) -> Stack:
     """Return the stack with some wallets, of which nothing is on its way."""
-    await trial_of(live_stack, commands=500).run()
-    await audit_stages(live_stack)
+    await run_on(live_stack, commands=500).run()
+    await audit_projections(live_stack)
     return live_stack

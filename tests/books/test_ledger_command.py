@@ -17,8 +17,8 @@ import pytest
 from mercuria.domain.ledger import NO_HASH, hash_after
 from mercuria.embedded.stack import Stack
 from tests.embedded.conftest import clean_environ
-from tests.harness.chaos.load import EFFECTIVE_AT
-from tests.harness.chaos.stages import audit_stages
+from tests.harness.audit.projections import audit_projections
+from tests.harness.chaos.kafka.generator import EFFECTIVE_AT
 
 TRIGGERS = ("ledger_entries_are_final", "ledger_entries_balance")
 
@@ -162,7 +162,7 @@ async def test_a_ledger_that_nobody_changed_is_right(quiet: Stack) -> None:
     done = run(quiet, "verify", "--json")
     report = json.loads(done.stdout)
     assert (done.returncode, report["findings"], report["sentences"]) == (0, 0, [])
-    assert report["entries"] == (await audit_stages(quiet)).entries > 0
+    assert report["entries"] == (await audit_projections(quiet)).entries > 0
     assert report["debits"] == report["credits"]
     again = run(quiet, "verify", "--resume")
     assert again.returncode == 0
@@ -251,14 +251,14 @@ async def test_beancount_accepts_what_is_exported(quiet: Stack, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     checked = bean_check(file)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
-    assert file.read_text("utf-8").count(" * ") == (await audit_stages(quiet)).completed
+    assert file.read_text("utf-8").count(" * ") == (await audit_projections(quiet)).completed
     assert f'\n  effective: "{EFFECTIVE_AT}"\n' in file.read_text("utf-8")
 
 
 async def test_the_spreadsheet_has_every_entry_and_balances(quiet: Stack) -> None:
     done = run(quiet, "export", "--format", "csv")
     rows = list(csv.DictReader(StringIO(done.stdout)))
-    assert len(rows) == (await audit_stages(quiet)).entries
+    assert len(rows) == (await audit_projections(quiet)).entries
     assert {row["effective_at"] for row in rows} == {"", EFFECTIVE_AT}
     sums: Counter[tuple[str, str]] = Counter()
     for row in rows:

@@ -17,7 +17,7 @@ import redis
 from mercuria.domain.wallet import Wallet
 from mercuria.embedded.stack import Stack
 from tests.embedded.conftest import clean_environ
-from tests.projections.test_stack import trial_of
+from tests.projections.test_stack import run_on
 from tests.protocol.desk import open_desk
 from tests.redis.conftest import until
 
@@ -46,11 +46,11 @@ def as_owner(stack: Stack) -> Iterator[Any]:
 async def test_under_load_everything_agrees(live_stack: Stack) -> None:
     found: list[tuple[int, dict[str, Any]]] = []
 
-    async def reconciled(trial: Any) -> None:
-        await trial.answers(300)
+    async def reconciled(run: Any) -> None:
+        await run.wait_for_answers(300)
         found.append(await asyncio.to_thread(reconcile, live_stack))
 
-    await trial_of(live_stack, commands=600, rate_per_s=100).run(reconciled)
+    await run_on(live_stack, commands=600, rate_per_s=100).run(reconciled)
     ((code, report),) = found
     assert (code, report["sentences"]) == (0, [])
     assert report["wallets"] > 50 and report["cached"] > 0

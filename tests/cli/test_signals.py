@@ -82,7 +82,7 @@ def test_a_terminal_that_closes_while_a_stack_starts_ends_it(line: CommandLine, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_trial_that_is_ended_under_load_leaves_nothing_running(
+def test_a_chaos_run_that_is_ended_under_load_leaves_nothing_running(
     line: CommandLine, tmp_path: Path, number: int
 ) -> None:
     chaos = start(line, tmp_path, *CHAOS)

@@ -9,14 +9,13 @@ import click
 
 from mercuria.cli import failures, standard_streams
 from tests.harness.bench import bench
-from tests.harness.bench.measuring import StalledError
 from tests.harness.bench.pgbench import PgbenchError
 from tests.harness.chaos import chaos
-from tests.harness.chaos.trial import TrialError
+from tests.harness.errors import StalledError
 from tests.harness.soak import soak
 
-ERRORS = (PgbenchError, StalledError, TrialError)
-"""What is wrong where one of these comes to the top, it says itself."""
+ERRORS = (PgbenchError, StalledError)
+"""Errors whose message is the sentence to print."""
 
 
 @click.group()

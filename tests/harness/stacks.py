@@ -61,6 +61,12 @@ def environ_without_settings() -> dict[str, str]:
     }
 
 
+def leg_key(stack: Stack) -> bytes:
+    """Return the leg key of a stack."""
+    key_file = Path(stack.env.get("MERCURIA_LEG_KEY_FILE") or stack.directory.path / "leg.key")
+    return bytes.fromhex(key_file.read_text("ascii").strip())
+
+
 @contextmanager
 def data_directory(named: str | None = None) -> Iterator[Path]:
     """Yield an empty directory: the named one, which is kept, or a temporary one.

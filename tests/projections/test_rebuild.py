@@ -13,7 +13,7 @@ import pytest
 from mercuria.embedded.stack import Stack
 from mercuria.projections.rebuild import RebuildError, Tables
 from tests.embedded.conftest import clean_environ
-from tests.projections.test_stack import assert_all_is_there, tables_of, trial_of
+from tests.projections.test_stack import assert_all_is_there, run_on, tables_of
 
 
 def ledger_of(stack: Stack) -> dict[tuple[int, int], bytes]:
@@ -45,11 +45,11 @@ async def test_a_rebuild_under_load_gives_the_same_rows(live_stack: Stack) -> No
     entries = ledger_of(live_stack)
     done: list[subprocess.CompletedProcess[str]] = []
 
-    async def rebuilt(trial: Any) -> None:
-        await trial.answers(500)
+    async def rebuilt(run: Any) -> None:
+        await run.wait_for_answers(500)
         done.append(await asyncio.to_thread(rebuild, live_stack))
 
-    outcome = await trial_of(live_stack).run(rebuilt)
+    outcome = await run_on(live_stack).run(rebuilt)
     (run,) = done
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("Rebuilt from ")

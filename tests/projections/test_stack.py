@@ -15,19 +15,21 @@ from mercuria.postgres.database import Database
 from mercuria.projections.wallets.queries import History
 from mercuria.topics import WALLET_EVENTS
 from tests.embedded.conftest import clean_environ, eventually
-from tests.harness.chaos.stages import audit_stages, kill_all_kinds
-from tests.harness.chaos.trial import Faults, Trial, audit_stack, freeze, kill, kill_workers
+from tests.harness.audit.projections import audit_projections
+from tests.harness.audit.stack import audit_stack
+from tests.harness.chaos.kafka.faults import freeze, kill, kill_all_kinds, kill_workers
+from tests.harness.chaos.kafka.run import Faults, KafkaRun
 from tests.projections.conftest import empty
 from tests.projections.model import Model, Tables, read_tables
 
 WITHIN_S = 60.0
 
 
-def trial_of(stack: Stack, commands: int = 4000, rate_per_s: float = 1500) -> Trial:
-    """Return a trial with a seed of its own, and say it."""
+def run_on(stack: Stack, commands: int = 4000, rate_per_s: float = 1500) -> KafkaRun:
+    """Return a run with a new seed, which is printed."""
     seed = randrange(2**32)
     print(f"seed {seed}")
-    return Trial(stack, seed=seed, commands=commands, rate_per_s=rate_per_s, wallets=60)
+    return KafkaRun(stack, seed=seed, commands=commands, rate_per_s=rate_per_s, wallets=60)
 
 
 async def ends_of(stack: Stack) -> dict[int, int]:
@@ -65,7 +67,7 @@ async def assert_all_is_there(stack: Stack) -> None:
 
 
 async def test_postgresql_has_what_the_tables_and_the_auditor_have(live_stack: Stack) -> None:
-    await trial_of(live_stack).run()
+    await run_on(live_stack).run()
     there = await tables_of(live_stack)
     await assert_all_is_there(live_stack)
     balances = {str(wallet.id): wallet.balance for wallet in there.wallets.values()}
@@ -95,34 +97,34 @@ def listed(stack: Stack) -> dict[str, int]:
     return {wallet["id"]: wallet["balance"] for wallet in json.loads(run.stdout)}
 
 
-async def frozen_postgresql(trial: Trial) -> None:
+async def frozen_postgresql(run: KafkaRun) -> None:
     """Freeze PostgreSQL; commands are decided meanwhile."""
-    postgres = trial.stack.postgres
-    freezing = asyncio.create_task(freeze(trial, postgres, 4))
-    await trial.answers(500)
+    postgres = run.stack.postgres
+    freezing = asyncio.create_task(freeze(run, postgres, 4))
+    await run.wait_for_answers(500)
     assert not freezing.done(), "nobody waits for PostgreSQL to decide"
     await freezing
 
 
-async def killed_postgresql(trial: Trial) -> None:
+async def killed_postgresql(run: KafkaRun) -> None:
     """Kill PostgreSQL now and then; the stack starts it again."""
     for _ in range(3):
-        await trial.answers(500)
-        await kill(trial, trial.stack.postgres)
+        await run.wait_for_answers(500)
+        await kill(run, run.stack.postgres)
 
 
-async def workers_without_postgresql(trial: Trial) -> None:
+async def workers_without_postgresql(run: KafkaRun) -> None:
     """Stop PostgreSQL, and have the partitions dealt out while it is away."""
-    await trial.answers(300)
-    await asyncio.to_thread(trial.stack.postgres.stop)
+    await run.wait_for_answers(300)
+    await asyncio.to_thread(run.stack.postgres.stop)
     try:
         # Long enough for Faust to commit what is not written yet: it has to be read again.
-        await trial.answers(3000)
-        await kill(trial, trial.stack.workers[0])
+        await run.wait_for_answers(3000)
+        await kill(run, run.stack.workers[0])
         # Long enough for the others to take over, and for the killed one to come back.
-        await trial.answers(5000)
+        await run.wait_for_answers(5000)
     finally:
-        await asyncio.to_thread(trial.stack.postgres.start)
+        await asyncio.to_thread(run.stack.postgres.start)
 
 
 @pytest.mark.parametrize(
@@ -137,10 +139,10 @@ async def workers_without_postgresql(trial: Trial) -> None:
     ],
 )
 async def test_postgresql_comes_to_the_same_whatever_is_killed(live_stack: Stack, faults: Faults) -> None:
-    outcome = await trial_of(live_stack).run(faults)
+    outcome = await run_on(live_stack).run(faults)
     assert outcome.audit.violations == []
     await assert_all_is_there(live_stack)
-    stages = await audit_stages(live_stack)
+    stages = await audit_projections(live_stack)
     assert stages.violations == []
     assert stages.entries == 2 * stages.completed > 0
 

@@ -15,7 +15,7 @@ from mercuria.domain.commands import ClientCommand, Deposit, OpenWallet, SetLimi
 from mercuria.kafka.sealing import Seal
 from tests.harness.audit.auditor import Audit, Auditor
 from tests.harness.audit.violations import MAX_VIOLATIONS
-from tests.harness.chaos.load import Load
+from tests.harness.chaos.kafka.generator import CommandGenerator
 from tests.protocol.test_batches import INSTALLATION, LIFETIME_MS, PARTITIONS, World
 
 Events = list[tuple[int, Any]]
@@ -38,8 +38,8 @@ def log_of(seed: int) -> tuple[World, Events]:
 
 def scattered(random: Random) -> Iterator[tuple[ClientCommand, int]]:
     """Yield the commands of chaos, some of them to a wrong partition."""
-    load = Load(random, wallets=30)
-    for command in chain(load.opening(), islice(load.commands(), 600)):
+    generator = CommandGenerator(random, wallets=30)
+    for command in chain(generator.opening(), islice(generator.commands(), 600)):
         home = INSTALLATION.homes.of(command.wallet_id).partition
         yield command, home if random.random() < 0.95 else random.randrange(PARTITIONS)
 

@@ -10,7 +10,7 @@ from mercuria.embedded.stack import Stack
 from mercuria.kafka.log_ends import LogEnds, LogLostError
 from mercuria.topics import WALLET_COMMANDS
 from tests.embedded.conftest import only
-from tests.harness.chaos.stages import audit_stages
+from tests.harness.audit.projections import audit_projections
 from tests.harness.stacks import fresh_stack
 from tests.projections.model import read_tables
 from tests.protocol.desk import open_desk
@@ -23,7 +23,7 @@ async def test_a_worker_without_its_directory_does_not_begin_beside_an_empty_kaf
         async with open_desk(stack) as desk:
             for partition in range(3):
                 await desk.wallet(100, partition=partition)
-        assert (await audit_stages(stack)).violations == []
+        assert (await audit_projections(stack)).violations == []
         before = read_tables(stack.env["MERCURIA_DATABASE"])
     # What must not be done, and is done in a hurry.
     shutil.rmtree(tmp_path / "kafka" / "data")

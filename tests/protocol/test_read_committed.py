@@ -14,7 +14,7 @@ from mercuria.embedded.worker import Worker
 from mercuria.kafka.client import Sent, read_log
 from mercuria.kafka.log_ends import LogEnds
 from mercuria.topics import WALLET_COMMANDS
-from tests.harness.chaos.trial import audit_stack
+from tests.harness.audit.stack import audit_stack
 from tests.protocol.desk import Desk
 
 PARTITION = 5

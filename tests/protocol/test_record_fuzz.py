@@ -25,8 +25,8 @@ from mercuria.domain.commands import OpenWallet
 from mercuria.embedded.stack import Stack
 from mercuria.topics import WALLET_COMMANDS
 from tests.embedded.conftest import clean_environ
-from tests.harness.chaos.stages import audit_stages
-from tests.harness.chaos.trial import audit_stack
+from tests.harness.audit.projections import audit_projections
+from tests.harness.audit.stack import audit_stack
 from tests.protocol.desk import Desk
 from tests.protocol.hostile import Hostile, Producer
 
@@ -83,7 +83,7 @@ async def test_random_records_end_no_worker_and_every_good_command_is_answered(
     assert said[already:] == [], "no worker ends"
     assert good > RECORDS / 4
     assert (await audit_stack(live_stack)).violations == []
-    await audit_stages(live_stack)
+    await audit_projections(live_stack)
     for command in (("reconcile", "--json"), ("ledger", "verify", "--json")):
         done = await asyncio.to_thread(mercuria, live_stack, *command)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -12,7 +12,7 @@ from mercuria.kafka.client import read_log
 from mercuria.tables.balance_rows import POSITION_KEY, read_rows
 from mercuria.topics import BALANCES_CHANGELOG, RECEIPTS_CHANGELOG
 from tests.embedded.conftest import eventually
-from tests.harness.chaos.trial import audit_stack
+from tests.harness.audit.stack import audit_stack
 from tests.protocol.desk import Desk
 
 

@@ -25,7 +25,7 @@ from mercuria.redis.replies import Address
 from mercuria.tables.balance_rows import AppliedPosition
 from mercuria.topics import SKIPS, TRANSACTION_EVENTS, WALLET_COMMANDS, WALLET_DEAD_LETTERS, WALLET_EVENTS
 from tests.embedded.conftest import clean_environ, eventually
-from tests.harness.chaos.trial import audit_stack
+from tests.harness.audit.stack import audit_stack
 from tests.harness.stacks import fresh_stack
 from tests.projections.model import read_tables
 from tests.protocol.desk import Desk, open_desk

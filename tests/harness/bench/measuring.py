@@ -9,12 +9,10 @@ from pathlib import Path
 import psutil
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from tests.harness.errors import StalledError
+
 POLL_S = 0.02
 STALLED_AFTER_S = 30
-
-
-class StalledError(Exception):
-    """Nothing was decided for a while; the message says how far it came."""
 
 
 async def end_of(consumer: AIOKafkaConsumer, topic: str, partitions: int) -> int:

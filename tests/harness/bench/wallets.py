@@ -34,7 +34,6 @@ from tests.harness.bench import bench
 from tests.harness.bench.measuring import (
     STALLED_AFTER_S,
     ProcessMeter,
-    StalledError,
     bytes_on_disk,
     end_of,
     time_until,
@@ -42,6 +41,7 @@ from tests.harness.bench.measuring import (
 from tests.harness.bench.stacks import bench_stack
 from tests.harness.bench.workload import CURRENCY, Workload
 from tests.harness.console import print_report, progress_console
+from tests.harness.errors import StalledError
 from tests.harness.stacks import PARTITIONS
 
 SENT_AT_ONCE = 5_000

@@ -19,11 +19,11 @@ from mercuria.auth.tokens import Caller, Tokens
 from mercuria.config import Settings
 from mercuria.embedded.stack import Stack
 from tests.harness.audit.auditor import Audit
+from tests.harness.audit.stack import audit_stack
 from tests.harness.chaos.asking import Answer, Client, client, settled
 from tests.harness.chaos.books import Books
 from tests.harness.chaos.orders import Order, Orders, Person
 from tests.harness.chaos.siege import told_by
-from tests.harness.chaos.trial import audit_stack
 
 PEOPLE = 6
 ACCOUNTS = 40

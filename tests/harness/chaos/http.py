@@ -10,18 +10,18 @@ import msgspec
 from mercuria.cli.options import FiniteRange
 from mercuria.cli.showing import show_json
 from mercuria.embedded.stack import Stack
-from tests.harness.chaos import chaos, trial_options
 from tests.harness.chaos.copies import Copies
 from tests.harness.chaos.copies import Outcome as CopiesOutcome
 from tests.harness.chaos.outages import OUTAGES, besiege, shown
 from tests.harness.chaos.siege import PHASES, Outcome, Siege
 from tests.harness.console import Echo, chosen_seed, echo_on, plain_console, print_figures, progress_console
+from tests.harness.options import run_options
 from tests.harness.stacks import UNLIMITED_LOGINS, data_directory, fresh_stack
 
 PARTS = click.Choice(["redis", "postgres", "worker"])
 
 
-@chaos.command("http")
+@click.command("http")
 @click.option("--stop", type=PARTS, help="Freeze it with SIGSTOP for a while.")
 @click.option("--kill", type=PARTS, help="Kill it with SIGKILL. Redis is emptied as well.")
 @click.option(
@@ -40,7 +40,7 @@ PARTS = click.Choice(["redis", "postgres", "worker"])
     help="With --kill worker: how many requests, each of which is sent four times at the same moment.",
 )
 @click.option("--workers", type=click.IntRange(2, 64), default=2, show_default=True)
-@trial_options("Repeats the choices of an earlier run.")
+@run_options("Repeats the choices of an earlier run.")
 def http_command(
     stop: str | None,
     kill: str | None,

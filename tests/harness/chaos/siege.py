@@ -33,11 +33,13 @@ from mercuria.redis.cache import Cache
 from mercuria.redis.client import connect
 from mercuria.topics import WALLET_EVENTS
 from tests.harness.audit.auditor import Audit
+from tests.harness.audit.stack import audit_stack
 from tests.harness.audit.violations import Violations
 from tests.harness.chaos.asking import Answer, Client, client, settled
 from tests.harness.chaos.books import Books, State, Told
 from tests.harness.chaos.orders import Account, Order, Orders, Person
-from tests.harness.chaos.trial import TrialError, audit_stack, leg_key_of
+from tests.harness.errors import StalledError
+from tests.harness.stacks import leg_key
 
 PEOPLE = 6
 ACCOUNTS = 24
@@ -302,7 +304,7 @@ class Siege:
             await self._carry_out(order)
         final = order.final
         if final.status != 201:
-            raise TrialError(f"A wallet is not opened: {[answer.body for answer in order.answers]}.")
+            raise StalledError(f"A wallet is not opened: {[answer.body for answer in order.answers]}.")
         account = self.orders.opened(order, final.body)
         await self._carry_out(self.orders.filling(account))
 
@@ -537,7 +539,7 @@ class Siege:
     async def _compare_cache(self, last: dict[UUID, tuple[int, State]]) -> None:
         homes = Homes(int(self.stack.env["MERCURIA_PARTITIONS"]))
         redis = connect(self.stack.env["MERCURIA_REDIS"])
-        cache = Cache(redis, Authenticity(partial(leg_key_of, self.stack)))
+        cache = Cache(redis, Authenticity(partial(leg_key, self.stack)))
         for id_, (version, state) in last.items():
             cached = await cache.wallet(homes.of(id_).partition, id_)
             if cached and (cached.wallet.version, cached.wallet.balance) != (version, state.balance):

@@ -12,8 +12,8 @@ import msgspec
 from mercuria.cli.failures import EXIT_NO
 from mercuria.cli.options import FiniteRange
 from mercuria.cli.showing import show_json
-from tests.harness.chaos import trial_options
 from tests.harness.console import Echo, chosen_seed, echo_on, print_figures, progress_console
+from tests.harness.options import run_options
 from tests.harness.soak.run import Grown, Latency, Outcome, Soak, shown_ms
 from tests.harness.stacks import UNLIMITED_LOGINS, data_directory, fresh_stack
 
@@ -51,7 +51,7 @@ LONGEST_MINUTES = 23 * 60
     help="From one run of `ledger verify` and `reconcile` to the next.",
 )
 @click.option("--workers", type=click.IntRange(2, 64), default=2, show_default=True)
-@trial_options("Repeats the commands and faults of an earlier run.")
+@run_options("Repeats the commands and faults of an earlier run.")
 def soak(
     minutes: float,
     rate: float,

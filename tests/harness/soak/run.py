@@ -24,11 +24,12 @@ from msgspec import Struct
 from mercuria.embedded.errors import StackError
 from mercuria.embedded.stack import Stack
 from tests.harness.audit.auditor import Audit
+from tests.harness.audit.projections import ProjectionsAudit, audit_projections
 from tests.harness.audit.violations import Violations
 from tests.harness.bench.measuring import family_rss_bytes
+from tests.harness.chaos.kafka.run import KafkaRun
 from tests.harness.chaos.siege import Siege
-from tests.harness.chaos.stages import StagesAudit, audit_stages
-from tests.harness.chaos.trial import Trial, TrialError
+from tests.harness.errors import StalledError
 from tests.harness.soak.growth import Growth
 from tests.harness.soak.strikes import STRIKES, in_turn
 from tests.harness.soak.verifier import Verifier
@@ -109,7 +110,7 @@ class Outcome(Struct):
     error_count: int
     errors: list[str]
     audit: Audit | None = None
-    stages: StagesAudit | None = None
+    stages: ProjectionsAudit | None = None
 
     @property
     def is_clean(self) -> bool:
@@ -150,8 +151,8 @@ class Soak:
         self._every_s = every_s
         self._tell = tell
         self._random = Random(f"soak {seed}")
-        self._trial = Trial(
-            stack, seed=seed, commands=1, rate_per_s=rate_per_s, tell=tell, still_s=RECOVERS_WITHIN_S
+        self._commands = KafkaRun(
+            stack, seed=seed, commands=1, rate_per_s=rate_per_s, echo=tell, still_s=RECOVERS_WITHIN_S
         )
         self._siege = Siege(
             stack,
@@ -179,7 +180,7 @@ class Soak:
         self._lag_at_most: dict[str, int] = {}
         self._told: list[Minute] = []
         self._audit: Audit | None = None
-        self._stages: StagesAudit | None = None
+        self._stages: ProjectionsAudit | None = None
 
     # From the beginning to the end.
 
@@ -189,7 +190,7 @@ class Soak:
         for step in (self._put_under_load, self._close):
             try:
                 await step()
-            except (TrialError, StackError) as error:
+            except (StalledError, StackError) as error:
                 self.errors.add(str(error))
         return self.outcome()
 
@@ -203,11 +204,11 @@ class Soak:
         return Outcome(
             seed=self._seed,
             load_s=self._load_s or time.monotonic() - self._began_s,
-            commands=self._trial.waiting.answered,
+            commands=self._commands.pending.answered,
             requests=self._siege.asked,
             latency=_latency(self._waits_s),
             calm=_latency(self._calm_waits_s),
-            longest_pause_s=self._trial.waiting.longest_pause_s,
+            longest_pause_s=self._commands.pending.longest_pause_s,
             refused=self._siege.refused,
             refused_while_broken=self._refused_broken,
             faults=dict(self._faults),
@@ -236,11 +237,11 @@ class Soak:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(each()) for each in beside]
                 async with asyncio.TaskGroup() as load:
-                    load.create_task(self._trial.put_under_load(lambda _: self._wait_for_end()))
+                    load.create_task(self._commands.apply_load(lambda _: self._wait_for_end()))
                     load.create_task(self._siege.use(self._strike))
                 for task in tasks:
                     task.cancel()
-        except* (TrialError, StackError) as group_of_one:
+        except* (StalledError, StackError) as group_of_one:
             raise _first(group_of_one) from None
 
     async def _wait_for_end(self) -> None:
@@ -295,7 +296,7 @@ class Soak:
         while not await asyncio.to_thread(self._is_all_ready):  # noqa: ASYNC110  parts say nothing by themselves
             await asyncio.sleep(LOOK_EVERY_S)
         ready_s = time.monotonic()
-        while self._trial.waiting.answered_to_s < ready_s:  # noqa: ASYNC110  nothing happens at once with it
+        while self._commands.pending.answered_to_s < ready_s:  # noqa: ASYNC110  nothing happens at once with it
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _is_all_ready(self) -> bool:
@@ -306,7 +307,7 @@ class Soak:
         if self._stack.failure is not None:
             return
         self._tell("The load is over; when all is at rest, everything is audited.")
-        self._stages = await audit_stages(self._stack)
+        self._stages = await audit_projections(self._stack)
         self.violations.add_all(self._stages.violation_count, self._stages.violations)
         self._audit = (await self._siege.close()).audit
         self.violations.add_all(self._audit.violation_count, self._audit.violations)
@@ -354,7 +355,7 @@ class Soak:
         return {part.name: part.pid for part in self._stack.parts if part.pid is not None}
 
     def _take_waits(self) -> None:
-        waits_s = self._trial.waiting.take_waits_s()
+        waits_s = self._commands.pending.take_latencies_s()
         self._waits_s.extend(waits_s)
         if not self._is_broken:
             self._calm_waits_s.extend(waits_s)
@@ -363,7 +364,7 @@ class Soak:
         await self._loaded.wait()
         number = 0
         while True:
-            began_s, answered, asked = time.monotonic(), self._trial.waiting.answered, self._siege.asked
+            began_s, answered, asked = time.monotonic(), self._commands.pending.answered, self._siege.asked
             self._take_waits()
             first = len(self._waits_s)
             await asyncio.sleep(self._began_s + (number + 1) * MINUTE_S - began_s)
@@ -373,7 +374,7 @@ class Soak:
             minute = Minute(
                 number=number,
                 of=self._minutes,
-                commands_per_s=(self._trial.waiting.answered - answered) / took_s,
+                commands_per_s=(self._commands.pending.answered - answered) / took_s,
                 requests_per_s=(self._siege.asked - asked) / took_s,
                 latency=_latency(self._waits_s[first:]),
                 lag=self._lag,

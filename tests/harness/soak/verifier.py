@@ -16,8 +16,8 @@ from mercuria.embedded import processes
 from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import event_reader
 from mercuria.topics import WALLET_COMMANDS, WALLET_EVENTS
+from tests.harness.audit.stack import stack_auditor, take_record
 from tests.harness.audit.violations import Violations
-from tests.harness.chaos.trial import auditor_of, take
 from tests.harness.stacks import environ_without_settings
 
 LOOK_EVERY_S = 2.0
@@ -52,7 +52,7 @@ class Verifier:
         self._violations = violations
         self._errors = errors
         self._every_s = every_s
-        self._auditor = auditor_of(stack, violations)
+        self._auditor = stack_auditor(stack, violations)
         self._known: set[str] = set()
 
     async def follow(self) -> None:
@@ -66,7 +66,7 @@ class Verifier:
                 for reader in (commands, events):
                     for records in (await reader.getmany(timeout_ms=50, max_records=2000)).values():
                         for record in records:
-                            take(self._auditor, record)
+                            take_record(self._auditor, record)
                 if time.monotonic() >= looked_s + LOOK_EVERY_S:
                     looked_s = time.monotonic()
                     self._auditor.check_progress()

@@ -1,4 +1,4 @@
-"""What becomes of the events, checked from the topics alone: how transactions ended, and the ledger.
+"""The audit of the projections, mostly from their topics: how transactions ended, and the ledger.
 
 Every event on every topic is there once by its number, without a gap and, where it came again, with the same bytes;
 each completed transaction has one debit and one credit; the chains are whole, and PostgreSQL has the same ones.
@@ -28,17 +28,18 @@ from mercuria.projections.ledger.snapshot import books
 from mercuria.redis.authenticity import Authenticity
 from mercuria.topics import LEDGER_EVENTS, STAGES, TRANSACTION_EVENTS, WALLET_EVENTS
 from tests.harness.audit.violations import Violations
-from tests.harness.chaos.trial import Faults, Trial, TrialError, kill, leg_key_of
+from tests.harness.errors import StalledError
+from tests.harness.stacks import leg_key
 
 WITHIN_S = 120.0
-"""So long the stages may take to bring in what the topics hold."""
+"""How long the projections may take to catch up with their topics."""
 LOOK_EVERY_S = 0.2
 
 MOVEMENTS = ("deposit", "withdraw", "transfer")
 OUTBOXES = ("outbox_events", "ledger_outbox")
 
 
-class StagesAudit(Struct):
+class ProjectionsAudit(Struct):
     """The findings. `duplicates` are events that came again, by topic; `violations` are the first ones."""
 
     completed: int = 0
@@ -49,52 +50,37 @@ class StagesAudit(Struct):
     violations: list[str] = field(default_factory=list)
 
 
-def kill_all_kinds(kills: int) -> Faults:
-    """Return faults that kill workers, PostgreSQL and Kafka with SIGKILL at random moments."""
-
-    async def strike(trial: Trial) -> None:
-        stack = trial.stack
-        for _ in range(kills):
-            await trial.answers(trial.random.randint(1, 2 * trial.commands // kills))
-            # Who is killed again and again while it starts is given up by the stack, as it does not get ready.
-            parts = [each for each in (stack.postgres, stack.kafka, *stack.workers) if each.was_ready]
-            if parts:
-                await kill(trial, trial.random.choice(parts))
-
-    return strike
-
-
-async def audit_stages(stack: Stack) -> StagesAudit:
-    """Wait until the stages have brought in all, and check what they made of it.
+async def audit_projections(stack: Stack) -> ProjectionsAudit:
+    """Wait until the projections have caught up, and check their topics, tables and counters.
 
     Raises:
-        TrialError: they do not get there.
+        StalledError: they do not get there.
     """
-    await _all_is_through(stack)
+    await _wait_until_caught_up(stack)
     violations = Violations()
     servers = stack.env["MERCURIA_KAFKA"]
     ends = await _ends(servers)
-    told = await _numbered(servers, TRANSACTION_EVENTS, violations)
-    entered = await _numbered(servers, LEDGER_EVENTS, violations)
-    for partition in ends.keys() | told.events.keys():
-        offsets = [event.offset for event in told.events[partition]]
+    transactions = await _numbered(servers, TRANSACTION_EVENTS, violations)
+    ledger = await _numbered(servers, LEDGER_EVENTS, violations)
+    for partition in ends.keys() | transactions.events.keys():
+        offsets = [event.offset for event in transactions.events[partition]]
         if offsets != ends[partition]:
             violations.add(
-                f"Partition {partition} told of {len(offsets)} transactions, and {len(ends[partition])} ended,"
+                f"Partition {partition} has events of {len(offsets)} transactions, and {len(ends[partition])} ended,"
                 " or in another order."
             )
-    for partition in told.events.keys() | entered.events.keys():
-        _check_chain(partition, told.events[partition], entered.events[partition], violations)
-    _compare(stack, entered, violations)
+    for partition in transactions.events.keys() | ledger.events.keys():
+        _check_chain(partition, transactions.events[partition], ledger.events[partition], violations)
+    _compare_entries(stack, ledger, violations)
     await _check_counters(stack, violations)
     completed = sum(
-        type(event) is TransactionCompleted for events in told.events.values() for event in events
+        type(event) is TransactionCompleted for events in transactions.events.values() for event in events
     )
-    return StagesAudit(
+    return ProjectionsAudit(
         completed=completed,
-        failed=sum(map(len, told.events.values())) - completed,
-        entries=sum(map(len, entered.events.values())),
-        duplicates={TRANSACTION_EVENTS: told.duplicates, LEDGER_EVENTS: entered.duplicates},
+        failed=sum(map(len, transactions.events.values())) - completed,
+        entries=sum(map(len, ledger.events.values())),
+        duplicates={TRANSACTION_EVENTS: transactions.duplicates, LEDGER_EVENTS: ledger.duplicates},
         violation_count=violations.count,
         violations=violations.sentences,
     )
@@ -110,35 +96,35 @@ async def _check_counters(stack: Stack, violations: Violations) -> None:
         env["MERCURIA_DATABASE"],
         env["MERCURIA_KAFKA"],
         env["MERCURIA_REDIS"],
-        Authenticity(partial(leg_key_of, stack)),
+        Authenticity(partial(leg_key, stack)),
         int(env["MERCURIA_PARTITIONS"]),
     )
     for sentence in copies.differences:
         violations.add(sentence)
 
 
-async def _all_is_through(stack: Stack) -> None:
-    """Wait until all stages have brought in all, and their outboxes are empty."""
+async def _wait_until_caught_up(stack: Stack) -> None:
+    """Wait until all projections have caught up with their topics, and their outboxes are empty."""
     database = Database(stack.env["MERCURIA_DATABASE"])
     deadline_s = time.monotonic() + WITHIN_S
     try:
         for stage, topic in STAGES.items():
-            while not await _is_through(database, stage, topic, stack.env["MERCURIA_KAFKA"]):
+            while not await _is_caught_up(database, stage, topic, stack.env["MERCURIA_KAFKA"]):
                 if time.monotonic() > deadline_s:
-                    raise TrialError(f"The stage {stage} has not brought in all within {WITHIN_S:.0f} s.")
+                    raise StalledError(f"The projection {stage} has not caught up within {WITHIN_S:.0f} s.")
         while True:
             rows = [await database.row(f"SELECT count(*) AS count FROM {table}") for table in OUTBOXES]
             if not any(row.count for row in rows if row is not None):
                 return
             if time.monotonic() > deadline_s:
-                raise TrialError(f"The outboxes are not empty after {WITHIN_S:.0f} s.")
+                raise StalledError(f"The outboxes are not empty after {WITHIN_S:.0f} s.")
             await asyncio.sleep(LOOK_EVERY_S)
     finally:
         await database.close()
 
 
-async def _is_through(database: Database, stage: str, topic: str, servers: str) -> bool:
-    """Return whether a stage has all that its topic holds; what is told meanwhile makes it longer."""
+async def _is_caught_up(database: Database, stage: str, topic: str, servers: str) -> bool:
+    """Return whether a projection has all that its topic holds now."""
     async with event_reader(servers, topic) as reader:
         found = await reader.end_offsets(reader.assignment())
     ends = {tp.partition: end for tp, end in found.items()}
@@ -198,9 +184,11 @@ async def _numbered(servers: str, topic: str, violations: Violations) -> _Number
     return found
 
 
-def _check_chain(partition: int, told: list[Any], entries: list[Entry], violations: Violations) -> None:
+def _check_chain(
+    partition: int, transactions: list[Any], entries: list[Entry], violations: Violations
+) -> None:
     """Check that completed transactions have their two entries, in order, and that these are a chain."""
-    completed = [event for event in told if type(event) is TransactionCompleted]
+    completed = [event for event in transactions if type(event) is TransactionCompleted]
     if len(entries) != 2 * len(completed):
         violations.add(f"Partition {partition} has {len(entries)} entries for {len(completed)} transactions.")
     previous = NO_HASH
@@ -224,7 +212,7 @@ def _check_chain(partition: int, told: list[Any], entries: list[Entry], violatio
         if entry.hash != previous.hex():
             violations.add(f"{name} has a hash that is not made of it and of what is before it.")
         if number // 2 < len(completed) and not _belongs(entry, completed[number // 2]):
-            violations.add(f"{name} does not say what its transaction {entry.transaction_id} did.")
+            violations.add(f"{name} does not match its transaction {entry.transaction_id}.")
 
 
 def _belongs(entry: Entry, event: TransactionCompleted) -> bool:
@@ -248,11 +236,11 @@ def _belongs(entry: Entry, event: TransactionCompleted) -> bool:
     )
 
 
-def _compare(stack: Stack, entered: _Numbered, violations: Violations) -> None:
+def _compare_entries(stack: Stack, ledger: _Numbered, violations: Violations) -> None:
     """Check that PostgreSQL has the same entries as the topic."""
     wanted = {
         (partition, entry.sequence): (entry.hash, entry.transaction_id)
-        for partition, entries in entered.events.items()
+        for partition, entries in ledger.events.items()
         for entry in entries
     }
     with (
