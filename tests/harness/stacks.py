@@ -11,7 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mercuria.auth.tokens import Tokens
 from mercuria.cli.preparing import prepare
+from mercuria.config import Settings
 from mercuria.embedded.errors import StackError
 from mercuria.embedded.ports import free_port
 from mercuria.embedded.stack import Stack
@@ -19,6 +21,8 @@ from mercuria.embedded.stack import Stack
 PARTITIONS = 8
 INHERITED_VARIABLES = ("MERCURIA_CACHE_DIR", "MERCURIA_LOG_LEVEL")
 """Of an installation's settings, a throwaway stack takes these alone: it never touches an existing installation."""
+TOKEN_MINUTES = 24 * 60
+"""The life of access tokens: longer than any run."""
 UNLIMITED_LOGINS = MappingProxyType(
     {
         "MERCURIA_BCRYPT_COST": "4",
@@ -65,6 +69,11 @@ def leg_key(stack: Stack) -> bytes:
     """Return the leg key of a stack."""
     key_file = Path(stack.env.get("MERCURIA_LEG_KEY_FILE") or stack.directory.path / "leg.key")
     return bytes.fromhex(key_file.read_text("ascii").strip())
+
+
+def token_issuer(stack: Stack) -> Tokens:
+    """Return what issues access tokens for a stack, without a login."""
+    return Tokens(Settings.from_env(stack.env | {"MERCURIA_ACCESS_TOKEN_MINUTES": str(TOKEN_MINUTES)}))
 
 
 @contextmanager

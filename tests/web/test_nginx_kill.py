@@ -19,11 +19,12 @@ import msgspec
 
 from mercuria.embedded.stack import Stack
 from mercuria.http.problems import CONTENT_TYPE
-from tests.harness.chaos.asking import LOST, SILENCE_S, Answer
-from tests.harness.chaos.books import Books
-from tests.harness.chaos.orders import Order
-from tests.harness.chaos.orders import Person as Orderer
-from tests.harness.chaos.siege import told_by
+from tests.harness.audit.violations import Violations
+from tests.harness.chaos.http.client import ANSWER_TIMEOUT_S, LOST, Answer
+from tests.harness.chaos.http.event_log import read_event_log
+from tests.harness.chaos.http.oracle import Oracle
+from tests.harness.chaos.http.requests import Request
+from tests.harness.chaos.http.users import User
 from tests.web.nginx import Nginx, nginx_before
 from tests.web.people import API, People, Person, settle, until
 
@@ -46,7 +47,7 @@ class Customer:
         self.person = person
         self.wallets: list[str] = []
         self.readings: list[tuple[str, Answer]] = []
-        self.orders: list[Order] = []
+        self.requests: list[Request] = []
         self.asked: list[tuple[str, Answer]] = []
         """The ids of requests that were to change something, with what was answered."""
         self._session = session
@@ -77,13 +78,13 @@ class Customer:
         key = f"nginx-{uuid4()}"
         amount = random.randint(1, 50)
         body = {"from_wallet_id": source, "to_wallet_id": target, "amount": amount, "reference": key}
-        orderer = Orderer(self.person.id, self.person.token)
-        order = Order(len(self.orders), "transfer", orderer, key, f"{API}/transactions", body)
-        self.orders.append(order)
-        while order.final is None:
-            id_, answer = await self.ask("POST", order.path, body, key)
+        user = User(self.person.id, self.person.token)
+        request = Request(len(self.requests), "transfer", user, key, f"{API}/transactions", body)
+        self.requests.append(request)
+        while request.final is None:
+            id_, answer = await self.ask("POST", request.path, body, key)
             self.asked.append((id_, answer))
-            order.answers.append(answer)
+            request.answers.append(answer)
             if not answer.is_final:
                 await asyncio.sleep(answer.retry_after_s)
 
@@ -153,33 +154,35 @@ async def test_a_killed_worker_costs_what_was_under_way_on_it_and_nothing_else(
 
             # One answer and one effect for each key, and no money more or less.
             await settle(settled)
-            told, books = await told_by(settled), Books()
-            orders = [order for customer in everybody for order in customer.orders]
-            books.close(orders, told)
-            assert books.violations.sentences == []
-            assert all(len(told.effects(order)) == 1 for order in orders)
+            log, violations = await read_event_log(settled), Violations()
+            requests = [request for customer in everybody for request in customer.requests]
+            Oracle(violations).check(requests, log)
+            assert violations.sentences == []
+            assert all(len(log.effects(request)) == 1 for request in requests)
             expected = Counter(dict.fromkeys(all_wallets, FUNDS))
-            for order in orders:
-                assert order.final is not None and order.final.status == 201
-                expected[order.body["from_wallet_id"]] -= order.body["amount"]
-                expected[order.body["to_wallet_id"]] += order.body["amount"]
+            for request in requests:
+                assert request.final is not None and request.final.status == 201
+                expected[request.body["from_wallet_id"]] -= request.body["amount"]
+                expected[request.body["to_wallet_id"]] += request.body["amount"]
             for customer in everybody:
                 for wallet in customer.wallets:
                     assert await customer.person.balance(wallet) == expected[wallet]
-            repeated = [await replay(each, order) for each in everybody for order in broken_orders(each)]
+            repeated = [
+                await replay(each, request) for each in everybody for request in broken_requests(each)
+            ]
             assert repeated and all(repeated)
 
 
-def broken_orders(customer: Customer) -> list[Order]:
-    """Return the orders that a worker broke off."""
-    return [order for order in customer.orders if any(each.status == 502 for each in order.answers)]
+def broken_requests(customer: Customer) -> list[Request]:
+    """Return the requests that a worker broke off."""
+    return [request for request in customer.requests if any(each.status == 502 for each in request.answers)]
 
 
-async def replay(customer: Customer, order: Order) -> bool:
-    """Send an order once more; tell whether its answer is the one of before, and says so."""
-    _, answer = await customer.ask("POST", order.path, order.body, order.key)
-    assert order.final is not None
-    return answer.is_replayed and answer.content == order.final.content
+async def replay(customer: Customer, request: Request) -> bool:
+    """Send a request once more; return whether it gets the same answer, marked as replayed."""
+    _, answer = await customer.ask("POST", request.path, request.body, request.key)
+    assert request.final is not None
+    return answer.is_replayed and answer.content == request.final.content
 
 
 async def done_by(port: int, nginx: Nginx, since: int) -> int:
@@ -199,7 +202,7 @@ async def customers(nginx: Nginx, people: People) -> AsyncIterator[list[Customer
         everybody = []
         for number in range(PEOPLE):
             connector = aiohttp.TCPConnector(limit=0, local_addr=(f"127.0.1.{number + 1}", 0))
-            timeout = aiohttp.ClientTimeout(total=SILENCE_S)
+            timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
             session = await sessions.enter_async_context(
                 aiohttp.ClientSession(connector=connector, timeout=timeout)
             )

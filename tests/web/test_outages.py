@@ -1,4 +1,4 @@
-"""Redis, PostgreSQL and workers are stopped and killed while people use the HTTP API: what is answered stays true.
+"""Redis, PostgreSQL and workers are stopped and killed while clients use the HTTP API: their answers stay true.
 
 Each test prints its seed; `make chaos ARGS="http … --seed N"` makes the same choices, with longer outages.
 """
@@ -26,21 +26,17 @@ from mercuria.redis.cache import LOCK_KEY
 from mercuria.redis.client import connect
 from mercuria.redis.leases import LIFE_S, RENEW_EVERY_S
 from mercuria.topics import WALLET_COMMANDS, WALLET_EVENTS
-from tests.harness.chaos.copies import Copies
-from tests.harness.chaos.outages import (
-    BETWEEN_S,
+from tests.harness.chaos.http.duplicates import DuplicatesRun
+from tests.harness.chaos.http.expectations import (
     Expectation,
-    Outage,
-    besiege,
-    flush,
-    freeze,
-    kill,
-    shown,
     without_postgres,
     without_redis,
     without_worker,
 )
-from tests.harness.chaos.siege import Faults, Outcome, Siege
+from tests.harness.chaos.http.faults import BETWEEN_S, flush, freeze, kill
+from tests.harness.chaos.http.outages import Outage, run_outage
+from tests.harness.chaos.http.report import Outcome, format_counts
+from tests.harness.chaos.http.run import Faults, HttpRun
 from tests.harness.stacks import PARTITIONS
 from tests.web.people import People, Person, until
 
@@ -51,39 +47,39 @@ SESSION_S = 10.0
 """After so long without a word, Kafka gives a worker's partitions to others."""
 
 
-async def siege(stack: Stack, faults: Faults, faults_of: Expectation) -> Outcome:
-    """Besiege a stack with a new seed, which is printed, and assert that nothing is wrong."""
+async def run_under_load(stack: Stack, faults: Faults, expectation: Expectation) -> Outcome:
+    """Make a run with a new seed, which is printed, and assert that nothing is wrong."""
     seed = secrets.randbelow(2**32)
     print(f"seed {seed}")
-    besieged = Siege(stack, seed=seed, rate_per_s=RATE_PER_S, calm_s=CALM_S, tell=print)
-    outcome = await besiege(besieged, Outage(faults, faults_of))
-    for phase, asked in outcome.asked.items():
-        for what, each in asked.items():
-            print(f"{phase}, {what}: {shown(each.answers)}; the slowest in {each.slowest_s:.2f} s")
+    run = HttpRun(stack, seed=seed, rate_per_s=RATE_PER_S, calm_s=CALM_S, echo=print)
+    outcome = await run_outage(run, Outage(faults, expectation))
+    for phase, kinds in outcome.asked.items():
+        for kind, each in kinds.items():
+            print(f"{phase}, {kind}: {format_counts(each.answers)}; the slowest in {each.slowest_s:.2f} s")
     assert outcome.violations == []
     return outcome
 
 
 async def test_redis_that_is_emptied_and_killed_and_stopped_loses_and_ages_nothing(live_stack: Stack) -> None:
-    async def strike(siege: Siege) -> None:
-        await flush(siege)
-        await siege.calm(BETWEEN_S)
-        await kill(siege, live_stack.redis, 3, loses_data=True)
-        await siege.calm(BETWEEN_S)
-        await freeze(siege, live_stack.redis, LIFE_S + 4)
+    async def inject(run: HttpRun) -> None:
+        await flush(run)
+        await run.wait_until_calm(BETWEEN_S)
+        await kill(run, live_stack.redis, 3, loses_data=True)
+        await run.wait_until_calm(BETWEEN_S)
+        await freeze(run, live_stack.redis, LIFE_S + 4)
 
-    outcome = await siege(live_stack, strike, without_redis(LIFE_S + 4))
+    outcome = await run_under_load(live_stack, inject, without_redis(LIFE_S + 4))
     # A balance may be as old as a lock whose owner has just renewed it.
     assert outcome.oldest_shown_s.get("after", 0.0) < 5
 
 
 async def test_without_postgresql_money_moves_and_wallets_are_shown(live_stack: Stack) -> None:
-    async def strike(siege: Siege) -> None:
-        await freeze(siege, live_stack.postgres, 13)
-        await siege.calm(BETWEEN_S)
-        await kill(siege, live_stack.postgres, 4)
+    async def inject(run: HttpRun) -> None:
+        await freeze(run, live_stack.postgres, 13)
+        await run.wait_until_calm(BETWEEN_S)
+        await kill(run, live_stack.postgres, 4)
 
-    outcome = await siege(live_stack, strike, without_postgres)
+    outcome = await run_under_load(live_stack, inject, without_postgres)
     assert outcome.unready == []
 
 
@@ -93,11 +89,11 @@ async def test_the_partitions_of_a_frozen_worker_are_taken_over_and_it_decides_n
     times_ms: list[float] = []
     await until(lambda: locks_of(redis), are_dealt_out)
 
-    async def strike(siege: Siege) -> None:
-        siege.lose_answers()
-        frozen, other = siege.random.sample(live_stack.workers, 2)
+    async def inject(run: HttpRun) -> None:
+        run.accept_loss()
+        frozen, other = run.random.sample(live_stack.workers, 2)
         generation = (await locks_of(redis))[0].generation
-        async with siege.outage(f"{frozen.title} is frozen."):
+        async with run.outage(f"{frozen.title} is frozen."):
             times_ms.append(1000 * time.time())
             began_s = time.monotonic()
             frozen.suspend()
@@ -113,7 +109,7 @@ async def test_the_partitions_of_a_frozen_worker_are_taken_over_and_it_decides_n
         print(f"The other worker had all locks after {took_s:.1f} s.")
         await assert_no_lock_goes_back(redis, for_s=2 * RENEW_EVERY_S)
 
-    await siege(live_stack, strike, without_worker)
+    await run_under_load(live_stack, inject, without_worker)
     # Before, it may have decided what was there, and died with it. What came last, the other one may have been deciding
     # when the two noticed each other; the frozen one would begin with what came first.
     first_ms, last_ms = times_ms[0] + 1000, times_ms[1] - 2000
@@ -193,7 +189,7 @@ async def test_copies_of_requests_have_one_answer_and_one_effect_although_a_work
 ) -> None:
     seed = secrets.randbelow(2**32)
     print(f"seed {seed}")
-    outcome = await Copies(live_stack, seed=seed, keys=500, copies=4, tell=print).run()
+    outcome = await DuplicatesRun(live_stack, seed=seed, keys=500, copies=4, echo=print).run()
     print(outcome)
     assert outcome.violations == []
     assert outcome.requests == 2000 and outcome.replayed >= 1500

@@ -20,8 +20,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from mercuria.auth.tokens import Caller, Role, Tokens
-from mercuria.config import Settings
+from mercuria.auth.tokens import Caller, Role
 from mercuria.domain.commands import ClientCommand, Deposit, OpenWallet
 from mercuria.embedded import processes
 from mercuria.embedded.ports import LOOPBACK
@@ -34,9 +33,8 @@ from tests.harness.bench.pgbench import CLIENTS, THREADS, pgbench_database, pgbe
 from tests.harness.bench.stacks import bench_stack, pid_of, profiling
 from tests.harness.bench.workload import CURRENCY, FUNDS
 from tests.harness.console import print_report, progress_console
-from tests.harness.stacks import environ_without_settings
+from tests.harness.stacks import token_issuer
 
-TOKEN_MINUTES = 24 * 60
 ANSWER_TIMEOUT_S = 30
 IDLE_CORES = 0.15
 """Workers that take less processor time than so many cores have nothing to do."""
@@ -168,10 +166,7 @@ class Accounts:
     """
 
     def __init__(self, stack: Stack, count: int, seed: int) -> None:
-        environ = (
-            environ_without_settings() | stack.env | {"MERCURIA_ACCESS_TOKEN_MINUTES": str(TOKEN_MINUTES)}
-        )
-        self._tokens = Tokens(Settings.from_env(environ))
+        self._tokens = token_issuer(stack)
         self._random = random.Random(seed)
         self.owners = {self._uuid(): self._uuid() for _ in range(count)}
         """By wallet."""

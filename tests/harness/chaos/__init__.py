@@ -5,7 +5,7 @@ In `kafka`, the load are commands in the log; in `http`, requests to the HTTP AP
 
 import click
 
-from tests.harness.chaos.http import http_command
+from tests.harness.chaos.http.command import http_command
 from tests.harness.chaos.kafka.command import kafka_command, kill_workers_command, stages_command
 
 

@@ -4,7 +4,7 @@
     outcome = await soak.run()
     assert outcome.is_clean
 
-The load is a trial's (commands by Kafka) and a siege's (people on HTTP), both at once; after it, the whole log, the
+The load is a chaos run's on Kafka and one's over HTTP, both at once; after it, the whole log, the
 stages and the ledger are audited, as those do.
 """
 
@@ -27,11 +27,11 @@ from tests.harness.audit.auditor import Audit
 from tests.harness.audit.projections import ProjectionsAudit, audit_projections
 from tests.harness.audit.violations import Violations
 from tests.harness.bench.measuring import family_rss_bytes
+from tests.harness.chaos.http.run import HttpRun
 from tests.harness.chaos.kafka.run import KafkaRun
-from tests.harness.chaos.siege import Siege
 from tests.harness.errors import StalledError
+from tests.harness.soak.faults import FAULTS, in_turn
 from tests.harness.soak.growth import Growth
-from tests.harness.soak.strikes import STRIKES, in_turn
 from tests.harness.soak.verifier import Verifier
 
 RECOVERS_WITHIN_S = 180.0
@@ -154,12 +154,12 @@ class Soak:
         self._commands = KafkaRun(
             stack, seed=seed, commands=1, rate_per_s=rate_per_s, echo=tell, still_s=RECOVERS_WITHIN_S
         )
-        self._siege = Siege(
+        self._requests = HttpRun(
             stack,
             seed=seed,
             rate_per_s=requests_per_s,
             calm_s=CALM_S,
-            tell=tell,
+            echo=tell,
             violations=self.violations,
             is_tolerant=True,
         )
@@ -205,11 +205,11 @@ class Soak:
             seed=self._seed,
             load_s=self._load_s or time.monotonic() - self._began_s,
             commands=self._commands.pending.answered,
-            requests=self._siege.asked,
+            requests=self._requests.recorder.answered,
             latency=_latency(self._waits_s),
             calm=_latency(self._calm_waits_s),
             longest_pause_s=self._commands.pending.longest_pause_s,
-            refused=self._siege.refused,
+            refused=self._requests.recorder.refused,
             refused_while_broken=self._refused_broken,
             faults=dict(self._faults),
             recovery_s=self._recovery_s,
@@ -238,7 +238,7 @@ class Soak:
                 tasks = [group.create_task(each()) for each in beside]
                 async with asyncio.TaskGroup() as load:
                     load.create_task(self._commands.apply_load(lambda _: self._wait_for_end()))
-                    load.create_task(self._siege.use(self._strike))
+                    load.create_task(self._requests.apply_load(self._inject_faults))
                 for task in tasks:
                     task.cancel()
         except* (StalledError, StackError) as group_of_one:
@@ -247,7 +247,7 @@ class Soak:
     async def _wait_for_end(self) -> None:
         await self._end.wait()
 
-    async def _strike(self, siege: Siege) -> None:
+    async def _inject_faults(self, run: HttpRun) -> None:
         """Break one part after the other until the time is over."""
         self._began_s = time.monotonic()
         self._loaded.set()
@@ -261,7 +261,7 @@ class Soak:
             if time.monotonic() >= over_s:
                 self.end()
             elif not self._end.is_set():
-                await self._break(next(names), siege)
+                await self._break(next(names), run)
         self._load_s = time.monotonic() - self._began_s
 
     async def _rest_until(self, moment_s: float) -> None:
@@ -271,13 +271,13 @@ class Soak:
         except TimeoutError:
             pass
 
-    async def _break(self, name: str, siege: Siege) -> None:
+    async def _break(self, name: str, run: HttpRun) -> None:
         """Break something, and wait until everything is answered as it should be again."""
         self._take_waits()
         self._is_broken = True
         self._faults[name] += 1
-        began_s, refused = time.monotonic(), siege.refused
-        await STRIKES[name](siege, self._random)
+        began_s, refused = time.monotonic(), run.recorder.refused
+        await FAULTS[name](run, self._random)
         try:
             async with asyncio.timeout(RECOVERS_WITHIN_S):
                 await self._recovered()
@@ -286,7 +286,7 @@ class Soak:
         took_s = time.monotonic() - began_s
         self._recovery_s[name] = max(took_s, self._recovery_s.get(name, 0.0))
         self._tell(f"All is answered again {took_s:.1f} s after it began.")
-        self._refused_broken += siege.refused - refused
+        self._refused_broken += run.recorder.refused - refused
         self._take_waits()
         self._pids = self._pids_now()
         self._is_broken = False
@@ -309,7 +309,7 @@ class Soak:
         self._tell("The load is over; when all is at rest, everything is audited.")
         self._stages = await audit_projections(self._stack)
         self.violations.add_all(self._stages.violation_count, self._stages.violations)
-        self._audit = (await self._siege.close()).audit
+        self._audit = (await self._requests.check()).audit
         self.violations.add_all(self._audit.violation_count, self._audit.violations)
         await self.verifier.check("ledger verify")
         self._compare_money((await self.verifier.check("reconcile")).get("money", {}), self._audit)
@@ -346,7 +346,7 @@ class Soak:
             for name, size in sizes.items():
                 self._disk.setdefault(name, Growth(self._warm_up_s)).take(None, at_s, size)
             if self._loaded.is_set():
-                self._lag = await self._siege.lag()
+                self._lag = await self._requests.consumer_lag()
             for stage, records in self._lag.items():
                 self._lag_at_most[stage] = max(records, self._lag_at_most.get(stage, 0))
             await asyncio.sleep(SAMPLE_EVERY_S)
@@ -364,7 +364,11 @@ class Soak:
         await self._loaded.wait()
         number = 0
         while True:
-            began_s, answered, asked = time.monotonic(), self._commands.pending.answered, self._siege.asked
+            began_s, answered, asked = (
+                time.monotonic(),
+                self._commands.pending.answered,
+                self._requests.recorder.answered,
+            )
             self._take_waits()
             first = len(self._waits_s)
             await asyncio.sleep(self._began_s + (number + 1) * MINUTE_S - began_s)
@@ -375,7 +379,7 @@ class Soak:
                 number=number,
                 of=self._minutes,
                 commands_per_s=(self._commands.pending.answered - answered) / took_s,
-                requests_per_s=(self._siege.asked - asked) / took_s,
+                requests_per_s=(self._requests.recorder.answered - asked) / took_s,
                 latency=_latency(self._waits_s[first:]),
                 lag=self._lag,
                 memory_mib={name: growth.last / MIB for name, growth in self._memory.items()},

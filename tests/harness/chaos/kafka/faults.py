@@ -4,6 +4,7 @@ import asyncio
 
 from mercuria.embedded.part import Part
 from tests.harness.chaos.kafka.run import Faults, KafkaRun
+from tests.harness.chaos.suspension import suspend
 
 
 def kill_workers(kills: int) -> Faults:
@@ -60,9 +61,5 @@ async def freeze(run: KafkaRun, part: Part, for_s: float) -> None:
     """Freeze a part, and let it go on after a while."""
     run.echo(f"{part.title} is frozen for {for_s:.0f} seconds.")
     run.fault_count += 1
-    part.suspend()
-    try:
-        await asyncio.sleep(for_s)
-    finally:
-        part.resume()
+    await suspend(part, for_s)
     run.echo(f"{part.title} goes on.")
