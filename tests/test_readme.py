@@ -42,7 +42,7 @@ from mercuria.web.representations import (
 from tests.embedded.conftest import Command, CommandLine, clean_environ, survivors
 from tests.harness.bench import bench
 from tests.harness.chaos import chaos
-from tests.harness.soak import soak
+from tests.harness.soak.command import soak
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))

@@ -12,7 +12,7 @@ from tests.harness.bench import bench
 from tests.harness.bench.pgbench import PgbenchError
 from tests.harness.chaos import chaos
 from tests.harness.errors import StalledError
-from tests.harness.soak import soak
+from tests.harness.soak.command import soak
 
 ERRORS = (PgbenchError, StalledError)
 """Errors whose message is the sentence to print."""

@@ -79,9 +79,9 @@ async def test_a_planted_bug_is_told_while_there_is_load(tmp_path: Path) -> None
 
     command = (sys.executable, str(PLANTED_WORKER), "no-receipts")
     with fresh_stack(tmp_path, 2, print, UNLIMITED_LOGINS, worker_command=command) as stack:
-        soak = Soak(stack, seed=seed, minutes=60, every_s=None, check_every_s=1, tell=hear)
+        soak = Soak(stack, seed=seed, minutes=60, every_s=None, check_every_s=1, echo=hear)
         outcome = await soak.run()
     first = next(sentence for sentence in told if sentence.startswith(TOLD_AT_ONCE))
-    assert told.index(first) < told.index("The load is over; when all is at rest, everything is audited.")
+    assert told.index(first) < told.index("The load is over; when the stack is idle, everything is audited.")
     assert outcome.violation_count > 0 and f"{TOLD_AT_ONCE}{outcome.violations[0]}" == first
     assert not outcome.is_clean and outcome.load_s < 3600

@@ -1,4 +1,4 @@
-"""The verifier: looks again and again whether everything is right, while the stack has work and parts of it are killed.
+"""The verifier: checks a stack again and again while it has work and parts of it are killed.
 
 It reads the logs as they grow, and runs the commands that an operator has: `mercuria ledger verify` and
 `mercuria reconcile`, in processes of their own.
@@ -20,15 +20,15 @@ from tests.harness.audit.stack import stack_auditor, take_record
 from tests.harness.audit.violations import Violations
 from tests.harness.stacks import environ_without_settings
 
-LOOK_EVERY_S = 2.0
+PROGRESS_EVERY_S = 2.0
 CHECKED_WITHIN_S = 180.0
-"""So soon a check has to be possible again that was not, as something was broken."""
-AGAIN_AFTER_S = 5.0
+"""How soon a check has to succeed that a fault has made impossible."""
+RETRY_AFTER_S = 5.0
 COUNTS = {"ledger verify": "findings", "reconcile": "differences"}
-"""What the commands call what is wrong."""
+"""The fields of the reports that count what is wrong."""
 
 
-class Said(NamedTuple):
+class CommandResult(NamedTuple):
     """How a command ended, and what it printed."""
 
     code: int
@@ -57,7 +57,7 @@ class Verifier:
 
     async def follow(self) -> None:
         """Read both logs as they grow, and note at once what is wrong; until cancelled."""
-        servers, looked_s = self._stack.env["MERCURIA_KAFKA"], time.monotonic()
+        servers, checked_s = self._stack.env["MERCURIA_KAFKA"], time.monotonic()
         async with (
             event_reader(servers, WALLET_COMMANDS, from_beginning=True) as commands,
             event_reader(servers, WALLET_EVENTS, from_beginning=True) as events,
@@ -67,8 +67,8 @@ class Verifier:
                     for records in (await reader.getmany(timeout_ms=50, max_records=2000)).values():
                         for record in records:
                             take_record(self._auditor, record)
-                if time.monotonic() >= looked_s + LOOK_EVERY_S:
-                    looked_s = time.monotonic()
+                if time.monotonic() >= checked_s + PROGRESS_EVERY_S:
+                    checked_s = time.monotonic()
                     self._auditor.check_progress()
                     self.done["log and sums"] += 1
 
@@ -82,29 +82,29 @@ class Verifier:
     async def check(self, command: str, *options: str) -> dict[str, Any]:
         """Run a command, again while it cannot check, and return what it reports; nothing where it never could."""
         deadline_s = time.monotonic() + CHECKED_WITHIN_S
-        said = await self._run(command, *options)
-        while said.code not in (0, 1) and time.monotonic() < deadline_s:
-            await asyncio.sleep(AGAIN_AFTER_S)
-            said = await self._run(command, *options)
+        result = await self._run(command, *options)
+        while result.code not in (0, 1) and time.monotonic() < deadline_s:
+            await asyncio.sleep(RETRY_AFTER_S)
+            result = await self._run(command, *options)
         with suppress(json.JSONDecodeError):
-            report: dict[str, Any] = json.loads(said.out)
+            report: dict[str, Any] = json.loads(result.out)
             self.done[command] += 1
             self._note(command, report)
             return report
         self._errors.add(
-            f"`mercuria {command}` ended with {said.code}: {(said.err or said.out).strip()[-500:]}"
+            f"`mercuria {command}` ended with {result.code}: {(result.err or result.out).strip()[-500:]}"
         )
         return {}
 
     def _note(self, command: str, report: dict[str, Any]) -> None:
         """Note what is wrong, and what was wrong before only once."""
         sentences = [f"{command}: {sentence}" for sentence in report["sentences"]]
-        untold = report[COUNTS[command]] - len(sentences)
+        unlisted = report[COUNTS[command]] - len(sentences)
         new = [sentence for sentence in sentences if sentence not in self._known]
         self._known.update(new)
-        self._violations.add_all(len(new) + (untold if new else 0), new)
+        self._violations.add_all(len(new) + (unlisted if new else 0), new)
 
-    async def _run(self, command: str, *options: str) -> Said:
+    async def _run(self, command: str, *options: str) -> CommandResult:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "mercuria", *command.split(), *options, "--json"),
             env=environ_without_settings()
@@ -113,7 +113,7 @@ class Verifier:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            # The terminal's Ctrl-C is not meant for it.
+            # Ctrl-C in the terminal is for the soak alone.
             start_new_session=True,
         )
         try:
@@ -123,4 +123,4 @@ class Verifier:
                 process.kill()
             await process.wait()
             raise
-        return Said(process.returncode or 0, out.decode(), err.decode())
+        return CommandResult(process.returncode or 0, out.decode(), err.decode())

@@ -155,12 +155,14 @@ class HttpRun:
 
     async def consumer_lag(self) -> dict[str, int]:
         """Return the consumer lag of each projection, in records; nothing where no worker answers it."""
-        for port in self._ports:
-            answer = await self._client.request(
-                port, "GET", "/api/v1/operations/lag", token=self._operator.token
-            )
-            if answer.status == 200:
-                return {stage["stage"]: stage["lag"] for stage in answer.body["stages"]}
+        async with open_client() as client:
+            client.timeout_s = IMPATIENT_TIMEOUT_S
+            for port in self._ports:
+                answer = await client.request(
+                    port, "GET", "/api/v1/operations/lag", token=self._operator.token
+                )
+                if answer.status == 200:
+                    return {stage["stage"]: stage["lag"] for stage in answer.body["stages"]}
         return {}
 
     def _workload(self, client: Client) -> Workload:
