@@ -40,8 +40,8 @@ from mercuria.web.representations import (
     WalletEventBody,
 )
 from tests.embedded.conftest import Command, CommandLine, clean_environ, survivors
-from tests.harness.bench import bench
-from tests.harness.chaos import chaos
+from tests.harness.bench.command import bench
+from tests.harness.chaos.command import chaos
 from tests.harness.soak.command import soak
 
 ROOT = Path(__file__).resolve().parents[1]

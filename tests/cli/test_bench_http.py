@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.embedded.conftest import HARNESS, clean_environ
-from tests.harness.bench.http_load import Load, Plan, read_answer
+from tests.harness.bench.http.load import Load, Plan, read_answer
 
 SMALL = {
     "--workers": 1,

@@ -8,9 +8,9 @@ import sys
 import click
 
 from mercuria.cli import failures, standard_streams
-from tests.harness.bench import bench
+from tests.harness.bench.command import bench
 from tests.harness.bench.pgbench import PgbenchError
-from tests.harness.chaos import chaos
+from tests.harness.chaos.command import chaos
 from tests.harness.errors import StalledError
 from tests.harness.soak.command import soak
 

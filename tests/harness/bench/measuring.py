@@ -93,7 +93,7 @@ def family_rss_bytes(pid: int) -> int:
     for each in (process, *process.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
             memory = each.memory_info()
-            shared_bytes.append(getattr(memory, "shared", 0))  # Linux tells it.
+            shared_bytes.append(getattr(memory, "shared", 0))  # Linux has it.
             own_bytes += memory.rss - shared_bytes[-1]
     return own_bytes + max(shared_bytes)
 

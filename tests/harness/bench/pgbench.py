@@ -20,7 +20,7 @@ _TPS = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
 
 
 class PgbenchError(Exception):
-    """`pgbench` did not do what it should; the message has what it said."""
+    """`pgbench` did not do what it should; the message has what it output."""
 
 
 @contextmanager
@@ -41,10 +41,10 @@ def pgbench_database(url: str, scale: int) -> Iterator[str]:
 
 def pgbench_tps(dsn: str, seconds: int) -> float:
     """Run its standard transaction, which is like TPC-B; return how many a second."""
-    said = _pgbench(*RUN, "-T", str(seconds), dsn)
-    tps = _TPS.search(said)
+    output = _pgbench(*RUN, "-T", str(seconds), dsn)
+    tps = _TPS.search(output)
     if tps is None:
-        raise PgbenchError(f"pgbench does not tell its speed: {said}")
+        raise PgbenchError(f"pgbench does not print its speed: {output}")
     return float(tps[1])
 
 

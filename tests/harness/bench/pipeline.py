@@ -16,12 +16,11 @@ from rich.table import Table
 from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import CommandProducer, command_producer
 from mercuria.topics import TOPICS
-from tests.harness.bench import bench
-from tests.harness.bench.measuring import STALLED_AFTER_S, bytes_on_disk, family_cpu_s, family_rss_bytes
+from tests.harness.bench.measuring import STALLED_AFTER_S, bytes_on_disk, family_rss_bytes
 from tests.harness.bench.pgbench import CLIENTS, pgbench_database, pgbench_tps
-from tests.harness.bench.stacks import bench_stack, pid_of, profiling
+from tests.harness.bench.stacks import bench_stack, cpu_s_by_part, pid_of, profiling
 from tests.harness.bench.workload import Workload
-from tests.harness.console import print_report, progress_console
+from tests.harness.console import Echo, print_report, progress_console
 
 WINDOW = 12_000
 """So many transfers are under way at most: enough that no stage waits for work, and few enough to end soon."""
@@ -29,10 +28,8 @@ SENT_AT_ONCE = 1_000
 LOOK_EVERY_S = 0.1
 PGBENCH_S = 15
 AFTERWARDS_S = 5
-TELL_EVERY_S = 30
+PROGRESS_EVERY_S = 30
 TABLES = ("wallet_events", "transactions", "ledger_entries", "wallets")
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `harness bench pipeline` found."""
+    """The figures of `harness bench pipeline`."""
 
     python: str
     cores: int
@@ -68,7 +65,7 @@ class Report:
     growth: float
 
 
-@bench.command("pipeline")
+@click.command("pipeline")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True)
 @click.option("--partitions", type=click.IntRange(1, 1024), default=8, show_default=True)
 @click.option("--wallets", type=click.IntRange(2), default=1_000, show_default=True)
@@ -81,7 +78,7 @@ class Report:
 @click.option("--seed", default=1, show_default=True)
 @click.option("--profile", is_flag=True, help="Then show where a worker's time goes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def pipeline(
+def pipeline_command(
     workers: int,
     partitions: int,
     wallets: int,
@@ -143,7 +140,7 @@ class Feed:
     async def keep_going(
         self, is_over: Callable[[float], bool], on_look: Callable[[], object] = bool
     ) -> None:
-        """Keep transfers under way until `is_over` says so of the moment when this began.
+        """Keep transfers under way until `is_over`, which gets the moment when this began.
 
         Args:
             on_look: is called each time when the entries have been counted.
@@ -186,10 +183,10 @@ class Feed:
 
 
 class _Bench:
-    def __init__(self, stack: Stack, workload: Workload, tell: Tell) -> None:
+    def __init__(self, stack: Stack, workload: Workload, echo: Echo) -> None:
         self._stack = stack
         self._workload = workload
-        self._tell = tell
+        self._echo = echo
 
     async def runs(
         self, warm_up_s: int, seconds: int, fill: int, afterwards: AbstractContextManager[None]
@@ -204,7 +201,7 @@ class _Bench:
                 await feed.keep_going(lambda began_s: time.monotonic() - began_s > warm_up_s)
                 measured = [await self._run(feed, database, seconds)]
                 if fill:
-                    progress = _Progress(feed, self._tell)
+                    progress = _Progress(feed, self._echo)
                     await feed.keep_going(lambda _: feed.entries() >= fill, progress)
                     measured.append(await self._run(feed, database, seconds))
                 with afterwards:
@@ -213,10 +210,10 @@ class _Bench:
 
     def pgbench(self, scale: int) -> float:
         """Run PostgreSQL's own benchmark on the same server."""
-        self._tell("Filling the tables of pgbench.")
+        self._echo("Filling the tables of pgbench.")
         with pgbench_database(self._stack.env["MERCURIA_DATABASE_OWNER"], scale) as dsn:
             tps = pgbench_tps(dsn, PGBENCH_S)
-        self._tell(f"pgbench: {tps:,.0f} transactions/s.")
+        self._echo(f"pgbench: {tps:,.0f} transactions/s.")
         return tps
 
     async def _run(self, feed: Feed, database: Any, seconds: int) -> Run:
@@ -224,12 +221,12 @@ class _Bench:
         kafka = self._stack.directory.path / "kafka"
         topics = [topic.name for topic in TOPICS]
         entries, rows, size = feed.entries(), _rows(database), _size_bytes(database)
-        written, cpu_s = bytes_on_disk(kafka, topics), self._cpu_s()
+        written, cpu_s = bytes_on_disk(kafka, topics), cpu_s_by_part(self._stack)
         began_s = time.monotonic()
         await feed.keep_going(lambda began_s: time.monotonic() - began_s > seconds)
         took_s = time.monotonic() - began_s
         transfers = (feed.entries() - entries) // 2
-        used_s = {name: each - cpu_s[name] for name, each in self._cpu_s().items()}
+        used_s = {name: each - cpu_s[name] for name, each in cpu_s_by_part(self._stack).items()}
         lag = feed.sent - feed.entered()
         caught_up_after_s = await feed.caught_up()
         all_transfers = (feed.entries() - entries) // 2
@@ -249,27 +246,24 @@ class _Bench:
             postgres_bytes_per_transfer=(_size_bytes(database) - size) / all_transfers,
             kafka_bytes_per_transfer=(bytes_on_disk(kafka, topics) - written) / all_transfers,
         )
-        self._tell(
+        self._echo(
             f"{run.transfers_per_s:,.0f} transfers/s from {entries:,} entries on; {lag:,} under way at the end."
         )
         return run
 
-    def _cpu_s(self) -> dict[str, float]:
-        return {part.name: family_cpu_s(pid_of(part)) for part in self._stack.parts}
-
 
 class _Progress:
-    """Say now and then how far the ledger is filled."""
+    """Prints now and then how far the ledger is filled."""
 
-    def __init__(self, feed: Feed, tell: Tell) -> None:
+    def __init__(self, feed: Feed, echo: Echo) -> None:
         self._feed = feed
-        self._tell = tell
-        self._told_s = time.monotonic()
+        self._echo = echo
+        self._echoed_s = time.monotonic()
 
     def __call__(self) -> None:
-        if time.monotonic() - self._told_s > TELL_EVERY_S:
-            self._told_s = time.monotonic()
-            self._tell(f"{self._feed.entries():,} entries.")
+        if time.monotonic() - self._echoed_s > PROGRESS_EVERY_S:
+            self._echoed_s = time.monotonic()
+            self._echo(f"{self._feed.entries():,} entries.")
 
 
 def one(database: Any, statement: str) -> Any:

@@ -20,7 +20,7 @@ def _profile_between_signals(file: str) -> None:
     def stop(*_: object) -> None:
         profile.disable()
         profile.dump_stats(f"{file}.new")
-        # Whoever waits for the file finds all of it.
+        # A process that waits for the file finds it complete.
         os.replace(f"{file}.new", file)
 
     signal.signal(START, lambda *_: profile.enable())

@@ -19,23 +19,20 @@ from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import command_producer, event_reader
 from mercuria.kafka.cloudevents import read_event
 from mercuria.topics import WALLET_COMMANDS
-from tests.harness.bench import bench
 from tests.harness.bench.pipeline import Feed
 from tests.harness.bench.stacks import bench_stack
 from tests.harness.bench.workload import CURRENCY, Workload
-from tests.harness.console import print_report, progress_console
+from tests.harness.console import Echo, print_report, progress_console
 
 WALLETS = 400
 RATE_PER_S = 200
 BEFORE_S = 5.0
 """Commands come for so long before a worker comes or goes."""
 CALM_S = 5.0
-"""So long nobody may have waited, after it."""
+"""For so long no command may have waited, after it."""
 CALM_MS = 1500.0
 """Longer than anybody waits on a small machine while nothing happens."""
 WITHIN_S = 120.0
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +56,18 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `harness bench scaling` found."""
+    """The figures of `harness bench scaling`."""
 
     partitions: int
     throughput: list[Throughput]
     pauses: list[Pause]
 
 
-@bench.command("scaling")
+@click.command("scaling")
 @click.option("--partitions", type=click.IntRange(4, 1024), default=8, show_default=True)
 @click.option("--seconds", type=click.IntRange(5), default=15, show_default=True, help="Of each throughput.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def scaling(partitions: int, seconds: int, as_json: bool) -> None:
+def scaling_command(partitions: int, seconds: int, as_json: bool) -> None:
     """Throughput with 1, 2 and 4 workers, and the longest wait when one is added, stopped and killed.
 
     The waits are measured with and without standby copies of the tables, at 200 commands a second over all partitions.
@@ -84,10 +81,10 @@ def scaling(partitions: int, seconds: int, as_json: bool) -> None:
     print_report(report, _table(report), as_json=as_json)
 
 
-def _throughput(workers: int, partitions: int, seconds: int, tell: Tell) -> Throughput:
+def _throughput(workers: int, partitions: int, seconds: int, echo: Echo) -> Throughput:
     with bench_stack(workers, partitions) as stack:
         per_s = asyncio.run(_transfers_per_s(stack, seconds))
-    tell(f"{workers} workers: {per_s:,.0f} transfers/s.")
+    echo(f"{workers} workers: {per_s:,.0f} transfers/s.")
     return Throughput(workers, per_s)
 
 
@@ -104,12 +101,12 @@ async def _transfers_per_s(stack: Stack, seconds: int) -> float:
             return (feed.entered() - entered) / (time.monotonic() - began_s)
 
 
-def _pauses_with(standbys: int, partitions: int, tell: Tell) -> list[Pause]:
+def _pauses_with(standbys: int, partitions: int, echo: Echo) -> list[Pause]:
     with bench_stack(2, partitions, settings={"MERCURIA_STANDBYS": str(standbys)}) as stack:
-        return asyncio.run(_pauses(stack, standbys, tell))
+        return asyncio.run(_pauses(stack, standbys, echo))
 
 
-async def _pauses(stack: Stack, standbys: int, tell: Tell) -> list[Pause]:
+async def _pauses(stack: Stack, standbys: int, echo: Echo) -> list[Pause]:
     workload = Workload(WALLETS, 1)
     servers, partitions = stack.env["MERCURIA_KAFKA"], int(stack.env["MERCURIA_PARTITIONS"])
     async with command_producer(servers, partitions) as producer:
@@ -125,7 +122,7 @@ async def _pauses(stack: Stack, standbys: int, tell: Tell) -> list[Pause]:
             before = sum(worker.is_alive() for worker in stack.workers)
             usual_ms = await waits.usual_ms()
             longest_s = await waits.longest_s(lambda happens=happens: asyncio.to_thread(happens))  # type: ignore[misc]
-            tell(f"{standbys} standbys, {before} workers, {what}: {longest_s:.2f} s.")
+            echo(f"{standbys} standbys, {before} workers, {what}: {longest_s:.2f} s.")
             pauses.append(Pause(standbys, what, before, longest_s, usual_ms))
     return pauses
 
@@ -164,7 +161,7 @@ class Waits:
         return 1000 * took[len(took) // 2]
 
     async def longest_s(self, happens: Callable[[], Awaitable[object]]) -> float:
-        """Return the longest wait from when something happens until nobody waits any more."""
+        """Return the longest wait from when something happens until no command waits any more."""
         began_s = time.monotonic()
         await happens()
         await self._calm(time.monotonic())
@@ -184,7 +181,7 @@ class Waits:
                     await asyncio.sleep(0.1)
         except TimeoutError:
             raise StackError(
-                f"For {WITHIN_S:.0f} s, somebody always waited for more than {CALM_MS:.0f} ms: the machine is too busy."
+                f"For {WITHIN_S:.0f} s, a command always waited for more than {CALM_MS:.0f} ms: the machine is busy."
             ) from None
 
     async def _send(self) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from mercuria.embedded.part import Part
 from mercuria.embedded.stack import WORKER_COMMAND, Stack
 from tests.harness.bench import profiled
+from tests.harness.bench.measuring import family_cpu_s
 from tests.harness.stacks import PARTITIONS, data_directory, fresh_stack
 
 POLL_S = 0.1
@@ -58,9 +59,14 @@ def pid_of(part: Part) -> int:
     return part.pid
 
 
+def cpu_s_by_part(stack: Stack) -> dict[str, float]:
+    """Return the processor time that each part has taken, in seconds."""
+    return {part.name: family_cpu_s(pid_of(part)) for part in stack.parts}
+
+
 @contextmanager
 def profiling(stack: Stack, console: Console) -> Iterator[None]:
-    """Print what the first worker of a stack spends its time on in the block."""
+    """Print where the first worker's time goes in the block."""
     worker, file = stack.workers[0], stack.directory.path.with_name(PROFILE_FILE)
     process = psutil.Process(pid_of(worker))
     process.send_signal(profiled.START)

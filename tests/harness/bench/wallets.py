@@ -30,7 +30,6 @@ from mercuria.topics import (
     WALLET_DEAD_LETTERS,
     WALLET_EVENTS,
 )
-from tests.harness.bench import bench
 from tests.harness.bench.measuring import (
     STALLED_AFTER_S,
     ProcessMeter,
@@ -40,7 +39,7 @@ from tests.harness.bench.measuring import (
 )
 from tests.harness.bench.stacks import bench_stack
 from tests.harness.bench.workload import CURRENCY, Workload
-from tests.harness.console import print_report, progress_console
+from tests.harness.console import Echo, print_report, progress_console
 from tests.harness.errors import StalledError
 from tests.harness.stacks import PARTITIONS
 
@@ -53,7 +52,6 @@ PLAIN_MESSAGES = 30_000
 OUTPUTS = (WALLET_EVENTS, WALLET_COMMANDS, WALLET_DEAD_LETTERS, BALANCES_CHANGELOG, RECEIPTS_CHANGELOG)
 
 T = TypeVar("T")
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `harness bench wallets` found."""
+    """The figures of `harness bench wallets`."""
 
     wallets: int
     commands: int
@@ -93,7 +91,7 @@ class Report:
     latency: Latency
 
 
-@bench.command("wallets")
+@click.command("wallets")
 @click.option("--wallets", "wallet_count", type=click.IntRange(2), default=10_000, show_default=True)
 @click.option(
     "--commands",
@@ -113,7 +111,7 @@ class Report:
 )
 @click.option("--seed", default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def wallets(
+def wallets_command(
     wallet_count: int, command_count: int, runs: int, latency_s: int, seed: int, as_json: bool
 ) -> None:
     """Commands decided per second by one worker, with all outputs acknowledged, and how long one takes.
@@ -130,10 +128,10 @@ def wallets(
 
 
 class _Bench:
-    def __init__(self, stack: Stack, workload: Workload, tell: Tell) -> None:
+    def __init__(self, stack: Stack, workload: Workload, echo: Echo) -> None:
         self._stack = stack
         self._workload = workload
-        self._tell = tell
+        self._echo = echo
         self._servers = stack.env["MERCURIA_KAFKA"]
 
     async def report(self, commands: int, runs: int, latency_s: int, seed: int) -> Report:
@@ -142,15 +140,15 @@ class _Bench:
             command_producer(self._servers, PARTITIONS) as producer,
             event_reader(self._servers) as events,
         ):
-            self._tell(f"Opening {len(self._workload.wallet_ids)} wallets.")
+            self._echo(f"Opening {len(self._workload.wallet_ids)} wallets.")
             await self._send(producer, self._workload.opening())
             await self._drain(events, 0, 2 * len(self._workload.wallet_ids))
             measured = []
             for number in range(1, runs + 1):
                 measured.append(await self._throughput(producer, events, commands))
-                self._tell(f"Run {number} of {runs}: {measured[-1].commands_per_s:,.0f} commands/s.")
+                self._echo(f"Run {number} of {runs}: {measured[-1].commands_per_s:,.0f} commands/s.")
             latency = await self._with_worker(lambda _pid: self._latency(latency_s))
-            self._tell(f"Latency: p50 {latency.p50_ms:.1f} ms, p99 {latency.p99_ms:.1f} ms.")
+            self._echo(f"Latency: p50 {latency.p50_ms:.1f} ms, p99 {latency.p99_ms:.1f} ms.")
             plain_per_s = await self._plain(events)
         median = statistics.median(run.commands_per_s for run in measured)
         return Report(
@@ -275,7 +273,7 @@ class _Bench:
                 seconds, records = await time_until(events, PLAIN_CHANGELOG, PARTITIONS, 0, count)
             finally:
                 agent.kill()
-        self._tell(f"A plain Faust agent: {records / seconds:,.0f} messages/s.")
+        self._echo(f"A plain Faust agent: {records / seconds:,.0f} messages/s.")
         return records / seconds
 
 

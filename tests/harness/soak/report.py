@@ -165,6 +165,6 @@ def _format_latency(latency: Latency) -> str:
 
 
 def _format_growth(grown: Grown) -> str:
-    slope = "too short to tell" if grown.mib_an_hour is None else f"{grown.mib_an_hour:+,.1f} MiB an hour"
+    slope = "too short to measure" if grown.mib_an_hour is None else f"{grown.mib_an_hour:+,.1f} MiB an hour"
     starts = f", started {grown.starts} times" if grown.starts > 1 else ""
     return f"{slope}; {grown.last_mib:,.1f} MiB at last{starts}"

@@ -1,6 +1,6 @@
 """The load of `harness bench http`: closed-loop clients on keep-alive connections, in a process of its own.
 
-    python -P http_load.py < plan.json > outcome.json
+    python -P load.py < plan.json > outcome.json
 
 It takes its processor time from the servers that it measures, so it does as little as it can for each request: it
 imports nothing beside the standard library, puts requests together from bytes that are there before, reads no more of
@@ -20,8 +20,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
-SILENCE_S = 40
-"""When no server has said anything for so long, what is not answered counts as lost."""
+ANSWER_TIMEOUT_S = 40
+"""After so long without any answer, the requests in flight count as lost."""
 CHUNK_BYTES = 65_536
 SAMPLE_EVERY = 100
 """Of so many transfers, the answer to one is kept."""
@@ -55,10 +55,10 @@ class Plan:
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of it. Latencies are of the answers that were hoped for, from the first byte sent to the last read."""
+    """The outcome. Latencies are of successes, from the first byte sent to the last read."""
 
     answered: int = 0
-    """Answers that were hoped for, also those that came after the time was over."""
+    """Answers with the status of success, also those that came after the time was over."""
     per_s: float = 0.0
     """Of those within the time."""
     p50_ms: float = 0.0
@@ -86,25 +86,25 @@ class Answer(NamedTuple):
 
 
 class Job(Protocol):
-    """What is asked for, again and again."""
+    """A kind of request, sent again and again."""
 
-    hoped_for: bytes
+    success: bytes
     """The status of success."""
 
     def request(self) -> tuple[bytes, Indices]:
         """Return the next request, and the wallets that it moves money between."""
 
     def succeeded(self, wallets: Indices, body: bytes) -> None:
-        """Take note of an answer that was hoped for."""
+        """Take a success."""
 
     def failed(self, wallets: Indices) -> None:
-        """Take note of another answer, or none."""
+        """Take another answer, or none."""
 
 
 class Transfers:
     """Transfers between wallets chosen at random, each under an idempotency key of its own."""
 
-    hoped_for = b"201"
+    success = b"201"
 
     def __init__(self, plan: Plan, outcome: Outcome) -> None:
         self._outcome = outcome
@@ -163,7 +163,7 @@ def _head(plan: Plan, token: str) -> bytes:
 class Reads:
     """Wallets chosen at random, each asked for by its owner."""
 
-    hoped_for = b"200"
+    success = b"200"
 
     def __init__(self, plan: Plan) -> None:
         self._random = random.Random(plan.seed).random
@@ -180,26 +180,26 @@ class Reads:
         return self._requests[int(len(self._requests) * self._random())], ()
 
     def succeeded(self, wallets: Indices, body: bytes) -> None:
-        """Nothing has changed."""
+        """A read changes nothing."""
 
     def failed(self, wallets: Indices) -> None:
-        """Nothing has changed."""
+        """A read changes nothing."""
 
 
 class Connection:
-    """One connection, with at most one request under way."""
+    """One connection, with at most one request in flight."""
 
-    __slots__ = ("asked_s", "is_waiting", "part", "socket", "wallets")
+    __slots__ = ("is_waiting", "part", "sent_s", "socket", "wallets")
 
     def __init__(self, plan: Plan) -> None:
-        self.socket = socket.create_connection((plan.host, plan.port), SILENCE_S)
-        # It blocks, and nobody waits: it is read when something is there, and one request always fits its buffer. With
-        # a timeout, each call would poll first.
+        self.socket = socket.create_connection((plan.host, plan.port), ANSWER_TIMEOUT_S)
+        # Blocking is safe: it is read when data is there, and one request always fits its buffer. With a timeout, each
+        # call would poll first.
         self.socket.settimeout(None)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.part = b""
         self.is_waiting = False
-        self.asked_s = 0.0
+        self.sent_s = 0.0
         self.wallets: Indices = ()
 
     def read(self) -> Answer | None:
@@ -218,7 +218,7 @@ class Connection:
 
 
 def read_answer(data: bytes) -> Answer | None:
-    """Return the answer that `data` holds; None where it is not complete. Mercuria tells every answer's length."""
+    """Return the answer in `data`; None where it is not complete. Every answer of Mercuria has a Content-Length."""
     headers_end = data.find(END_OF_HEADERS)
     if headers_end < 0:
         return None
@@ -239,28 +239,28 @@ class Load:
         self._poll = select.epoll()
         self._connections: dict[int, Connection] = {}
         self._latencies_s = array("d")
-        self._under_way = 0
+        self._in_flight = 0
         self._ends_s = 0.0
         self._in_time = 0
 
     def run(self) -> Outcome:
-        """Ask on all connections until the time is over, and wait for the last answers."""
+        """Send requests on all connections until the time is over, and wait for the last answers."""
         connections = [self._connect() for _ in range(self._plan.connections)]
         began_cpu_s = time.process_time()
         self._ends_s = time.perf_counter() + self._plan.seconds
         for connection in connections:
-            self._ask(connection)
-        while self._under_way:
-            ready = self._poll.poll(SILENCE_S)
+            self._send(connection)
+        while self._in_flight:
+            ready = self._poll.poll(ANSWER_TIMEOUT_S)
             if not ready:
                 break
             for number, _ in ready:
-                self._hear(self._connections[number])
+                self._receive(self._connections[number])
         for connection in self._connections.values():
             self._lose(connection)
             connection.socket.close()
         self._outcome.cpu_s = time.process_time() - began_cpu_s
-        return self._settled()
+        return self._finished_outcome()
 
     def _connect(self) -> Connection:
         connection = Connection(self._plan)
@@ -268,16 +268,16 @@ class Load:
         self._poll.register(connection.socket, select.EPOLLIN)
         return connection
 
-    def _ask(self, connection: Connection) -> None:
+    def _send(self, connection: Connection) -> None:
         request, connection.wallets = self._job.request()
         connection.is_waiting = True
-        self._under_way += 1
-        connection.asked_s = time.perf_counter()
-        # What is wrong with the connection, its next reading tells.
+        self._in_flight += 1
+        connection.sent_s = time.perf_counter()
+        # The next read reports what is wrong with the connection.
         with suppress(ConnectionError):
             connection.socket.sendall(request)
 
-    def _hear(self, connection: Connection) -> None:
+    def _receive(self, connection: Connection) -> None:
         try:
             answer = connection.read()
         except ConnectionError:
@@ -287,17 +287,17 @@ class Load:
                 return
             self._take(connection, answer)
         if time.perf_counter() < self._ends_s:
-            self._ask(connection)
+            self._send(connection)
 
     def _take(self, connection: Connection, answer: Answer) -> None:
         now_s = time.perf_counter()
         connection.is_waiting = False
-        self._under_way -= 1
-        if answer.status != self._job.hoped_for:
+        self._in_flight -= 1
+        if answer.status != self._job.success:
             self._job.failed(connection.wallets)
             self._count_other(answer.status.decode(), answer.body)
             return
-        self._latencies_s.append(now_s - connection.asked_s)
+        self._latencies_s.append(now_s - connection.sent_s)
         self._in_time += now_s < self._ends_s
         self._job.succeeded(connection.wallets, answer.body)
 
@@ -309,10 +309,10 @@ class Load:
         return self._connect()
 
     def _lose(self, connection: Connection) -> None:
-        """Take note of a request to which no answer comes, if there is one."""
+        """Count the request in flight as lost, if there is one."""
         if connection.is_waiting:
             connection.is_waiting = False
-            self._under_way -= 1
+            self._in_flight -= 1
             self._job.failed(connection.wallets)
             self._count_other(LOST, b"")
 
@@ -321,7 +321,7 @@ class Load:
         outcome.others[status] = outcome.others.get(status, 0) + 1
         outcome.examples.setdefault(status, body.decode("utf-8", "replace"))
 
-    def _settled(self) -> Outcome:
+    def _finished_outcome(self) -> Outcome:
         outcome, latencies_s = self._outcome, sorted(self._latencies_s)
         outcome.answered = len(latencies_s)
         outcome.per_s = self._in_time / self._plan.seconds
