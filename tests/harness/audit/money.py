@@ -27,7 +27,7 @@ class _Transfer(NamedTuple):
 
 
 class WalletState(Struct):
-    """What a wallet's events say it is. Amounts are minor units, `sent` those of transfers that did not come back."""
+    """A wallet according to its events. Amounts are minor units, `sent` those of transfers that did not come back."""
 
     currency: str
     version: int

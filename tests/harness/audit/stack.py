@@ -22,7 +22,7 @@ TABLES_WITHIN_S = 30.0
 
 
 async def audit_stack(stack: Stack) -> Audit:
-    """Audit the logs of a stack from their beginning, and compare the tables with what the events say."""
+    """Audit the logs of a stack from their beginning, and compare the tables with the events."""
     servers = stack.env["MERCURIA_KAFKA"]
     skips = [skip async for skip in all_skips(servers) if skip.topic == WALLET_COMMANDS]
     auditor = stack_auditor(stack, Violations(), {(skip.partition, skip.offset) for skip in skips})

@@ -53,7 +53,7 @@ def bench_stack(
 
 
 def pid_of(part: Part) -> int:
-    """Return a part's process id, or say how it ended."""
+    """Return a part's process id, or raise an error with how it ended."""
     if part.pid is None:
         raise click.ClickException(part.with_log(f"{part.title} ended ({part.ending()})"))
     return part.pid

@@ -167,7 +167,7 @@ def duplicates_figures(outcome: DuplicatesOutcome) -> dict[str, object]:
         "keys": outcome.keys,
         "effects": outcome.effects,
         "answers": format_counts(outcome.answers),
-        "said to be repeated": outcome.replayed,
+        "marked as replayed": outcome.replayed,
         "the slowest answer": f"{outcome.slowest_s:.1f} s",
         "took": f"{outcome.took_s:.1f} s",
         "violations": outcome.violation_count,

@@ -1,4 +1,4 @@
-"""The users of a run: nobody registers them, since an access token is all that a worker asks for."""
+"""The users of a run: they are not registered, since a worker asks only for an access token."""
 
 from random import Random
 from typing import NamedTuple
