@@ -1,5 +1,7 @@
 """The HTTP API is added to the app that it is given, and to no other one."""
 
+import importlib
+import pkgutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,6 +17,7 @@ from mercuria.config import Settings, current_settings
 from mercuria.embedded.ports import free_port
 from mercuria.tables import registration
 from mercuria.web.endpoint import ENDPOINTS
+from mercuria.web.routes import MODULES
 from mercuria.worker import App
 from tests.web.wire import Reply, ask
 
@@ -97,3 +100,11 @@ async def test_each_app_has_its_own_health(tmp_path: Path) -> None:
         first.app.web.server._gate.leaving = True
         reasons = [(await each.get("/health/ready")).document["reasons"] for each in (first, second)]
         assert ["the worker is stopping" in each for each in reasons] == [True, False]
+
+
+def test_no_module_with_endpoints_is_left_out() -> None:
+    declared = [each.path for each in ENDPOINTS]
+    for module in pkgutil.iter_modules(web.__path__, f"{web.__name__}."):
+        importlib.import_module(module.name)
+    assert [each.path for each in ENDPOINTS] == declared
+    assert {each.handler.__module__ for each in ENDPOINTS} == {each.__name__ for each in MODULES}
