@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 
 from mercuria.embedded.ports import LOOPBACK
+from mercuria.embedded.stack import Stack
 from mercuria.kafka.partitioning import Homes
 
 LOST = 0
@@ -127,14 +128,15 @@ async def open_client() -> AsyncIterator[Client]:
         yield Client(session)
 
 
-async def wait_until_routed(client: Client, ports: Sequence[int], partitions: int, token: str) -> None:
+async def wait_until_routed(client: Client, stack: Stack, token: str) -> None:
     """Wait until every worker knows the owner of each partition, and the owners decide."""
+    partitions = int(stack.env["MERCURIA_PARTITIONS"])
     homes = Homes(partitions)
     # None of these wallets exists, which only the owner of its partition can answer.
     unknown = {homes.of(id_).partition: id_ for id_ in (uuid4() for _ in range(40 * partitions))}
     async with asyncio.timeout(ROUTED_WITHIN_S):
         for id_ in unknown.values():
-            for port in ports:
+            for worker in stack.workers:
                 path = f"/api/v1/wallets/{id_}?consistency=strong"
-                while (await client.request(port, "GET", path, token=token)).status != 404:  # noqa: ASYNC110
+                while (await client.request(worker.port, "GET", path, token=token)).status != 404:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)

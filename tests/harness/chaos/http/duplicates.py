@@ -84,8 +84,7 @@ class DuplicatesRun:
     async def run(self) -> DuplicatesOutcome:
         """Open wallets, send everything, kill a worker half-way, and check the answers against the log."""
         async with open_client() as self._client:
-            partitions = int(self._stack.env["MERCURIA_PARTITIONS"])
-            await wait_until_routed(self._client, self._ports, partitions, self._users[0].token)
+            await wait_until_routed(self._client, self._stack, self._users[0].token)
             await asyncio.gather(*(self._open_and_fund() for _ in range(WALLETS)))
             opened, began_s = len(self._generator.requests), time.monotonic()
             killing = asyncio.create_task(self._kill_half_way())

@@ -86,8 +86,7 @@ class HttpRun:
         async with open_client() as self._client:
             if self.recorder.is_tolerant:
                 self._client.timeout_s = IMPATIENT_TIMEOUT_S
-            partitions = int(self.stack.env["MERCURIA_PARTITIONS"])
-            await wait_until_routed(self._client, self._ports, partitions, self._users[0].token)
+            await wait_until_routed(self._client, self.stack, self._users[0].token)
             workload = self._workload(self._client)
             await workload.open_wallets()
             self.echo(f"{WALLETS} wallets are open.")
