@@ -43,8 +43,8 @@ def test_the_report_has_what_was_measured_and_checked(tmp_path: Path) -> None:
     )
     assert outcome.returncode == 0, outcome.stderr
     report: dict[str, Any] = json.loads(outcome.stdout)
-    told = ("workers", "partitions", "wallets", "connections", "seconds", "warm_up_s")
-    assert [report[name] for name in told] == [1, 2, 10, 4, 1, 1]
+    settings = ("workers", "partitions", "wallets", "connections", "seconds", "warm_up_s")
+    assert [report[name] for name in settings] == [1, 2, 10, 4, 1, 1]
     for name in ("transfers", "reads"):
         measured = report[name]
         (found,) = measured["rounds"]
@@ -104,7 +104,7 @@ class Server:
         connection.close()
 
 
-def test_every_answer_is_counted_also_those_that_were_not_hoped_for() -> None:
+def test_every_answer_is_counted_also_those_that_are_no_success() -> None:
     server = Server()
     wallets = [(36 * "a", "token"), (36 * "b", "token"), (36 * "c", "token")]
     plan = Plan("transfers", "test", "127.0.0.1", server.port, 1, 0.2, wallets, seed=1)

@@ -1,4 +1,4 @@
-"""`make soak`: what is right stays right under load and faults, and a planted bug is told while there is load."""
+"""`make soak`: what is right stays right under load and faults, and a planted bug is reported while there is load."""
 
 import json
 import secrets
@@ -15,13 +15,13 @@ from tests.harness.soak.run import Soak
 from tests.harness.stacks import UNLIMITED_LOGINS, fresh_stack
 from tests.protocol.test_kills import PLANTED_WORKER
 
-TOLD_AT_ONCE = "VIOLATION: "
+VIOLATION = "VIOLATION: "
 
 
 @pytest.fixture
 def soaking(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Return a soak of an hour; what it says is in `said.txt`."""
-    with (tmp_path / "said.txt").open("w") as said:
+    """Return a soak of an hour; its messages are in `messages.txt`."""
+    with (tmp_path / "messages.txt").open("w") as progress:
         process = subprocess.Popen(
             [
                 *HARNESS,
@@ -35,7 +35,7 @@ def soaking(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
             env=clean_environ(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=progress,
             text=True,
         )
     yield process
@@ -49,11 +49,11 @@ def soaking(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_soak_that_is_interrupted_audits_what_was_done_and_leaves_nothing(
     soaking: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    said = tmp_path / "said.txt"
-    eventually(lambda: "All is answered again" in said.read_text() or soaking.poll() is not None, 200)
+    progress = tmp_path / "messages.txt"
+    eventually(lambda: "All is answered again" in progress.read_text() or soaking.poll() is not None, 200)
     soaking.send_signal(signal.SIGINT)
     out, _ = soaking.communicate(timeout=200)
-    assert soaking.returncode == 0, said.read_text()
+    assert soaking.returncode == 0, progress.read_text()
     figures = json.loads(out)
     assert figures["violations"] == [] and figures["errors"] == []
     assert sum(figures["faults"].values()) >= 1
@@ -66,22 +66,24 @@ def test_a_soak_that_is_interrupted_audits_what_was_done_and_leaves_nothing(
 
 
 @pytest.mark.timeout(420)
-async def test_a_planted_bug_is_told_while_there_is_load(tmp_path: Path) -> None:
+async def test_a_planted_bug_is_reported_while_there_is_load(tmp_path: Path) -> None:
     seed = secrets.randbelow(2**32)
     print(f"seed {seed}")
-    told: list[str] = []
+    messages: list[str] = []
 
-    def hear(sentence: str) -> None:
+    def collect(sentence: str) -> None:
         print(sentence)
-        told.append(sentence)
-        if sentence.startswith(TOLD_AT_ONCE):
+        messages.append(sentence)
+        if sentence.startswith(VIOLATION):
             soak.end()
 
     command = (sys.executable, str(PLANTED_WORKER), "no-receipts")
     with fresh_stack(tmp_path, 2, print, UNLIMITED_LOGINS, worker_command=command) as stack:
-        soak = Soak(stack, seed=seed, minutes=60, every_s=None, check_every_s=1, echo=hear)
+        soak = Soak(stack, seed=seed, minutes=60, every_s=None, check_every_s=1, echo=collect)
         outcome = await soak.run()
-    first = next(sentence for sentence in told if sentence.startswith(TOLD_AT_ONCE))
-    assert told.index(first) < told.index("The load is over; when the stack is idle, everything is audited.")
-    assert outcome.violation_count > 0 and f"{TOLD_AT_ONCE}{outcome.violations[0]}" == first
+    first = next(sentence for sentence in messages if sentence.startswith(VIOLATION))
+    assert messages.index(first) < messages.index(
+        "The load is over; when the stack is idle, everything is audited."
+    )
+    assert outcome.violation_count > 0 and f"{VIOLATION}{outcome.violations[0]}" == first
     assert not outcome.is_clean and outcome.load_s < 3600
