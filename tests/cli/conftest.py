@@ -1,19 +1,25 @@
 """What the tests of the commands share: a stack with one worker, and the command line as a process of its own."""
 
+import asyncio
 import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mercuria.cli import wallet as tables
 from mercuria.cli.preparing import prepare
+from mercuria.config import read_stack_env
 from mercuria.embedded.ports import free_port
 from mercuria.embedded.stack import Stack
-from tests.embedded.conftest import clean_environ
+from mercuria.kafka.client import event_reader
+from mercuria.topics import WALLET_COMMANDS
+from tests.embedded.conftest import clean_environ, eventually
 
 BERKA = Path(__file__).parents[1] / "data" / "berka.csv"
 HEADER = "transaction_id,date,account,operation,amount,balance_after,note"
@@ -53,7 +59,7 @@ class CommandLine:
     def start(self, *words: str | Path) -> subprocess.Popen[str]:
         """Start `mercuria WORDS`, where Ctrl-C (SIGINT) reaches it."""
         return subprocess.Popen(
-            [*MERCURIA, *map(str, words), "--data-dir", str(self.data_dir)],
+            [*MERCURIA, "--data-dir", str(self.data_dir), *map(str, words)],
             env=clean_environ(),
             cwd=self._scratch,
             stdin=subprocess.DEVNULL,
@@ -70,14 +76,24 @@ class CommandLine:
         return path
 
     def wallets(self, *words: str) -> list[dict[str, Any]]:
-        """Return what `mercuria wallet list WORDS --json` prints, once it prints the same twice.
+        """Return what `mercuria wallet list WORDS --json` prints, once the tables have every command in Kafka.
 
         A worker writes its tables a moment after it has answered.
         """
-        found = self._listed(*words)
-        while (again := self._listed(*words)) != found:
-            found = again
-        return found
+        with ThreadPoolExecutor(1) as pool:
+            ends = pool.submit(asyncio.run, self._command_ends()).result()
+        eventually(lambda: all(self._decided(partition) >= end for partition, end in ends.items()), TIMEOUT_S)
+        return self._listed(*words)
+
+    async def _command_ends(self) -> dict[int, int]:
+        servers = read_stack_env(self.data_dir)["MERCURIA_KAFKA"]
+        async with event_reader(servers, WALLET_COMMANDS) as reader:
+            ends = await reader.end_offsets(reader.assignment())
+        return {tp.partition: end for tp, end in ends.items() if end}
+
+    def _decided(self, partition: int) -> int:
+        with tables._newest(tables._copies(self.data_dir, partition)) as database:
+            return tables._offset(database) + 1
 
     def _listed(self, *words: str) -> list[dict[str, Any]]:
         said = self("wallet", "list", *words, "--json")
