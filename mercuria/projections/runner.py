@@ -208,14 +208,14 @@ class ProjectionRunner:
         checkpoints = await self._in_thread(self._tables.begin, partitions)
         await self._adopt(checkpoints)
         transaction = await self._make_rows(checkpoints)
-        rows = transaction.rows
-        if rows.moved or published:
-            await self._write(rows, published)
+        rows, moved = transaction.rows, transaction.rows.moved
+        if moved or published:
+            await self._write(rows, moved, published)
             self._write_s.observe(time.monotonic() - began_s)
         else:
             await self._in_thread(self._tables.leave)
         self.checkpoints.update({each: rows.checkpoints[each] for each in self._still_ours(rows.checkpoints)})
-        for partition in rows.moved:
+        for partition in moved:
             self._rereading.forget(partition)
         self._isolation.written()
         took_s = time.monotonic() - began_s
@@ -255,14 +255,16 @@ class ProjectionRunner:
                 break
         return made
 
-    async def _write(self, rows: ProjectionRows, published: dict[int, int]) -> None:
+    async def _write(
+        self, rows: ProjectionRows, moved: dict[int, Checkpoint], published: dict[int, int]
+    ) -> None:
         """Write rows and checkpoints, and hand the outbound events, which the outbox has now, to the relay."""
         # The payload is built here: in the thread, it would hold the interpreter lock for longer.
         batches = list(_outbox_batches(rows))
         outbound = [OutboxRow(each.partition, each.sequence, pack(each.records)) for each in batches]
-        await self._in_thread(self._tables.write, rows.payload(), rows.moved, outbound, published)
+        await self._in_thread(self._tables.write, rows.payload(), moved, outbound, published)
         self._rows_written.inc(rows.size)
-        if rows.moved:
+        if moved:
             self._projection.on_written()
         if self._relay is not None:
             self._relay.has_left(published)
