@@ -62,12 +62,18 @@ def _remember(ctx: click.Context, _param: click.Parameter, value: str | None) ->
         ctx.meta[__name__] = value
 
 
-data_dir_option = click.option(
-    "--data-dir", type=Directory(), callback=_remember, expose_value=False, help=HELP
-)
+_NAME = "--data-dir"
+_OPTION: dict[str, Any] = {
+    "type": Directory(),
+    "callback": _remember,
+    "expose_value": False,
+    "help": HELP,
+}
+
+data_dir_option = click.option(_NAME, **_OPTION)
 """The option alone, for groups: their commands run with the settings."""
 
 
 def new_option() -> click.Option:
     """Return the option as a parameter, for commands that are not made by decorators."""
-    return click.Option(["--data-dir"], type=Directory(), callback=_remember, expose_value=False, help=HELP)
+    return click.Option([_NAME], **_OPTION)
