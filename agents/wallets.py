@@ -5,8 +5,7 @@ first the outputs, then the changelog with the position, then RocksDB. While the
 batch, the next batch is decided.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from time import perf_counter
 from typing import Any
@@ -14,19 +13,16 @@ from typing import Any
 from mode.utils.logging import get_logger
 
 from mercuria.agents import batch_metrics
-from mercuria.agents.batch import Batch, Installation, command_ids, wallet_ids
+from mercuria.agents.batch import Batch, Installation
+from mercuria.agents.incoming import command_ids, command_in, wallet_ids
 from mercuria.agents.throttle import Throttle
-from mercuria.domain.commands import AnyCommand
-from mercuria.domain.parsing import Unreadable, read_command
-from mercuria.domain.rejections import DETAILS, Code
 from mercuria.kafka.batch_table import Row
 from mercuria.kafka.crash import RecordError, crash_on_bug
 from mercuria.kafka.partitioning import Homes
-from mercuria.kafka.record_batches import UnreadableRecord
 from mercuria.kafka.record_tracing import RecordTracing, ids_of_command
 from mercuria.kafka.schema import BatchSchema
 from mercuria.kafka.sealing import Seal
-from mercuria.kafka.skips import NONE, Skip, Skipped
+from mercuria.kafka.skips import Skipped
 from mercuria.kafka.transport import MAX_BATCH_RECORDS, Fetched
 from mercuria.observability import metrics
 from mercuria.redis.announcer import Announcement
@@ -151,10 +147,10 @@ class WalletAgent:
         Returns:
             The offset of the last receipt row in its changelog.
         """
-        enqueue, source = self.app.batch_producer.enqueue, batch.partition
-        sent = [enqueue(source, WALLET_COMMANDS, target, legs) for target, legs in batch.legs.items()]
-        sent.append(enqueue(source, WALLET_EVENTS, source, batch.events))
-        sent.append(enqueue(source, WALLET_DEAD_LETTERS, source, batch.dead_letters))
+        enqueue, source, outputs = self.app.batch_producer.enqueue, batch.partition, batch.outputs
+        sent = [enqueue(source, WALLET_COMMANDS, target, legs) for target, legs in outputs.legs.items()]
+        sent.append(enqueue(source, WALLET_EVENTS, source, outputs.events))
+        sent.append(enqueue(source, WALLET_DEAD_LETTERS, source, outputs.dead_letters))
         receipts_offset = await self.receipts.append(source, receipt_rows)
         for each in sent:
             await each
@@ -191,7 +187,7 @@ class WalletAgent:
     def _report(self, batch: Batch, records: list[Any], took_s: float) -> None:
         """Announce the results of a batch that is final, and log its records."""
         self.app.announcer.announce(
-            Announcement(batch.partition, list(batch.wallets.values()), batch.replies)
+            Announcement(batch.partition, list(batch.wallets.values()), batch.outputs.replies)
         )
         for skip in batch.skipped.values():
             log.warning("A command is skipped.", extra=skip.facts)
@@ -213,36 +209,6 @@ def following(records: Fetched, more: Iterable[Fetched], room: int) -> list[Any]
         found += fetched
         end = fetched[-1].offset + 1
     return found
-
-
-def command_in(record: Any, skips: Mapping[int, Skip] = NONE) -> AnyCommand | Unreadable:
-    """Return the command that a record holds, or the reason why it holds none."""
-    if record.offset in skips:
-        command: Any = None
-        with suppress(Exception):
-            # Reading the record may be what crashes a worker.
-            command = read_command(record.value)
-        return Skipped(
-            code=Code.SKIPPED,
-            detail=DETAILS[Code.SKIPPED],
-            command_id=getattr(command, "id", None) or getattr(command, "command_id", None),
-            command_type=type_of(command),
-            wallet_id=getattr(command, "wallet_id", None),
-            skip=skips[record.offset],
-        )
-    if type(record) is UnreadableRecord:
-        code = Code.UNREADABLE_RECORD
-        return Unreadable(code, f"{DETAILS[code][:-1]}: {record.fault}.")
-    return read_command(record.value)
-
-
-def type_of(command: AnyCommand | Unreadable | None) -> str | None:
-    """Return the type of a command, as far as it is known."""
-    if isinstance(command, Unreadable):
-        return command.command_type
-    if command is None:
-        return None
-    return str(type(command).__struct_config__.tag)
 
 
 def receipt_rows_of(receipts: ReceiptsTable, batch: Batch, first: Any, since_ms: int) -> list[Row]:

@@ -92,23 +92,23 @@ def decide(command: Decidable, wallet: Wallet | None, position: Position) -> Eve
 
     `wallet` is the wallet `command.wallet_id`, or None if there is no such wallet.
     """
-    return tell(command, wallet, weigh(command, wallet), position)
+    return build_event(command, wallet, evaluate(command, wallet), position)
 
 
-def weigh(command: Decidable, wallet: Wallet | None) -> Outcome:
+def evaluate(command: Decidable, wallet: Wallet | None) -> Outcome:
     """Return the outcome of `command`; the first reason to refuse counts."""
-    outcome: Outcome = _WEIGH[type(command)](command, wallet)
+    outcome: Outcome = _EVALUATE[type(command)](command, wallet)
     return outcome
 
 
-def tell(command: Decidable, wallet: Wallet | None, outcome: Outcome, position: Position) -> Event:
+def build_event(command: Decidable, wallet: Wallet | None, outcome: Outcome, position: Position) -> Event:
     """Return the event of an outcome.
 
     Only the owner and currency of `wallet` are used, which never change.
     """
     if outcome.code is not None:
-        return _tell_rejection(command, outcome.code, position)
-    event: Event = _TELL[type(command)](command, wallet, outcome, position)
+        return _rejection_event(command, outcome.code, position)
+    event: Event = _EVENTS[type(command)](command, wallet, outcome, position)
     return event
 
 
@@ -174,7 +174,7 @@ def _limit_at(wallet: Wallet, version: int) -> int:
 # the actor, the state of the wallet, and its balance.
 
 
-def _weigh_open(command: OpenWallet, wallet: Wallet | None) -> Outcome:
+def _evaluate_open(command: OpenWallet, wallet: Wallet | None) -> Outcome:
     code = _why_not_open(command, wallet)
     return Outcome(code=code) if code else Outcome(0, 1)
 
@@ -192,7 +192,7 @@ def _why_not_open(command: OpenWallet, wallet: Wallet | None) -> Code | None:
     return None
 
 
-def _weigh_deposit(command: Deposit, wallet: Wallet | None) -> Outcome:
+def _evaluate_deposit(command: Deposit, wallet: Wallet | None) -> Outcome:
     code = _why_not_move(command, wallet)
     if code is not None:
         return Outcome(code=code)
@@ -202,7 +202,7 @@ def _weigh_deposit(command: Deposit, wallet: Wallet | None) -> Outcome:
     return Outcome(wallet.balance + command.amount, wallet.version + 1)
 
 
-def _weigh_withdrawal(command: Withdraw | Transfer, wallet: Wallet | None) -> Outcome:
+def _evaluate_withdrawal(command: Withdraw | Transfer, wallet: Wallet | None) -> Outcome:
     code = _why_not_move(command, wallet)
     if code is not None:
         return Outcome(code=code)
@@ -212,8 +212,8 @@ def _weigh_withdrawal(command: Withdraw | Transfer, wallet: Wallet | None) -> Ou
     return Outcome(wallet.balance - command.amount, wallet.version + 1)
 
 
-def _weigh_transfer(command: Transfer, wallet: Wallet | None) -> Outcome:
-    outcome = _weigh_withdrawal(command, wallet)
+def _evaluate_transfer(command: Transfer, wallet: Wallet | None) -> Outcome:
+    outcome = _evaluate_withdrawal(command, wallet)
     if outcome.code is None:
         assert wallet is not None
         # With an overdraft, a wallet can send more than it ever received; money that may come back must still fit.
@@ -248,7 +248,7 @@ def _why_not_receive(currency: str | None, wallet: Wallet) -> Code | None:
     return None
 
 
-def _weigh_credit(command: Credit, wallet: Wallet | None) -> Outcome:
+def _evaluate_credit(command: Credit, wallet: Wallet | None) -> Outcome:
     if wallet is None:
         return Outcome(code=Code.WALLET_NOT_FOUND)
     code = _why_not_receive(command.currency, wallet)
@@ -259,7 +259,7 @@ def _weigh_credit(command: Credit, wallet: Wallet | None) -> Outcome:
     return Outcome(wallet.balance + command.amount, wallet.version + 1)
 
 
-def _weigh_refund(command: Refund, wallet: Wallet | None) -> Outcome:
+def _evaluate_refund(command: Refund, wallet: Wallet | None) -> Outcome:
     """Accept a refund: it is never refused, because money that comes back must go to a wallet.
 
     A frozen wallet gets the money and stays frozen. A closed wallet is opened again, so that its owner can
@@ -271,7 +271,7 @@ def _weigh_refund(command: Refund, wallet: Wallet | None) -> Outcome:
     return Outcome(wallet.balance + command.amount, wallet.version + 1, status)
 
 
-def _weigh_status(command: StatusCommand, wallet: Wallet | None) -> Outcome:
+def _evaluate_status(command: StatusCommand, wallet: Wallet | None) -> Outcome:
     code = _why_not_change(command, wallet)
     if code is not None:
         return Outcome(code=code)
@@ -298,7 +298,7 @@ def _why_not_change(command: StatusCommand, wallet: Wallet | None) -> Code | Non
     return None
 
 
-def _weigh_limits(command: SetLimits, wallet: Wallet | None) -> Outcome:
+def _evaluate_limits(command: SetLimits, wallet: Wallet | None) -> Outcome:
     code = _why_not_limit(command, wallet)
     if code is not None:
         return Outcome(code=code)
@@ -321,7 +321,7 @@ def _why_not_limit(command: SetLimits, wallet: Wallet | None) -> Code | None:
 # Events of outcomes.
 
 
-def _tell_created(
+def _created_event(
     command: OpenWallet, _wallet: Wallet | None, outcome: Outcome, at: Position
 ) -> WalletCreated:
     return WalletCreated(
@@ -338,7 +338,7 @@ def _tell_created(
     )
 
 
-def _tell_status(command: StatusCommand, wallet: Wallet, outcome: Outcome, at: Position) -> StatusChanged:
+def _status_event(command: StatusCommand, wallet: Wallet, outcome: Outcome, at: Position) -> StatusChanged:
     return StatusChanged(
         offset=at.offset,
         command_id=command.id,
@@ -351,7 +351,7 @@ def _tell_status(command: StatusCommand, wallet: Wallet, outcome: Outcome, at: P
     )
 
 
-def _tell_limits(command: SetLimits, wallet: Wallet, outcome: Outcome, at: Position) -> LimitsChanged:
+def _limits_event(command: SetLimits, wallet: Wallet, outcome: Outcome, at: Position) -> LimitsChanged:
     return LimitsChanged(
         offset=at.offset,
         command_id=command.id,
@@ -365,7 +365,7 @@ def _tell_limits(command: SetLimits, wallet: Wallet, outcome: Outcome, at: Posit
     )
 
 
-def _tell_balance(
+def _balance_event(
     command: Movement | Credit | Refund, wallet: Wallet, outcome: Outcome, at: Position
 ) -> BalanceUpdated:
     side = WalletSide(wallet.id, wallet.owner_id, outcome.balance, outcome.version)
@@ -408,7 +408,7 @@ def _tell_balance(
     )
 
 
-def _tell_rejection(command: Decidable, code: Code, at: Position) -> CommandRejected:
+def _rejection_event(command: Decidable, code: Code, at: Position) -> CommandRejected:
     return CommandRejected(
         offset=at.offset,
         code=code,
@@ -440,28 +440,28 @@ def _with(wallet: Wallet, balance: int, sent: int, status: Status, version: int,
 
 _NEXT_STATUS: dict[type, Status] = {FreezeWallet: "frozen", UnfreezeWallet: "open", CloseWallet: "closed"}
 
-_WEIGH: dict[type, Callable[[Any, Wallet | None], Outcome]] = {
-    OpenWallet: _weigh_open,
-    Deposit: _weigh_deposit,
-    Withdraw: _weigh_withdrawal,
-    Transfer: _weigh_transfer,
-    Credit: _weigh_credit,
-    Refund: _weigh_refund,
-    FreezeWallet: _weigh_status,
-    UnfreezeWallet: _weigh_status,
-    CloseWallet: _weigh_status,
-    SetLimits: _weigh_limits,
+_EVALUATE: dict[type, Callable[[Any, Wallet | None], Outcome]] = {
+    OpenWallet: _evaluate_open,
+    Deposit: _evaluate_deposit,
+    Withdraw: _evaluate_withdrawal,
+    Transfer: _evaluate_transfer,
+    Credit: _evaluate_credit,
+    Refund: _evaluate_refund,
+    FreezeWallet: _evaluate_status,
+    UnfreezeWallet: _evaluate_status,
+    CloseWallet: _evaluate_status,
+    SetLimits: _evaluate_limits,
 }
 
-_TELL: dict[type, Callable[[Any, Any, Outcome, Position], Event]] = {
-    OpenWallet: _tell_created,
-    Deposit: _tell_balance,
-    Withdraw: _tell_balance,
-    Transfer: _tell_balance,
-    Credit: _tell_balance,
-    Refund: _tell_balance,
-    FreezeWallet: _tell_status,
-    UnfreezeWallet: _tell_status,
-    CloseWallet: _tell_status,
-    SetLimits: _tell_limits,
+_EVENTS: dict[type, Callable[[Any, Any, Outcome, Position], Event]] = {
+    OpenWallet: _created_event,
+    Deposit: _balance_event,
+    Withdraw: _balance_event,
+    Transfer: _balance_event,
+    Credit: _balance_event,
+    Refund: _balance_event,
+    FreezeWallet: _status_event,
+    UnfreezeWallet: _status_event,
+    CloseWallet: _status_event,
+    SetLimits: _limits_event,
 }

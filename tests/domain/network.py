@@ -18,7 +18,7 @@ from mercuria.domain.events import (
 )
 from mercuria.domain.rejections import DETAILS, Code
 from mercuria.domain.transfer import react
-from mercuria.domain.wallet import Outcome, Wallet, evolve, tell, weigh
+from mercuria.domain.wallet import Outcome, Wallet, build_event, evaluate, evolve
 
 from .story import MAX, encoded
 
@@ -66,7 +66,7 @@ class Network:
             reused = Code.COMMAND_ID_REUSED
             return CommandRejected(offset=position.offset, code=reused, detail=DETAILS[reused])
         wallet = self.wallets.get(command.wallet_id)
-        event = tell(command, wallet, receipt.outcome, receipt.position)
+        event = build_event(command, wallet, receipt.outcome, receipt.position)
         assert encoded(event) == receipt.event, "a retry gets the first answer"
         return event
 
@@ -112,8 +112,8 @@ class Network:
 
     def _decide(self, command: Decidable, position: Position) -> Event:
         wallet = self.wallets.get(command.wallet_id)
-        outcome = weigh(command, wallet)
-        event = tell(command, wallet, outcome, position)
+        outcome = evaluate(command, wallet)
+        event = build_event(command, wallet, outcome, position)
         if isinstance(command, ClientCommand):
             receipt = Receipt(position, encoded(command), outcome, encoded(event))
             self.receipts[position.partition, command.id] = receipt

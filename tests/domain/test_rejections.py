@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from mercuria.domain.commands import Decidable
 from mercuria.domain.events import CommandRejected
 from mercuria.domain.rejections import CODES, DETAILS, NUMBERS, Code
-from mercuria.domain.wallet import Wallet, decide, weigh
+from mercuria.domain.wallet import Wallet, decide, evaluate
 
 from .faults import FAULTS, Situation, acceptable, piled_faults, single_faults
 from .story import (
@@ -141,7 +141,7 @@ def wallets(draw: st.DrawFn) -> Wallet:
 @for_all(situations())
 def test_a_command_is_refused_for_nothing_that_its_table_does_not_name(situation: Situation) -> None:
     command, wallet = situation
-    code = weigh(command, wallet).code
+    code = evaluate(command, wallet).code
     table = FAULTS[str(type(command).__struct_config__.tag)]
     assert code is None or code in {named for named, _ in table.by_precedence}
 
@@ -194,14 +194,14 @@ PEOPLE: dict[str, dict[str, Any]] = {
     ("command", "wallet", "allowed"), [pytest.param(*row[1:], id=row[0]) for row in WHO_MAY]
 )
 def test_who_may(command: Decidable, wallet: Wallet | None, allowed: set[str], person: str) -> None:
-    code = weigh(replace(command, **PEOPLE[person]), wallet).code
+    code = evaluate(replace(command, **PEOPLE[person]), wallet).code
     assert (code is None) == (person in allowed)
     assert code in (None, Code.NOT_WALLET_OWNER, Code.OPERATOR_REQUIRED)
 
 
 def test_a_role_without_an_actor_changes_nothing() -> None:
-    assert weigh(freeze(actor_role="user"), a_wallet()).code is None
-    assert weigh(withdraw(actor_role="operator"), a_wallet()).code is None
+    assert evaluate(freeze(actor_role="user"), a_wallet()).code is None
+    assert evaluate(withdraw(actor_role="operator"), a_wallet()).code is None
 
 
 PINNED = {

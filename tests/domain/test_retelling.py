@@ -8,7 +8,7 @@ from mercuria.domain.commands import Credit, Decidable, Refund
 from mercuria.domain.events import BalanceUpdated, Status
 from mercuria.domain.parsing import read_command
 from mercuria.domain.rejections import CODES, NUMBERS
-from mercuria.domain.wallet import Outcome, Wallet, decide, tell, weigh
+from mercuria.domain.wallet import Outcome, Wallet, build_event, decide, evaluate
 
 from .faults import Situation, acceptable, single_faults
 from .story import MAX, NOW, STRANGER, a_wallet, encoded
@@ -49,14 +49,14 @@ def then(wallet: Wallet | None, fields: dict[str, object]) -> Wallet:
 def test_the_first_event_is_told_again(situation: Situation, later: str) -> None:
     command, wallet = with_notes(situation[0]), situation[1]
     first = decide(command, wallet, NOW)
-    outcome = weigh(command, wallet)
-    assert encoded(tell(command, then(wallet, LATER[later]), outcome, NOW)) == encoded(first)
+    outcome = evaluate(command, wallet)
+    assert encoded(build_event(command, then(wallet, LATER[later]), outcome, NOW)) == encoded(first)
 
 
 @pytest.mark.parametrize("situation", [pytest.param(it, id=name) for name, it in SITUATIONS])
 def test_an_outcome_survives_as_four_numbers(situation: Situation) -> None:
     command, wallet = situation
-    outcome = weigh(command, wallet)
+    outcome = evaluate(command, wallet)
     statuses: tuple[Status, ...] = ("open", "frozen", "closed")
     kept = (
         outcome.balance,
@@ -79,9 +79,9 @@ def test_what_was_read_again_is_told_the_same(situation: Situation) -> None:
 @pytest.mark.parametrize("situation", [pytest.param(it, id=name) for name, it in SITUATIONS])
 def test_a_refusal_is_told_without_the_wallet(situation: Situation) -> None:
     command, wallet = situation
-    outcome = weigh(command, wallet)
+    outcome = evaluate(command, wallet)
     if outcome.code is not None:
-        assert encoded(tell(command, None, outcome, NOW)) == encoded(decide(command, wallet, NOW))
+        assert encoded(build_event(command, None, outcome, NOW)) == encoded(decide(command, wallet, NOW))
 
 
 def test_where_and_when_belong_to_the_telling() -> None:

@@ -77,7 +77,7 @@ def plant(bug: str) -> None:
     elif bug == "no-receipts":
         ReceiptsTable.find = no_receipts  # type: ignore[method-assign]
     elif bug == "poison":
-        batch.weigh = poisoned(batch.weigh, DECIDE)
+        batch.evaluate = poisoned(batch.evaluate, DECIDE)
         projected_rows.transaction_of = poisoned(projected_rows.transaction_of, PROJECT)
         ledger_rows.entries_of = poisoned(ledger_rows.entries_of, ENTER)
     else:

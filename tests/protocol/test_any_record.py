@@ -10,7 +10,8 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mercuria.agents.batch import Batch, command_ids, wallet_ids
+from mercuria.agents.batch import Batch
+from mercuria.agents.incoming import command_ids, wallet_ids
 from mercuria.domain.commands import Deposit, Forwarded, OpenWallet, Origin
 from mercuria.domain.parsing import read_command
 from mercuria.kafka.cloudevents import read_event
@@ -72,7 +73,11 @@ class Log:
         for topic, _, each in outputs:
             check_fits(TOPICS[topic], each)
         self.outputs[record.partition] += outputs
-        legs = [Hostile(to, it.key, it.value, it.headers) for to, some in batch.legs.items() for it in some]
+        legs = [
+            Hostile(to, it.key, it.value, it.headers)
+            for to, some in batch.outputs.legs.items()
+            for it in some
+        ]
         return [each for leg in legs for each in (leg, *self.append(leg))]
 
 

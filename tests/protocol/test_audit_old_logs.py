@@ -37,8 +37,8 @@ def violations(audit: Audit) -> list[str]:
 
 def decided(*commands: LogRecord) -> list[Record]:
     """Return the events of commands as they are decided now, with the one that opens the wallet."""
-    opening = Partition(HOME.partition).decide([record(0, OPENING)]).events
-    return opening + opened().decide(commands).events
+    opening = Partition(HOME.partition).decide([record(0, OPENING)]).outputs.events
+    return opening + opened().decide(commands).outputs.events
 
 
 @pytest.mark.parametrize("events_first", [True, False])

@@ -129,7 +129,7 @@ class World:
         batch = partition.decide(waiting[:1])
         partition.keep(batch)
         self.outputs[partition.number] += outputs_of(batch)
-        for home, legs in batch.legs.items():
+        for home, legs in batch.outputs.legs.items():
             for leg in legs:
                 self._append(home, leg.key, leg.value, leg.headers)
         return True
@@ -137,9 +137,9 @@ class World:
 
 def outputs_of(batch: Batch) -> list[Output]:
     """Return all that a batch sends, topic by topic."""
-    events = [("events", batch.partition, record) for record in batch.events]
-    dead = [("dead", batch.partition, record) for record in batch.dead_letters]
-    legs = [("legs", home, record) for home, records in batch.legs.items() for record in records]
+    events = [("events", batch.partition, record) for record in batch.outputs.events]
+    dead = [("dead", batch.partition, record) for record in batch.outputs.dead_letters]
+    legs = [("legs", home, record) for home, records in batch.outputs.legs.items() for record in records]
     return events + dead + legs
 
 
@@ -263,7 +263,7 @@ def answers(*asked: tuple[int, ClientCommand]) -> list[Any]:
     while partition.position.offset < len(asked):
         batch = partition.decide(records[partition.position.offset + 1 :])
         partition.keep(batch)
-        events += [record.value for record in batch.events]
+        events += [record.value for record in batch.outputs.events]
     return events[1:]
 
 

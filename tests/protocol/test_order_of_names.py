@@ -49,22 +49,22 @@ def record(offset: int, command: Any) -> LogRecord:
 @pytest.mark.parametrize("names", list(permutations("abc")))
 def test_the_same_names_in_another_order_get_the_first_answer_byte_for_byte(names: tuple[str, ...]) -> None:
     batch = opened().decide([record(1, transfer("b", "c", "a")), record(2, transfer(*names))])
-    first, again = batch.events
+    first, again = batch.outputs.events
     assert again == first
     assert list(read_event(first.value or b"").metadata) == ["a", "b", "c"]
-    assert [len(legs) for legs in batch.legs.values()] == [1]
+    assert [len(legs) for legs in batch.outputs.legs.values()] == [1]
 
 
 def test_names_and_values_that_changed_places_are_another_command() -> None:
     other = msgspec.structs.replace(transfer("a", "b"), metadata={"a": "B", "b": "A"})
-    _, refused = opened().decide([record(1, transfer("a", "b")), record(2, other)]).events
+    _, refused = opened().decide([record(1, transfer("a", "b")), record(2, other)]).outputs.events
     assert read_event(refused.value or b"").code == "command_id_reused"
 
 
 def test_a_command_that_comes_again_is_recognised_by_a_receipt_from_before_names_were_ordered() -> None:
     partition = opened()
     partition.receipts[UUID(int=7).int] = OLD_RECEIPT
-    (again,) = partition.decide([record(2, transfer("b", "a"))]).events
+    (again,) = partition.decide([record(2, transfer("b", "a"))]).outputs.events
     event = read_event(again.value or b"")
     assert (event.offset, event.balance) == (1, -5)
     assert b'"metadata":{"b":"B","a":"A"}' in (again.value or b""), "as the first event had it"
@@ -73,5 +73,5 @@ def test_a_command_that_comes_again_is_recognised_by_a_receipt_from_before_names
 def test_another_command_is_refused_by_a_receipt_from_before_names_were_ordered() -> None:
     partition = opened()
     partition.receipts[UUID(int=7).int] = OLD_RECEIPT
-    (refused,) = partition.decide([record(2, transfer("a", "c"))]).events
+    (refused,) = partition.decide([record(2, transfer("a", "c"))]).outputs.events
     assert read_event(refused.value or b"").code == "command_id_reused"

@@ -113,4 +113,4 @@ def test_a_receipt_that_expires_within_a_batch_serves_until_the_batch_is_kept(pa
     # Killed after the receipts were kept, and before the position was: all is decided again.
     receipts.write(partition, rows, 1)
     after, _ = decide(*asked, position=1, wallets=opened.wallets)
-    assert [event.value for event in after.events] == [event.value for event in before.events]
+    assert [event.value for event in after.outputs.events] == [event.value for event in before.outputs.events]

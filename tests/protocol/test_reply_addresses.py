@@ -91,7 +91,7 @@ def test_a_hostile_command_that_names_the_number_of_a_request_does_not_answer_it
         record(51, b"{}", (NAME, SIGNED)),
         record(52, COMMAND, (NAME, SIGNED)),
     ]
-    ((node, reply),) = open_partition().decide(records).replies
+    ((node, reply),) = open_partition().decide(records).outputs.replies
     assert (node, reply.number, reply.command_id, reply.is_replayed) == (NODE, 17, COMMAND.id, False)
 
 
@@ -99,8 +99,8 @@ def test_the_address_goes_with_the_legs_and_is_signed_for_each() -> None:
     command = Transfer(id=UUID(int=9), wallet_id=WALLET_ID, to_wallet_id=UUID(int=2), amount=5)
     header = ADDRESS.header(msgspec.json.encode(command), SEAL)
     batch = open_partition().decide([record(1, command, header)])
-    ((leg,),) = batch.legs.values()
-    assert batch.replies == []
+    ((leg,),) = batch.outputs.legs.values()
+    assert batch.outputs.replies == []
     assert address_in(leg.headers, leg.value, SEAL) == ADDRESS
     assert address_in([header], leg.value, SEAL) is None
     assert max(len(value) for _, value in leg.headers) <= 85
@@ -109,7 +109,7 @@ def test_the_address_goes_with_the_legs_and_is_signed_for_each() -> None:
 def test_a_refusal_says_which_command_it_answers() -> None:
     refused = Deposit(id=UUID(int=9), wallet_id=WALLET_ID, amount=-5)
     header = ADDRESS.header(msgspec.json.encode(refused), SEAL)
-    ((_, reply),) = open_partition().decide([record(1, refused, header)]).replies
+    ((_, reply),) = open_partition().decide([record(1, refused, header)]).outputs.replies
     assert (reply.code, reply.command_id) == ("amount_must_be_positive", UUID(int=9))
 
 

@@ -14,7 +14,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 from mercuria.agents.batch import Batch
-from mercuria.agents.wallets import command_in
+from mercuria.agents.incoming import command_in
 from mercuria.domain.commands import Deposit
 from mercuria.domain.rejections import Code
 from mercuria.embedded.stack import Stack
@@ -109,8 +109,8 @@ def test_whatever_is_wrong_with_a_record_it_is_passed_over(value: bytes | None, 
     record = LogRecord(WALLET_COMMANDS, 0, 7, 10**12, b"key", value, headers)
     batch = Batch(INSTALLATION, 0, AppliedPosition(6), {}, {})
     assert batch.take(record, command_in(record, {7: skip_of(7)}))
-    assert read_event(batch.events[0].value or b"").code == "skipped" and batch.offset == 7
-    assert batch.replies == [] and batch.dead_letters[0].key == b"key"
+    assert read_event(batch.outputs.events[0].value or b"").code == "skipped" and batch.offset == 7
+    assert batch.outputs.replies == [] and batch.outputs.dead_letters[0].key == b"key"
 
 
 def test_a_request_that_waits_for_a_command_is_answered_when_it_is_skipped() -> None:
@@ -120,9 +120,9 @@ def test_a_request_that_waits_for_a_command_is_answered_when_it_is_skipped() -> 
     record = LogRecord(WALLET_COMMANDS, 0, 7, 10**12, b"key", value, [reply_to])
     batch = Batch(INSTALLATION, 0, AppliedPosition(6), {}, {})
     batch.take(record, command_in(record, {7: skip_of(7)}))
-    ((asked, reply),) = batch.replies
+    ((asked, reply),) = batch.outputs.replies
     assert (asked, reply.number, reply.code) == (node, 5, Code.SKIPPED)
-    event = read_event(batch.events[0].value or b"")
+    event = read_event(batch.outputs.events[0].value or b"")
     assert (event.command_id, event.command_type, event.wallet_id) == (
         command.id,
         "deposit",
