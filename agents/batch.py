@@ -30,7 +30,7 @@ from mercuria.domain.parsing import Unreadable
 from mercuria.domain.rejections import DETAILS, Code
 from mercuria.domain.transfer import react
 from mercuria.domain.wallet import Outcome, Wallet, as_of, build_event, evaluate, evolve
-from mercuria.kafka.partitioning import Home, Homes
+from mercuria.kafka.partitioning import Partitioner, Route
 from mercuria.kafka.sealing import Seal
 from mercuria.kafka.skips import Skip, Skipped
 from mercuria.redis.replies import is_final, reply_of
@@ -70,7 +70,7 @@ Taken = tuple[type | str | None, str, Code | None]
 class Installation(msgspec.Struct, frozen=True):
     """The settings that all workers of an installation share."""
 
-    homes: Homes
+    partitioner: Partitioner
     receipts_lifetime_ms: int
     seal: Seal
 
@@ -97,7 +97,7 @@ class Batch:
         is_behind: bool = False,
     ) -> None:
         self.partition = partition
-        self.outputs = Outputs(partition, installation.homes, installation.seal)
+        self.outputs = Outputs(partition, installation.partitioner, installation.seal)
         self.receipts: dict[int, Receipt] = {}
         self.taken: list[Taken] = []
         self.skipped: dict[int, Skip] = {}
@@ -106,7 +106,7 @@ class Batch:
         self.time_ms = 0
         self._first_time_ms = 0
         self.origins = dict(position.origins)
-        self._homes = installation.homes
+        self._partitioner = installation.partitioner
         self._seal = installation.seal
         self._receipts_lifetime_ms = installation.receipts_lifetime_ms
         self._known_wallets = wallets
@@ -158,22 +158,22 @@ class Batch:
     # A client's command: in its place, decided once, and answered again when it comes again.
 
     def _take_command(self, it: Incoming, command: ClientCommand) -> None:
-        home = self._homes.of(command.wallet_id)
+        route = self._partitioner.of(command.wallet_id)
         key = it.record.key
-        if key != home.key:
+        if key != route.key:
             self._refuse_command(it, command, Code.KEY_MISMATCH if key else Code.MISSING_KEY)
-        elif home.partition != self.partition:
-            self._forward(it, command, home)
+        elif route.partition != self.partition:
+            self._forward(it, command, route)
         else:
-            self._decide_once(it, command, home)
+            self._decide_once(it, command, route)
 
-    def _forward(self, it: Incoming, command: ClientCommand, home: Home) -> None:
+    def _forward(self, it: Incoming, command: ClientCommand, route: Route) -> None:
         self.taken.append((type(command), FORWARDED, None))
         origin = Origin(self.partition, it.record.offset)
         leg = Forwarded(origin=origin, wallet_id=command.wallet_id, command=msgspec.Raw(it.record.value))
-        self.outputs.send(it, leg, it.record.timestamp, home)
+        self.outputs.send(it, leg, it.record.timestamp, route)
 
-    def _decide_once(self, it: Incoming, command: ClientCommand, home: Home) -> None:
+    def _decide_once(self, it: Incoming, command: ClientCommand, route: Route) -> None:
         """Decide a client's command, unless its id has a receipt."""
         number, offset, time_ms = command.id.int, it.record.offset, it.record.timestamp
         as_came, command = command, in_order(command)
@@ -181,25 +181,25 @@ class Batch:
         receipt = self.receipts.get(number) or self._known_receipts.get(number)
         wallet = self._wallet(command.wallet_id)
         if receipt is None or not self._is_earlier(receipt, offset, time_ms):
-            outcome = self._decide(it, command, wallet, Position(self.partition, offset, time_ms), home)
+            outcome = self._decide(it, command, wallet, Position(self.partition, offset, time_ms), route)
             self.receipts[number] = receipt_of(outcome, offset, time_ms, fingerprint)
         elif receipt.fingerprint == fingerprint:
-            self._decide_again(it, command, wallet, receipt, home)
+            self._decide_again(it, command, wallet, receipt, route)
         elif as_came is not command and receipt.fingerprint == _fingerprint(as_came):
             # Earlier versions did not sort metadata, so their receipts and events have it as it came; the repeated
             # event must match.
-            self._decide_again(it, as_came, wallet, receipt, home)
+            self._decide_again(it, as_came, wallet, receipt, route)
         else:
             self._refuse_command(it, command, Code.COMMAND_ID_REUSED, dead_letter=False)
 
     def _decide_again(
-        self, it: Incoming, command: ClientCommand, wallet: Wallet | None, receipt: Receipt, home: Home
+        self, it: Incoming, command: ClientCommand, wallet: Wallet | None, receipt: Receipt, route: Route
     ) -> None:
         """Emit the first answer to a command again."""
         self.taken.append((type(command), DUPLICATE, None))
         first = Position(self.partition, receipt.offset, receipt.time_ms)
         event = build_event(command, wallet, receipt.outcome, first)
-        self.outputs.emit(it, event, first, home)
+        self.outputs.emit(it, event, first, route)
         if it.reply_to is not None:
             after = as_of(wallet, event, first.time_ms) if wallet is not None else None
             reply = reply_of(event, after, first.time_ms, it.reply_to.number, is_replayed=True)
@@ -208,8 +208,8 @@ class Batch:
     # A leg: a worker has sent it, and its origin is counted instead of a receipt.
 
     def _take_leg(self, it: Incoming, leg: Leg) -> None:
-        home = self._homes.of(leg.wallet_id)
-        if home.partition != self.partition or not self._seal.holds(it.record.value):
+        route = self._partitioner.of(leg.wallet_id)
+        if route.partition != self.partition or not self._seal.holds(it.record.value):
             self._refuse_command(it, leg, Code.LEG_NOT_AUTHENTIC)
             return
         source, offset = leg.origin.partition, leg.origin.offset
@@ -223,10 +223,10 @@ class Batch:
                 # A worker of an earlier version, which accepted it, read the command before forwarding it.
                 self._refuse(it, command)
             else:
-                self._decide_once(it, cast(ClientCommand, command), home)
+                self._decide_once(it, cast(ClientCommand, command), route)
         else:
             at = Position(self.partition, it.record.offset, it.record.timestamp)
-            self._decide(it, cast(Credit | Refund, leg), self._wallet(leg.wallet_id), at, home)
+            self._decide(it, cast(Credit | Refund, leg), self._wallet(leg.wallet_id), at, route)
 
     # What both have in common.
 
@@ -236,7 +236,7 @@ class Batch:
         command: ClientCommand | Credit | Refund,
         wallet: Wallet | None,
         at: Position,
-        home: Home,
+        route: Route,
     ) -> Outcome:
         outcome = evaluate(command, wallet)
         self.taken.append((type(command), APPLIED if outcome.code is None else REFUSED, outcome.code))
@@ -244,12 +244,12 @@ class Batch:
         after = evolve(wallet, event, at.time_ms)
         if outcome.code is None:
             self._touch(after)
-        self.outputs.emit(it, event, at, home)
+        self.outputs.emit(it, event, at, route)
         if it.reply_to is not None and is_final(command, event):
             self.outputs.reply(it, reply_of(event, after, at.time_ms, it.reply_to.number))
         leg = react(command, event, at)
         if leg is not None:
-            self.outputs.send(it, leg, at.time_ms, self._homes.of(leg.wallet_id))
+            self.outputs.send(it, leg, at.time_ms, self._partitioner.of(leg.wallet_id))
         return outcome
 
     def _refuse_command(

@@ -10,7 +10,7 @@ from mercuria.domain.commands import Leg, Position
 from mercuria.domain.events import CommandRejected, Event
 from mercuria.domain.parsing import Unreadable
 from mercuria.kafka.cloudevents import envelop
-from mercuria.kafka.partitioning import Home, Homes
+from mercuria.kafka.partitioning import Partitioner, Route
 from mercuria.kafka.producer import Record
 from mercuria.kafka.sealing import Seal
 from mercuria.redis.replies import Reply
@@ -21,7 +21,7 @@ _encode_json = msgspec.json.Encoder().encode
 class Outputs:
     """What the records of one partition lead to."""
 
-    def __init__(self, partition: int, homes: Homes, seal: Seal) -> None:
+    def __init__(self, partition: int, partitioner: Partitioner, seal: Seal) -> None:
         self.events: list[Record] = []
         self.legs: defaultdict[int, list[Record]] = defaultdict(list)
         """By partition of the command topic."""
@@ -31,15 +31,15 @@ class Outputs:
         self.replies: list[tuple[str, Reply]] = []
         """With the node that each goes to."""
         self._partition = partition
-        self._homes = homes
+        self._partitioner = partitioner
         self._seal = seal
 
-    def emit(self, cause: Incoming, event: Event, at: Position, home: Home) -> None:
+    def emit(self, cause: Incoming, event: Event, at: Position, route: Route) -> None:
         """Emit the event of a wallet."""
         value = envelop(event, self._partition, at.time_ms)
-        self.events.append(Record(home.key, value, at.time_ms, cause.trace))
+        self.events.append(Record(route.key, value, at.time_ms, cause.trace))
 
-    def send(self, cause: Incoming, leg: Leg, time_ms: int, home: Home) -> None:
+    def send(self, cause: Incoming, leg: Leg, time_ms: int, route: Route) -> None:
         """Send a leg to the wallet that it is for.
 
         A client that waits for the reply waits for that of the last leg.
@@ -48,7 +48,7 @@ class Outputs:
         headers = cause.trace
         if cause.reply_to is not None:
             headers = [cause.reply_to.header(value, self._seal), *headers]
-        self.legs[home.partition].append(Record(home.key, value, time_ms, headers))
+        self.legs[route.partition].append(Record(route.key, value, time_ms, headers))
 
     def reply(self, cause: Incoming, reply: Reply) -> None:
         """Reply to the node that waits for the outcome of a record."""
@@ -66,7 +66,7 @@ class Outputs:
             command_type=fault.command_type,
             wallet_id=fault.wallet_id,
         )
-        key = self._homes.of(fault.wallet_id).key if fault.wallet_id else None
+        key = self._partitioner.of(fault.wallet_id).key if fault.wallet_id else None
         value = envelop(event, self._partition, record.timestamp)
         self.events.append(Record(key, value, record.timestamp, cause.trace))
         if cause.reply_to is not None:

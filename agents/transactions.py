@@ -1,7 +1,7 @@
 """The projection that stores wallets, events and transactions, and publishes transactions that ended."""
 
 from mercuria.agents.projection_agent import ProjectionAgent
-from mercuria.kafka.cloudevents import read_told
+from mercuria.kafka.cloudevents import read_wallet_event
 from mercuria.projections.projection import Projection
 from mercuria.projections.wallets.rows import Rows
 from mercuria.projections.wallets.store import WalletTables
@@ -13,7 +13,7 @@ def register(app: App) -> None:
     """Add the projection to an app."""
     projection = Projection(
         topic=WALLET_EVENTS,
-        read=read_told,
+        read=read_wallet_event,
         rows=Rows,
         tables=WalletTables(app.settings.database),
         label="wallets and transactions",

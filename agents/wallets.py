@@ -18,7 +18,7 @@ from mercuria.agents.incoming import command_ids, command_in, wallet_ids
 from mercuria.agents.throttle import Throttle
 from mercuria.kafka.batch_table import Row
 from mercuria.kafka.crash import RecordError, crash_on_bug
-from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.partitioning import Partitioner
 from mercuria.kafka.record_tracing import RecordTracing, ids_of_command
 from mercuria.kafka.schema import BatchSchema
 from mercuria.kafka.sealing import Seal
@@ -170,7 +170,9 @@ class WalletAgent:
     def _installation(self) -> Installation:
         """The settings that all workers share. The key is read when the first command arrives."""
         settings = self.app.settings
-        return Installation(Homes(settings.partitions), self.receipts.lifetime_ms, Seal(settings.leg_key()))
+        return Installation(
+            Partitioner(settings.partitions), self.receipts.lifetime_ms, Seal(settings.leg_key())
+        )
 
     def _culprit(self, partition: int, records: Sequence[Any]) -> int:
         """Return the offset of the first record that makes deciding fail."""

@@ -9,7 +9,7 @@ from aiohttp.web import Request
 
 from mercuria.domain.commands import ClientCommand
 from mercuria.http.gate import REQUEST_ID, SPAN
-from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.partitioning import Partitioner
 from mercuria.kafka.producer import Record
 from mercuria.kafka.propagation import request_id_header
 from mercuria.kafka.sealing import Seal
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class CommandProducer:
     """Sends the commands of one app's views."""
 
-    def __init__(self, app: App, partitioner: Homes) -> None:
+    def __init__(self, app: App, partitioner: Partitioner) -> None:
         self._app = app
         self._partitioner = partitioner
         self._unacknowledged: set[asyncio.Future[int]] = set()

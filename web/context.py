@@ -11,7 +11,7 @@ from mercuria.auth.rate_limits import RateLimits
 from mercuria.auth.security_log import Pseudonyms
 from mercuria.auth.tokens import Tokens
 from mercuria.domain.transaction import Transaction
-from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.partitioning import Partitioner
 from mercuria.projections.analytics.cache import AnalyticsCache
 from mercuria.projections.analytics.queries import Analytics
 from mercuria.projections.ledger.queries import Ledger
@@ -49,7 +49,7 @@ class Context:
         self.pseudonyms = Pseudonyms(settings.leg_key)
 
         # What is read.
-        self.partitioner = Homes(settings.partitions)
+        self.partitioner = Partitioner(settings.partitions)
         self.cache = app.redis_cache
         self.history = History(app.database, app.long_reads)
         self.ledger = Ledger(app.long_reads)

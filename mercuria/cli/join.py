@@ -55,12 +55,12 @@ def join(number: int | None) -> None:
 
 def _await_servers(directory: DataDirectory) -> None:
     """Wait until the `mercuria up` of the directory is ready."""
-    is_told = False
+    is_reported = False
     # The order matters: a start removes the mark of an earlier one before it writes its pid.
     while directory.up() is None or not directory.is_ready():
-        if not is_told:
+        if not is_reported:
             click.echo(f"Waiting for the servers of `mercuria up` in {directory.path}.")
-            is_told = True
+            is_reported = True
         time.sleep(LOOK_EVERY_S)
 
 
@@ -76,11 +76,11 @@ def _environment(directory: DataDirectory, number: int | None) -> dict[str, str]
             f"`mercuria up` in {directory.path} runs one worker, which shares its port with no other:"
             " start it with `--workers 0`, or with the number of workers that you want."
         )
-    told = {"MERCURIA_WORKER": name, "MERCURIA_WORKER_PORT": str(ports.choose(name))}
+    own = {"MERCURIA_WORKER": name, "MERCURIA_WORKER_PORT": str(ports.choose(name))}
     # Among the output of other processes, a worker prints only when it is ready, and what is wrong.
     log = {
         "MERCURIA_LOG_LEVEL": os.environ.get("MERCURIA_LOG_LEVEL") or "warning",
         "MERCURIA_LOG_FORMAT": os.environ.get("MERCURIA_LOG_FORMAT") or "console",
     }
     where = {"MERCURIA_DATA_DIR": str(directory.path)}
-    return os.environ | where | log | told | processes.mark(directory.path, name)
+    return os.environ | where | log | own | processes.mark(directory.path, name)

@@ -27,7 +27,7 @@ from mercuria.cli.showing import show_json
 from mercuria.config import current_settings
 from mercuria.domain.wallet import Wallet
 from mercuria.kafka.client import event_reader, read_log
-from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.partitioning import Partitioner
 from mercuria.postgres.database import Database
 from mercuria.projections.checkpoints import Positions
 from mercuria.projections.ledger.snapshot import Books, books
@@ -162,11 +162,11 @@ async def _not_in_tables(ids: Set[UUID]) -> Set[UUID]:
 async def _cached(ids: Iterable[UUID], authenticity: Authenticity) -> dict[UUID, State]:
     """Return the cached wallets in Redis, as far as they are valid."""
     settings = current_settings()
-    homes, states = Homes(settings.partitions), dict[UUID, State]()
+    partitioner, states = Partitioner(settings.partitions), dict[UUID, State]()
     async with connect(settings.redis) as redis:
         cache = Cache(redis, authenticity)
         for chunk in _chunks(ids):
-            found = await asyncio.gather(*(cache.wallet(homes.of(id_).partition, id_) for id_ in chunk))
+            found = await asyncio.gather(*(cache.wallet(partitioner.of(id_).partition, id_) for id_ in chunk))
             for each in found:
                 if each is not None:
                     wallet = each.wallet

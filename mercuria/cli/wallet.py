@@ -27,7 +27,7 @@ from mercuria.cli.showing import show_facts, show_json, show_table
 from mercuria.config import current_settings
 from mercuria.domain.money import format_amount
 from mercuria.domain.wallet import Wallet
-from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.partitioning import Partitioner
 from mercuria.tables.balance_rows import OFFSET_KEY, POSITION_KEY, AppliedPosition, read_rows
 from mercuria.timestamps import rfc3339
 
@@ -125,7 +125,7 @@ def find(data_dir: Path, wallet_id: UUID, partitions: int) -> Wallet | None:
     Raises:
         TablesError: there are no tables, or they cannot be opened.
     """
-    partition = Homes(partitions).of(wallet_id).partition
+    partition = Partitioner(partitions).of(wallet_id).partition
     with _newest(_copies(data_dir, partition)) as database:
         value = database.get(wallet_id.bytes)
         rows = read_rows([(wallet_id.bytes, value)]) if value is not None else iter(())

@@ -163,8 +163,8 @@ class DataDirectory:
 
     def write_stack_env(self, env: Mapping[str, str]) -> None:
         """Write the addresses of the stack for later commands, which know the path of this directory."""
-        told = {name: value for name, value in env.items() if name != "MERCURIA_DATA_DIR"}
-        write_atomically(self.path / STACK_ENV, env_lines(told), PRIVATE)
+        written = {name: value for name, value in env.items() if name != "MERCURIA_DATA_DIR"}
+        write_atomically(self.path / STACK_ENV, env_lines(written), PRIVATE)
 
     def remove_pid_files(self, names: Iterable[str]) -> None:
         """Remove the pid files of parts."""

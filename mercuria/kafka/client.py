@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from mercuria.domain.commands import ClientCommand
 from mercuria.kafka.fetcher import READ_COMMITTED
-from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.partitioning import Partitioner
 from mercuria.topics import WALLET_COMMANDS, WALLET_EVENTS
 
 _encode = msgspec.json.Encoder().encode
@@ -30,7 +30,7 @@ class CommandProducer:
 
     def __init__(self, producer: AIOKafkaProducer, partitions: int) -> None:
         self._producer = producer
-        self._homes = Homes(partitions)
+        self._partitioner = Partitioner(partitions)
 
     async def send(self, commands: Sequence[ClientCommand]) -> list[Sent]:
         """Send commands, and wait until Kafka has acknowledged all of them.
@@ -44,7 +44,7 @@ class CommandProducer:
         waiting = []
         by_partition: dict[int, list[int]] = {}
         for index, command in enumerate(commands):
-            by_partition.setdefault(self._homes.of(command.wallet_id).partition, []).append(index)
+            by_partition.setdefault(self._partitioner.of(command.wallet_id).partition, []).append(index)
         for partition, indices in by_partition.items():
             async for taken, future in self._enqueue(partition, commands, indices):
                 waiting.append((partition, taken, future))
@@ -59,7 +59,10 @@ class CommandProducer:
     ) -> AsyncIterator[tuple[list[int], Any]]:
         batch, taken = self._producer.create_batch(), list[int]()
         for index in indices:
-            record = {"key": self._homes.of(commands[index].wallet_id).key, "value": _encode(commands[index])}
+            record = {
+                "key": self._partitioner.of(commands[index].wallet_id).key,
+                "value": _encode(commands[index]),
+            }
             if batch.append(timestamp=None, **record) is None:
                 yield taken, await self._send(batch, partition)
                 batch, taken = self._producer.create_batch(), []

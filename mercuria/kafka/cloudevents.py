@@ -83,10 +83,10 @@ _DECODERS: dict[str, Any] = {name: msgspec.json.Decoder(struct).decode for struc
 
 def read_event(value: bytes) -> Event:
     """Return the event in an envelope."""
-    return read_told(value)[0]
+    return read_wallet_event(value)[0]
 
 
-def read_told(value: bytes) -> tuple[Event, int]:
+def read_wallet_event(value: bytes) -> tuple[Event, int]:
     """Return the event in an envelope, and its time in ms."""
     envelope = _decode_envelope(value)
     return _DECODERS[envelope.type](envelope.data), _time_ms(envelope.time)

@@ -9,28 +9,28 @@ _REMEMBERED = 2**17
 """The size of the cache. A hash in Python costs 20 µs; an entry takes about 300 bytes."""
 
 
-class Home(NamedTuple):
+class Route(NamedTuple):
     """The key and the partition of a wallet's records."""
 
     key: bytes
     partition: int
 
 
-class Homes:
+class Partitioner:
     """The partitioner of wallets, for topics with a given number of partitions."""
 
     def __init__(self, partitions: int) -> None:
         self.partitions = partitions
         # The cache's keys are integers: a UUID computes its hash in Python at each look-up.
-        self._known: dict[int, Home] = {}
+        self._known: dict[int, Route] = {}
 
-    def of(self, wallet_id: UUID) -> Home:
+    def of(self, wallet_id: UUID) -> Route:
         """Return a wallet's key (its id as text) and partition (by murmur2, like Kafka's Java clients)."""
-        home = self._known.get(wallet_id.int)
-        if home is None:
+        route = self._known.get(wallet_id.int)
+        if route is None:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             key = str(wallet_id).encode()
-            home = Home(key, (murmur2(key) & 0x7FFFFFFF) % self.partitions)
-            self._known[wallet_id.int] = home
-        return home
+            route = Route(key, (murmur2(key) & 0x7FFFFFFF) % self.partitions)
+            self._known[wallet_id.int] = route
+        return route

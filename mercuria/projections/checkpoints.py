@@ -21,14 +21,14 @@ class Checkpoint(NamedTuple):
         read: the offset of the last record of the topic that is part of the tables; -1 before the first.
         command: the highest offset on the command topic whose event is in the tables; -1 before the first.
         sequence: on a topic with numbered events, the last number in the tables; 0 before the first.
-        told: the number of the last event that the tables have emitted to the next topic; 0 at first.
+        emitted: the number of the last event that the tables have emitted to the next topic; 0 at first.
         sent: the highest number that was ever put into the outbox.
     """
 
     read: int = -1
     command: int = -1
     sequence: int = 0
-    told: int = 0
+    emitted: int = 0
     sent: int = 0
 
 

@@ -31,7 +31,7 @@ TRUNCATE {tables};
 ALTER TABLE ledger_entries ENABLE ALWAYS TRIGGER ledger_entries_are_final;
 
 -- name: begin_again
--- What was ever sent stays as it is: what is told again from the beginning is not published a second time.
+-- What was ever sent stays as it is: what is emitted again from the beginning is not published a second time.
 UPDATE positions
 SET read_offset = -1, command_offset = -1, sequence = 0, told = 0
 WHERE stage = ANY (%(stages)s);

@@ -85,7 +85,7 @@ class Relay:
         for batch in batches:
             waiting = self._waiting[batch.partition]
             assert not waiting or batch.first == waiting[-1].sequence + 1, (
-                "what is told follows what was told"
+                "what is emitted follows what was emitted"
             )
             waiting.append(batch)
             self._waiting_bytes += batch.size

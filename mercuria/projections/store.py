@@ -90,7 +90,7 @@ class ProjectionTables(Generic[T]):
         self,
         rows: T,
         moved: Mapping[int, Checkpoint],
-        told: Sequence[OutboxRow] = (),
+        outbound: Sequence[OutboxRow] = (),
         published: Mapping[int, int] | None = None,
     ) -> None:
         """Write rows, the checkpoints after them and the events that they emit, and commit.
@@ -103,8 +103,8 @@ class ProjectionTables(Generic[T]):
             if moved:
                 self._write(cursor, rows)
                 self._move(cursor, moved)
-            if told:
-                cursor.execute(self._outbox("put"), _columns(OutboxRow, told))
+            if outbound:
+                cursor.execute(self._outbox("put"), _columns(OutboxRow, outbound))
             if published:
                 partitions, sequences = list(published), list(published.values())
                 cursor.execute(self._outbox("drop"), {"partitions": partitions, "sequences": sequences})
@@ -163,7 +163,7 @@ class ProjectionTables(Generic[T]):
         self._connection.commit()
 
     def _outbox(self, name: str) -> sql.Composable:
-        assert self.outbox is not None, "this stage tells nothing"
+        assert self.outbox is not None, "this projection emits nothing"
         return sql.SQL(_SQL[name]).format(outbox=sql.Identifier(self.outbox))
 
     def _move(self, cursor: Any, moved: Mapping[int, Checkpoint]) -> None:
@@ -174,7 +174,7 @@ class ProjectionTables(Generic[T]):
             "read_offsets": [checkpoint.read for checkpoint in checkpoints],
             "command_offsets": [checkpoint.command for checkpoint in checkpoints],
             "sequences": [checkpoint.sequence for checkpoint in checkpoints],
-            "told": [checkpoint.told for checkpoint in checkpoints],
+            "told": [checkpoint.emitted for checkpoint in checkpoints],
             "sent": [checkpoint.sent for checkpoint in checkpoints],
         }
         cursor.execute(_SQL["move"], parameters)

@@ -64,7 +64,7 @@ class _Memory(IntEnum):
 LOOKED_UP_WITHIN_S = 1.0
 MAX_OWED = 200_000
 """The number of claims kept for Redis while it is unavailable. Deciding stops before there are more."""
-TOLD_AT_ONCE = 1_000
+SENT_AT_ONCE = 1_000
 
 
 class Claim(NamedTuple):
@@ -154,7 +154,7 @@ class Keys:
     async def _tell_owed(self) -> None:
         """Send Redis the keys that were claimed while it was unavailable."""
         while self._owed:
-            some = [Claim(*item) for item in islice(self._owed.items(), TOLD_AT_ONCE)]
+            some = [Claim(*item) for item in islice(self._owed.items(), SENT_AT_ONCE)]
             await self._tell(some, is_looked_up=True)
             for prefix, _ in some:
                 self._owed.pop(prefix, None)

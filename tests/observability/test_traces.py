@@ -57,20 +57,20 @@ async def test_a_transfer_is_one_trace_from_the_request_to_the_ledger(talkative:
         [http, debit, credit, [PROJECT, *debit], [PROJECT, *credit], entered, *[[COUNT, *entered]] * 2]
     )
     for span in found:
-        told = attributes(span)
-        assert told["mercuria.request_id"] == "traced-1"
+        facts = attributes(span)
+        assert facts["mercuria.request_id"] == "traced-1"
         assert span.trace_state == "vendor=x"
         assert span.start_time_unix_nano < span.end_time_unix_nano
         if span.name == http[0]:
             assert span.kind == Span.SPAN_KIND_SERVER
-            assert (told["http.route"], told["http.response.status_code"]) == ("/api/v1/transactions", 201)
+            assert (facts["http.route"], facts["http.response.status_code"]) == ("/api/v1/transactions", 201)
             continue
         assert span.kind == Span.SPAN_KIND_CONSUMER
         assert [link.span_id for link in span.links] == [span.parent_span_id]
-        assert told["mercuria.command_id"] == told["mercuria.transaction_id"] == transaction_id
-        assert told["messaging.system"] == "kafka" and told["messaging.operation.type"] == "process"
-        assert span.name == f"{told['messaging.operation.name']} {told['messaging.destination.name']}"
-        assert told["messaging.kafka.offset"] >= 0 and int(told["messaging.destination.partition.id"]) < 8
+        assert facts["mercuria.command_id"] == facts["mercuria.transaction_id"] == transaction_id
+        assert facts["messaging.system"] == "kafka" and facts["messaging.operation.type"] == "process"
+        assert span.name == f"{facts['messaging.operation.name']} {facts['messaging.destination.name']}"
+        assert facts["messaging.kafka.offset"] >= 0 and int(facts["messaging.destination.partition.id"]) < 8
     resource = talkative.collector.resources[-1]
     assert resource["service.name"] == "mercuria" and resource["service.instance.id"] == "worker-1"
     assert resource["deployment.environment.name"] == "test"

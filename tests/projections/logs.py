@@ -17,7 +17,7 @@ from mercuria.domain.commands import (
     UnfreezeWallet,
     Withdraw,
 )
-from mercuria.kafka.cloudevents import read_told
+from mercuria.kafka.cloudevents import read_wallet_event
 from mercuria.kafka.transport import Fetched
 from mercuria.projections.rows import SourceEvent
 from mercuria.projections.wallets.rows import Rows
@@ -85,15 +85,15 @@ def commands(random: Random, count: int) -> Iterator[tuple[ClientCommand, int]]:
         if earlier and random.random() < 0.1:
             command = random.choice(earlier)
         earlier.append(command)
-        home = INSTALLATION.homes.of(command.wallet_id).partition
-        yield command, home if random.random() < 0.95 else random.randrange(PARTITIONS)
+        route = INSTALLATION.partitioner.of(command.wallet_id).partition
+        yield command, route if random.random() < 0.95 else random.randrange(PARTITIONS)
 
 
 def _wallet_id(random: Random, partition: int) -> UUID:
     """Return the id of a wallet in a partition."""
     while True:
         wallet_id = UUID(int=random.getrandbits(128))
-        if INSTALLATION.homes.of(wallet_id).partition == partition:
+        if INSTALLATION.partitioner.of(wallet_id).partition == partition:
             return wallet_id
 
 
@@ -163,4 +163,4 @@ def bring_in(log: Log, writer: WalletTables) -> None:
 
 def told(records: Fetched) -> list[SourceEvent]:
     """Read the events of a fetch."""
-    return [SourceEvent(*read_told(record.value), record.offset) for record in records]
+    return [SourceEvent(*read_wallet_event(record.value), record.offset) for record in records]

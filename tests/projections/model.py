@@ -14,7 +14,7 @@ from mercuria.domain.commands import Position
 from mercuria.domain.events import BalanceUpdated, CommandRejected, Failure, LimitsChanged, WalletCreated
 from mercuria.domain.transaction import Transaction, refused_transaction, transaction_of
 from mercuria.domain.wallet import Wallet, evolve
-from mercuria.kafka.cloudevents import read_told
+from mercuria.kafka.cloudevents import read_wallet_event
 
 
 class Happening(NamedTuple):
@@ -51,7 +51,7 @@ class Model:
 
     def take(self, partition: int, value: bytes) -> None:
         """Take the next record of a partition of the event topic."""
-        event, time_ms = read_told(value)
+        event, time_ms = read_wallet_event(value)
         if event.offset <= self._highest[partition]:
             return
         self._highest[partition] = event.offset

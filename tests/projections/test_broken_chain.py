@@ -70,5 +70,5 @@ def test_a_chain_that_lacks_its_end_is_left_alone_until_it_is_whole_again(
         ]
         cursor.execute("INSERT INTO ledger_entries SELECT * FROM gone")
         tampering.commit()
-    assert tables.begin([1])[1].told == 2 and not tables.broken
+    assert tables.begin([1])[1].emitted == 2 and not tables.broken
     tables.leave()

@@ -15,7 +15,7 @@ from mercuria.domain.commands import Position, WalletSide
 from mercuria.domain.events import WalletCreated
 from mercuria.domain.ledger import NO_HASH, Entry, entries_of
 from mercuria.domain.transaction import TransactionCompleted
-from mercuria.kafka.cloudevents import read_told
+from mercuria.kafka.cloudevents import read_wallet_event
 from mercuria.postgres.database import Database, queries
 from mercuria.postgres.paging import Page
 from mercuria.projections.ledger.queries import Ledger
@@ -229,7 +229,9 @@ async def test_a_wallet_is_as_its_last_event_left_it(
     log = random_log(random, 300)
     bring_in(log, writers[0])
     there = model_of(log).comparable()
-    opened = (event for events in log for event, _ in map(read_told, events) if type(event) is WalletCreated)
+    opened = (
+        event for events in log for event, _ in map(read_wallet_event, events) if type(event) is WalletCreated
+    )
     opening_limits = {event.wallet_id: event.overdraft_limit for event in opened}
     for wallet in there.wallets.values():
         events = sorted(

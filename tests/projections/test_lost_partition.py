@@ -8,7 +8,7 @@ from random import Random, randrange
 import psycopg2
 import pytest
 
-from mercuria.kafka.cloudevents import read_numbered, read_told
+from mercuria.kafka.cloudevents import read_numbered, read_wallet_event
 from mercuria.kafka.producer import Record
 from mercuria.projections.relay import Relay
 from mercuria.projections.wallets.rows import Rows
@@ -49,7 +49,7 @@ def cut(log: list[list[bytes]]) -> tuple[int, int, int]:
         # By its command: what is there again, as the log has some events, is told once.
         ends: dict[int, int] = {}
         for offset, value in enumerate(events):
-            event = read_told(value)[0]
+            event = read_wallet_event(value)[0]
             if getattr(event, "transaction_status", None) == "completed":
                 ends.setdefault(event.offset, offset)
         if len(ends) > 3:
@@ -73,7 +73,7 @@ async def test_what_was_told_before_the_partition_was_lost_is_not_overtaken(
     async def seek(_partition: int, _offset: int) -> None:
         raise AssertionError("nothing is missing")
 
-    runner = runner_of(WalletTables(url), Rows, read_told, seek, relay=relay)
+    runner = runner_of(WalletTables(url), Rows, read_wallet_event, seek, relay=relay)
     async with writing(runner):
         # The first letter is under way, and Kafka does not take it yet; the second one waits behind it.
         await runner.take(partition, fetched(log, partition, 0, second))
@@ -83,16 +83,16 @@ async def test_what_was_told_before_the_partition_was_lost_is_not_overtaken(
         with closing(psycopg2.connect(as_owner(url))) as other, other.cursor() as cursor:
             # The third transaction stands while the partition is lost.
             cursor.execute("LOCK TABLE outbox_events IN SHARE MODE")
-            before = runner.checkpoints[partition].told
+            before = runner.checkpoints[partition].emitted
             await runner.take(partition, fetched(log, partition, third, len(log[partition])))
             await until(lambda: _waits_for_a_lock(cursor))
             runner.forget(partition)
             other.rollback()
-        await until(lambda: not runner.is_waiting(partition) and _told(url, partition) > before)
+        await until(lambda: not runner.is_waiting(partition) and _emitted(url, partition) > before)
         topic.open.set()
         # It comes back, and nothing follows; what is in the outbox is told all the same.
         runner.check_outbox([partition])
-        last = _told(url, partition)
+        last = _emitted(url, partition)
         await until(lambda: bool(topic.numbers) and topic.numbers[-1] == last)
         assert list(dict.fromkeys(topic.numbers)) == list(range(1, last + 1))
 
@@ -103,7 +103,7 @@ def _waits_for_a_lock(cursor: psycopg2.extensions.cursor) -> bool:
     return row is not None and row[0] > 0
 
 
-def _told(url: str, partition: int) -> int:
+def _emitted(url: str, partition: int) -> int:
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         cursor.execute(
             "SELECT told FROM positions WHERE stage = 'transactions' AND partition = %s", [partition]

@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 
 from mercuria.embedded.postgres import Postgres
-from mercuria.kafka.cloudevents import read_told
+from mercuria.kafka.cloudevents import read_wallet_event
 from mercuria.kafka.crash import RecordError
 from mercuria.projections.fetch_queue import MAX_WAITING
 from mercuria.projections.rereading import GapError
@@ -32,7 +32,7 @@ class Worker:
         self.runner = runner_of(
             WalletTables(url),
             Rows,
-            read_told,
+            read_wallet_event,
             self._seek,
             **options,
         )

@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 
 from mercuria.embedded.postgres import Postgres
-from mercuria.kafka.cloudevents import envelop_numbered, read_numbered, read_told
+from mercuria.kafka.cloudevents import envelop_numbered, read_numbered, read_wallet_event
 from mercuria.kafka.producer import Record
 from mercuria.projections.checkpoints import Checkpoint
 from mercuria.projections.relay import Relay, pack
@@ -33,7 +33,7 @@ async def stage(url: str, topic: Topic) -> AsyncIterator[tuple[ProjectionRunner,
     async def seek(_partition: int, _offset: int) -> None:
         raise AssertionError("nothing is missing")
 
-    one = runner_of(WalletTables(url), Rows, read_told, seek, relay=relay)
+    one = runner_of(WalletTables(url), Rows, read_wallet_event, seek, relay=relay)
     async with writing(one):
         yield one, relay
 
@@ -50,8 +50,8 @@ def some_log(seed: int) -> tuple[Log, int]:
     """Return a log, and a partition in which something is published."""
     log = random_log(Random(seed), 400)
     records = [[Record(None, event, None) for event in events] for events in log]
-    told = straight(records, rows_of(log), read_told, WalletTables.stage)
-    return log, next(partition for partition, outbound in enumerate(told) if outbound)
+    emitted = straight(records, rows_of(log), read_wallet_event, WalletTables.stage)
+    return log, next(partition for partition, outbound in enumerate(emitted) if outbound)
 
 
 def rows_of(log: Log) -> Rows:
@@ -94,7 +94,10 @@ async def test_what_another_worker_told_and_did_not_send_is_sent_although_nothin
             rows = Rows(other.begin([partition]))
             rows.take(
                 partition,
-                [SourceEvent(*read_told(event), offset) for offset, event in enumerate(log[partition])],
+                [
+                    SourceEvent(*read_wallet_event(event), offset)
+                    for offset, event in enumerate(log[partition])
+                ],
             )
             outbound = rows.outbound[partition]
             records = [
@@ -122,12 +125,16 @@ async def test_whatever_happens_to_workers_all_is_told_in_order_and_as_one_strai
         [Record(b"%d" % (offset % 3), event, None, headers_of(offset)) for offset, event in enumerate(each)]
         for each in log
     ]
-    group = Group(url, records, lambda: WalletTables(url), lambda _: Rows, read_told, random, strikes=25)
+    group = Group(
+        url, records, lambda: WalletTables(url), lambda _: Rows, read_wallet_event, random, strikes=25
+    )
     await group.run()
-    told = without_duplicates(group.topic, read_numbered)
-    assert told == straight(records, rows_of(log), read_told, WalletTables.stage)
-    assert {len(headers) for each in told for _, _, headers in each} == {0, 2}, "headers come through as well"
-    assert sum(map(len, told)) > 50
+    emitted = without_duplicates(group.topic, read_numbered)
+    assert emitted == straight(records, rows_of(log), read_wallet_event, WalletTables.stage)
+    assert {len(headers) for each in emitted for _, _, headers in each} == {0, 2}, (
+        "headers come through as well"
+    )
+    assert sum(map(len, emitted)) > 50
     assert read_tables(url) == model_of(log).comparable()
 
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
-from mercuria.kafka.cloudevents import read_told
+from mercuria.kafka.cloudevents import read_wallet_event
 from mercuria.projections.checkpoints import Checkpoint
 from mercuria.projections.fetch_queue import MAX_WAITING
 from mercuria.projections.wallets.rows import Rows
@@ -34,7 +34,7 @@ class Paced:
         self.runner = runner_of(
             self.tables,
             Rows,
-            read_told,
+            read_wallet_event,
             self._seek,
             **options,
         )

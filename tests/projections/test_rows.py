@@ -31,7 +31,7 @@ class Bank:
     """Decides commands one after the other; all wallets are in partition 0, but BOBS is in partition 1."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[int, SourceEvent]] = []
+        self.emitted: list[tuple[int, SourceEvent]] = []
         self._wallets: dict[UUID, Wallet | None] = {}
         self._offsets = [0, 0]
         self._ids = iter(range(100, 1000))
@@ -50,7 +50,7 @@ class Bank:
         wallet = self._wallets.get(command.wallet_id)
         event = decide(command, wallet, at)
         self._wallets[command.wallet_id] = evolve(wallet, event, TIME_MS)
-        self.told.append((partition, SourceEvent(event, TIME_MS, at.offset)))
+        self.emitted.append((partition, SourceEvent(event, TIME_MS, at.offset)))
         leg = react(command, event, at)
         if leg is not None:
             assert isinstance(leg, Credit | Refund)
@@ -61,7 +61,7 @@ class Bank:
 
     def last(self, count: int) -> Texts:
         """Return the rows of the last events."""
-        return rows_of(self.told[-count:]).payload()
+        return rows_of(self.emitted[-count:]).payload()
 
 
 def rows_of(told: list[tuple[int, SourceEvent]]) -> Rows:
@@ -87,7 +87,7 @@ def test_a_deposit_is_an_event_and_a_completed_transaction() -> None:
 
 
 def test_a_wallet_that_is_opened_and_changed_at_once_is_one_row_as_it_is_in_the_end() -> None:
-    rows = rows_of(Bank().told).payload()
+    rows = rows_of(Bank().emitted).payload()
     assert cells(rows.openings, 3, 6) == [("100", "2"), ("0", "1"), ("0", "1")]
     assert rows.changed == 0 and rows.changes["ids"] == "{}"
 
@@ -106,14 +106,14 @@ def test_a_transfer_whose_both_halves_come_together_is_one_completed_transaction
 def test_whichever_half_of_a_transfer_is_read_first_its_end_counts() -> None:
     bank = Bank()
     bank.transfer(BOBS)
-    debit, credit = bank.told[-2:]
+    debit, credit = bank.emitted[-2:]
     assert rows_of([credit, debit]).payload().transactions == rows_of([debit, credit]).payload().transactions
 
 
 def test_a_debit_alone_is_a_pending_transaction() -> None:
     bank = Bank()
     bank.transfer(BOBS)
-    assert cells(rows_of(bank.told[-2:-1]).payload().transactions, 5, 9) == [("pending", NULL)]
+    assert cells(rows_of(bank.emitted[-2:-1]).payload().transactions, 5, 9) == [("pending", NULL)]
 
 
 def test_a_refund_ends_the_transaction_and_is_not_listed_again() -> None:
@@ -151,18 +151,18 @@ def test_other_refusals_leave_nothing_but_the_place() -> None:
 
 def test_what_is_told_again_is_left_out() -> None:
     bank = Bank()
-    again = [(partition, told._replace(offset=told.offset + 100)) for partition, told in bank.told]
-    once, twice = rows_of(bank.told), rows_of(bank.told + again)
+    again = [(partition, told._replace(offset=told.offset + 100)) for partition, told in bank.emitted]
+    once, twice = rows_of(bank.emitted), rows_of(bank.emitted + again)
     assert once.payload() == twice.payload()
-    assert twice.checkpoints == {0: Checkpoint(102, 2, told=1, sent=1), 1: Checkpoint(100, 0)}
+    assert twice.checkpoints == {0: Checkpoint(102, 2, emitted=1, sent=1), 1: Checkpoint(100, 0)}
     assert once.outbound == twice.outbound
 
 
 def test_records_that_were_read_before_are_left_out() -> None:
     bank = Bank()
     rows = Rows({0: Checkpoint(1, 1)})
-    rows.take(0, [told for partition, told in bank.told if partition == 0])
+    rows.take(0, [told for partition, told in bank.emitted if partition == 0])
     assert cells(rows.payload().events, 1) == [("2",)]
     again = Rows(rows.checkpoints)
-    again.take(0, [told for partition, told in bank.told if partition == 0][:1])
+    again.take(0, [told for partition, told in bank.emitted if partition == 0][:1])
     assert again.moved == {}

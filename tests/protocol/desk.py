@@ -15,7 +15,7 @@ from mercuria.domain.events import Event
 from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import Sent, event_reader
 from mercuria.kafka.cloudevents import read_event
-from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.partitioning import Partitioner
 from mercuria.topics import WALLET_COMMANDS, WALLET_DEAD_LETTERS, WALLET_EVENTS
 
 ANSWERED_WITHIN_S = 60.0
@@ -25,8 +25,8 @@ ANSWERED_WITHIN_S = 60.0
 class Desk:
     """Sends, and remembers all events and dead letters since it was opened."""
 
-    def __init__(self, producer: AIOKafkaProducer, homes: Homes) -> None:
-        self.homes = homes
+    def __init__(self, producer: AIOKafkaProducer, partitioner: Partitioner) -> None:
+        self.partitioner = partitioner
         self.events: defaultdict[tuple[int, int], list[bytes]] = defaultdict(list)
         self.dead_letters: dict[tuple[int, int], Any] = {}
         self._producer = producer
@@ -49,9 +49,9 @@ class Desk:
 
     async def send(self, command: ClientCommand, *, partition: int | None = None) -> Sent:
         """Send a command to its wallet's partition, or to another one."""
-        home = self.homes.of(command.wallet_id)
-        at = home.partition if partition is None else partition
-        return await self.put(msgspec.json.encode(command), key=home.key, partition=at)
+        route = self.partitioner.of(command.wallet_id)
+        at = route.partition if partition is None else partition
+        return await self.put(msgspec.json.encode(command), key=route.key, partition=at)
 
     async def answer(self, sent: Sent) -> Event:
         """Return the event that answers a record."""
@@ -87,7 +87,7 @@ class Desk:
         """Return the id of a wallet that lives in a partition."""
         while True:
             wallet_id = uuid4()
-            if partition is None or self.homes.of(wallet_id).partition == partition:
+            if partition is None or self.partitioner.of(wallet_id).partition == partition:
                 return wallet_id
 
     async def deposit(self, wallet_id: UUID, amount: int, currency: str = "EUR") -> Any:
@@ -144,7 +144,7 @@ async def open_desk(stack: Stack) -> AsyncIterator[Desk]:
         event_reader(servers, WALLET_DEAD_LETTERS) as dead,
     ):
         await producer.start()
-        desk = Desk(producer, Homes(int(stack.env["MERCURIA_PARTITIONS"])))
+        desk = Desk(producer, Partitioner(int(stack.env["MERCURIA_PARTITIONS"])))
         listening = asyncio.create_task(desk.listen(events, dead))
         try:
             yield desk

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from mercuria.domain.commands import ClientCommand, Deposit, Transfer, Withdraw
-from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.partitioning import Partitioner
 
 Header = tuple[str, bytes | None]
 
@@ -42,7 +42,7 @@ class Producer:
     def __init__(
         self,
         random: Random,
-        homes: Homes,
+        partitioner: Partitioner,
         wallets: Sequence[UUID],
         sizes: Sequence[int] = (),
         *,
@@ -52,7 +52,7 @@ class Producer:
         self.seen: list[Hostile] = []
         """Records that stand on the topic, which may be copied, legs of Mercuria's own included."""
         self._random = random
-        self._homes = homes
+        self._partitioner = partitioner
         self._wallets = wallets
         self._sizes = sizes
         self._large_weight = large
@@ -77,9 +77,9 @@ class Producer:
 
     def _good(self) -> Hostile:
         command = self._command()
-        home = self._homes.of(command.wallet_id)
-        partition = home.partition if self._random.random() < 0.9 else self._any_partition()
-        return Hostile(partition, home.key, encoded(command), self._headers(), command)
+        route = self._partitioner.of(command.wallet_id)
+        partition = route.partition if self._random.random() < 0.9 else self._any_partition()
+        return Hostile(partition, route.key, encoded(command), self._headers(), command)
 
     def _command(self) -> ClientCommand:
         random = self._random
@@ -155,8 +155,8 @@ class Producer:
         }
         kept = LEG_FIELDS[leg["type"]] if random.random() < 0.8 else leg
         value = json.dumps({name: leg[name] for name in kept}).encode()
-        home = self._homes.of(wallet_id)
-        return Hostile(home.partition, home.key, value, self._headers())
+        route = self._partitioner.of(wallet_id)
+        return Hostile(route.partition, route.key, value, self._headers())
 
     def _copied(self) -> Hostile:
         """Return a record that was seen before, with other headers, and often elsewhere or changed."""
@@ -224,7 +224,7 @@ class Producer:
         return self._random.randbytes(self._random.choice(SOME_BYTES))
 
     def _any_partition(self) -> int:
-        return self._random.randrange(self._homes.partitions)
+        return self._random.randrange(self._partitioner.partitions)
 
 
 LEG_FIELDS = {

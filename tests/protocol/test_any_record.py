@@ -56,11 +56,11 @@ class Log:
         self.outputs: list[list[Any]] = [[] for _ in range(PARTITIONS)]
         self.partitions = [Strict(number) for number in range(PARTITIONS)]
         for wallet_id in WALLETS:
-            home = INSTALLATION.homes.of(wallet_id)
+            route = INSTALLATION.partitioner.of(wallet_id)
             opening = OpenWallet(
                 id=wallet_id, wallet_id=wallet_id, owner_id=wallet_id, currency="EUR", overdraft_limit=10**6
             )
-            self.append(Hostile(home.partition, home.key, msgspec.json.encode(opening), []))
+            self.append(Hostile(route.partition, route.key, msgspec.json.encode(opening), []))
 
     def append(self, record: Hostile) -> list[Hostile]:
         """Append a record, decide it and all that follows, and return the legs among that."""
@@ -98,7 +98,7 @@ def test_any_record_is_decided_or_refused_and_decided_alike_after_a_crash(
     random = Random(seed)
     log = Log()
     producer = Producer(
-        random, INSTALLATION.homes, WALLETS, SIZES if is_large else (), large=20, raw_names=True
+        random, INSTALLATION.partitioner, WALLETS, SIZES if is_large else (), large=20, raw_names=True
     )
     good = []
     for _ in range(count):
@@ -127,8 +127,8 @@ def test_a_command_that_an_older_worker_forwarded_and_is_refused_now_ends_nothin
     value = msgspec.json.encode(Deposit(id=UUID(int=9), wallet_id=WALLETS[0], amount=5))
     twice = value.replace(b'"amount"', b'"amount":1,"amount"')
     leg = Forwarded(origin=Origin(2, 7), wallet_id=WALLETS[0], command=msgspec.Raw(twice))
-    home, log = INSTALLATION.homes.of(WALLETS[0]), Log()
-    log.append(Hostile(home.partition, home.key, INSTALLATION.seal.close(msgspec.json.encode(leg)), []))
-    event, letter = (record for _, _, record in log.outputs[home.partition][-2:])
+    route, log = INSTALLATION.partitioner.of(WALLETS[0]), Log()
+    log.append(Hostile(route.partition, route.key, INSTALLATION.seal.close(msgspec.json.encode(leg)), []))
+    event, letter = (record for _, _, record in log.outputs[route.partition][-2:])
     assert read_event(event.value).code == "malformed_command"  # type: ignore[union-attr]
     assert dict(letter.headers)["code"] == b"malformed_command"

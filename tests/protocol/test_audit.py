@@ -40,8 +40,8 @@ def scattered(random: Random) -> Iterator[tuple[ClientCommand, int]]:
     """Yield the commands of chaos, some of them to a wrong partition."""
     generator = CommandGenerator(random, wallets=30)
     for command in chain(generator.opening(), islice(generator.commands(), 600)):
-        home = INSTALLATION.homes.of(command.wallet_id).partition
-        yield command, home if random.random() < 0.95 else random.randrange(PARTITIONS)
+        route = INSTALLATION.partitioner.of(command.wallet_id).partition
+        yield command, route if random.random() < 0.95 else random.randrange(PARTITIONS)
 
 
 def audit(world: World, events: Events, *, with_commands: bool = True) -> Audit:
@@ -240,7 +240,7 @@ def test_an_event_that_answers_nothing_is_found_as_soon_as_both_logs_are_past_it
 def test_money_that_leaves_below_the_limit_is_found() -> None:
     world = World(Random(1))
     wallet_id, other_id = UUID(int=1), UUID(int=2)
-    home = INSTALLATION.homes.of(wallet_id).partition
+    route = INSTALLATION.partitioner.of(wallet_id).partition
     commands: list[ClientCommand] = [
         OpenWallet(id=UUID(int=11), wallet_id=wallet_id, owner_id=other_id, currency="EUR"),
         SetLimits(id=UUID(int=12), wallet_id=wallet_id, overdraft_limit=50),
@@ -248,14 +248,14 @@ def test_money_that_leaves_below_the_limit_is_found() -> None:
         SetLimits(id=UUID(int=14), wallet_id=wallet_id, overdraft_limit=10),
         Deposit(id=UUID(int=15), wallet_id=wallet_id, amount=5),
     ]
-    world.run((command, home) for command in commands)
+    world.run((command, route) for command in commands)
     events = [
-        (home, record)
-        for topic, partition, record in world.outputs[home]
-        if (topic, partition) == ("events", home)
+        (route, record)
+        for topic, partition, record in world.outputs[route]
+        if (topic, partition) == ("events", route)
     ]
     assert audit(world, events).violations == []
-    events[1] = home, changed(events[1][1], overdraft_limit=30)
+    events[1] = route, changed(events[1][1], overdraft_limit=30)
     (sentence,) = audit(world, events).violations
     assert f"wallet {wallet_id} has -40, below its limit of -30" in sentence
 
@@ -269,11 +269,11 @@ def test_many_violations_are_counted_and_the_first_are_kept() -> None:
 def test_a_command_that_was_forwarded_to_nowhere_is_found() -> None:
     for seed in seeds():
         world, events = log_of(seed)
-        home, forwarded = next(
+        route, forwarded = next(
             (log, record)
             for log in world.logs
             for record in log
             if b'"type":"forwarded"' in record.value  # type: ignore[operator]
         )
-        home.remove(forwarded)
+        route.remove(forwarded)
         assert any("got lost" in sentence for sentence in audit(world, events).violations)

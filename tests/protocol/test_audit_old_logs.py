@@ -7,7 +7,7 @@ from mercuria.domain.commands import Transfer
 from mercuria.kafka.producer import Record
 from tests.harness.audit.auditor import Audit, Auditor
 from tests.protocol.test_batches import LIFETIME_MS, PARTITIONS, LogRecord, Partition
-from tests.protocol.test_order_of_names import HOME, OPENING, WALLET_ID, opened, record, transfer
+from tests.protocol.test_order_of_names import OPENING, ROUTE, WALLET_ID, opened, record, transfer
 
 
 def audit(commands: list[LogRecord], events: list[Record], *, events_first: bool) -> Audit:
@@ -22,7 +22,7 @@ def audit(commands: list[LogRecord], events: list[Record], *, events_first: bool
 
     def take_events() -> None:
         for offset, each in enumerate(events):
-            auditor.take_event(HOME.partition, offset, each.value or b"", key=each.key)
+            auditor.take_event(ROUTE.partition, offset, each.value or b"", key=each.key)
 
     for take in (take_events, take_commands) if events_first else (take_commands, take_events):
         take()
@@ -37,7 +37,7 @@ def violations(audit: Audit) -> list[str]:
 
 def decided(*commands: LogRecord) -> list[Record]:
     """Return the events of commands as they are decided now, with the one that opens the wallet."""
-    opening = Partition(HOME.partition).decide([record(0, OPENING)]).outputs.events
+    opening = Partition(ROUTE.partition).decide([record(0, OPENING)]).outputs.events
     return opening + opened().decide(commands).outputs.events
 
 
@@ -66,4 +66,4 @@ def test_a_command_with_a_name_twice_was_decided_once(is_old: bool, events_first
 def test_a_refusal_that_is_missing_is_still_found() -> None:
     unreadable = record(1, OPENING)._replace(value=b"{}")
     found = audit([record(0, OPENING), unreadable], decided(), events_first=False)
-    assert violations(found) == [f"Command {HOME.partition}-1 was never answered."]
+    assert violations(found) == [f"Command {ROUTE.partition}-1 was never answered."]

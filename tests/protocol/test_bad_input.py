@@ -180,13 +180,13 @@ async def assert_nothing_moved(desk: Desk, situation: Situation) -> None:
 async def test_what_is_no_command_is_refused_and_kept(desk: Desk, name: str) -> None:
     make, code = UNREADABLE[name]
     situation = await situation_at(desk)
-    home = desk.homes.of(situation.wallet)
+    route = desk.partitioner.of(situation.wallet)
     value = make(situation)
-    sent = await desk.put(value, key=home.key, partition=home.partition)
+    sent = await desk.put(value, key=route.key, partition=route.partition)
     event = await desk.answer(sent)
     assert isinstance(event, CommandRejected) and event.code == code and event.detail
     letter = await desk.dead_letter(sent)
-    assert (letter.value or b"") == (value or b"") and letter.key == home.key
+    assert (letter.value or b"") == (value or b"") and letter.key == route.key
     headers = dict(letter.headers)
     assert headers["code"] == code.encode() and headers["topic"] == WALLET_COMMANDS.encode()
     assert headers["detail"] == event.detail.encode()
@@ -197,8 +197,8 @@ async def test_what_is_no_command_is_refused_and_kept(desk: Desk, name: str) -> 
 async def test_what_a_wallet_refuses_moves_nothing(desk: Desk, name: str) -> None:
     make, code = REFUSED[name]
     situation = await situation_at(desk)
-    home = desk.homes.of(situation.wallet)
-    sent = await desk.put(make(situation), key=home.key, partition=home.partition)
+    route = desk.partitioner.of(situation.wallet)
+    sent = await desk.put(make(situation), key=route.key, partition=route.partition)
     event = await desk.answer(sent)
     assert isinstance(event, CommandRejected) and event.code == code
     assert event.wallet_id == situation.wallet
@@ -212,7 +212,7 @@ async def test_what_a_wallet_refuses_moves_nothing(desk: Desk, name: str) -> Non
 )
 async def test_a_key_that_is_not_the_wallets_is_refused(desk: Desk, key: bytes | None, code: str) -> None:
     situation = await situation_at(desk)
-    partition = desk.homes.of(situation.wallet).partition
+    partition = desk.partitioner.of(situation.wallet).partition
     sent = await desk.put(deposit()(situation), key=key, partition=partition)
     event = await desk.answer(sent)
     assert isinstance(event, CommandRejected) and event.code == code
@@ -227,15 +227,15 @@ async def test_an_unknown_wallet_is_not_found(desk: Desk) -> None:
 
 async def test_a_command_in_the_wrong_partition_is_forwarded_and_decided_once(desk: Desk) -> None:
     wallet_id = await desk.wallet(BALANCE)
-    home = desk.homes.of(wallet_id).partition
+    route = desk.partitioner.of(wallet_id).partition
     command = Deposit(id=uuid4(), wallet_id=wallet_id, amount=5, currency="EUR")
-    wrong = await desk.send(command, partition=(home + 1) % desk.homes.partitions)
+    wrong = await desk.send(command, partition=(route + 1) % desk.partitioner.partitions)
     event = await desk.find(lambda event: getattr(event, "transaction_id", None) == command.id)
     assert event.balance == BALANCE + 5
     # Sent again, to three partitions: the first answer each time.
-    first = Sent(home, event.offset)
+    first = Sent(route, event.offset)
     for step in range(3):
-        await desk.send(command, partition=(home + step) % desk.homes.partitions)
+        await desk.send(command, partition=(route + step) % desk.partitioner.partitions)
         await desk.answer_bytes(first, times=2 + step)
     assert (await desk.deposit(wallet_id, 1)).balance == BALANCE + 6
     assert wrong not in desk.events and wrong not in desk.dead_letters
@@ -249,11 +249,11 @@ async def test_a_copied_leg_moves_nothing(desk: Desk, live_stack: Stack) -> None
         lambda event: getattr(event, "transaction_status", None) == "completed" and event.balance == 40
     )
     leg = await find_leg(live_stack, str(transfer.id))
-    home = desk.homes.of(receiver)
-    again = await desk.put(leg, key=home.key, partition=home.partition)
-    elsewhere = await desk.put(leg, key=home.key, partition=home.partition + 1)
+    route = desk.partitioner.of(receiver)
+    again = await desk.put(leg, key=route.key, partition=route.partition)
+    elsewhere = await desk.put(leg, key=route.key, partition=route.partition + 1)
     changed = await desk.put(
-        leg.replace(b'"amount":40', b'"amount":41'), key=home.key, partition=home.partition
+        leg.replace(b'"amount":40', b'"amount":41'), key=route.key, partition=route.partition
     )
     for sent in (elsewhere, changed):
         assert (await desk.answer(sent)).code == "leg_not_authentic"

@@ -23,7 +23,7 @@ from mercuria.domain.commands import (
 )
 from mercuria.domain.parsing import read_command
 from mercuria.kafka.cloudevents import read_event
-from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.partitioning import Partitioner
 from mercuria.kafka.sealing import Seal
 from mercuria.redis.replies import Address
 from mercuria.tables.balance_rows import AppliedPosition
@@ -32,7 +32,7 @@ from mercuria.topics import WALLET_COMMANDS
 PARTITIONS = 3
 LIFETIME_MS = 1000
 NODE = "0123456789abcdef" * 2
-INSTALLATION = Installation(Homes(PARTITIONS), LIFETIME_MS, Seal(bytes(32)))
+INSTALLATION = Installation(Partitioner(PARTITIONS), LIFETIME_MS, Seal(bytes(32)))
 
 Output = tuple[str, int, Any]
 """Topic, partition, record."""
@@ -103,7 +103,7 @@ class World:
     def run(self, commands: Iterator[tuple[ClientCommand, int]]) -> None:
         """Put commands on the log, with pauses, and decide them one by one."""
         for command, partition in commands:
-            key = INSTALLATION.homes.of(command.wallet_id).key
+            key = INSTALLATION.partitioner.of(command.wallet_id).key
             # Some are waited for, over HTTP.
             number = len(self.logs[partition])
             value = msgspec.json.encode(command)
@@ -129,9 +129,9 @@ class World:
         batch = partition.decide(waiting[:1])
         partition.keep(batch)
         self.outputs[partition.number] += outputs_of(batch)
-        for home, legs in batch.outputs.legs.items():
+        for route, legs in batch.outputs.legs.items():
             for leg in legs:
-                self._append(home, leg.key, leg.value, leg.headers)
+                self._append(route, leg.key, leg.value, leg.headers)
         return True
 
 
@@ -139,7 +139,7 @@ def outputs_of(batch: Batch) -> list[Output]:
     """Return all that a batch sends, topic by topic."""
     events = [("events", batch.partition, record) for record in batch.outputs.events]
     dead = [("dead", batch.partition, record) for record in batch.outputs.dead_letters]
-    legs = [("legs", home, record) for home, records in batch.outputs.legs.items() for record in records]
+    legs = [("legs", route, record) for route, records in batch.outputs.legs.items() for record in records]
     return events + dead + legs
 
 
@@ -162,8 +162,8 @@ def commands(random: Random, count: int) -> Iterator[tuple[ClientCommand, int]]:
         if earlier and random.random() < 0.4:
             command = random.choice(earlier)
         earlier.append(command)
-        home = INSTALLATION.homes.of(command.wallet_id).partition
-        yield command, home if random.random() < 0.9 else random.randrange(PARTITIONS)
+        route = INSTALLATION.partitioner.of(command.wallet_id).partition
+        yield command, route if random.random() < 0.9 else random.randrange(PARTITIONS)
 
 
 def random_command(random: Random, wallet_id: UUID, other_id: UUID, id_: UUID, index: int) -> ClientCommand:
@@ -252,11 +252,11 @@ WALLET_ID = UUID(int=1)
 
 def answers(*asked: tuple[int, ClientCommand]) -> list[Any]:
     """Return the events for commands to one wallet, each at its time, in ms."""
-    home = INSTALLATION.homes.of(WALLET_ID)
-    partition = Partition(home.partition)
+    route = INSTALLATION.partitioner.of(WALLET_ID)
+    partition = Partition(route.partition)
     opening = OpenWallet(id=UUID(int=99), wallet_id=WALLET_ID, owner_id=UUID(int=98), currency="EUR")
     records = [
-        LogRecord(WALLET_COMMANDS, home.partition, offset, at_ms, home.key, msgspec.json.encode(command))
+        LogRecord(WALLET_COMMANDS, route.partition, offset, at_ms, route.key, msgspec.json.encode(command))
         for offset, (at_ms, command) in enumerate([(0, opening), *asked])
     ]
     events: list[Any] = []

@@ -24,7 +24,7 @@ class Deposits:
     def record(self, delta: int, headers: tuple[Header, ...] = ()) -> bytes:
         """Return a deposit that stands at `delta` in its batch."""
         command = Deposit(id=self._desk.new_id(), wallet_id=self._wallet_id, amount=1, currency="EUR")
-        key = self._desk.homes.of(self._wallet_id).key
+        key = self._desk.partitioner.of(self._wallet_id).key
         return record(delta, msgspec.json.encode(command), key, headers)
 
 

@@ -38,10 +38,10 @@ async def test_a_command_is_decided_whatever_its_headers_are(
     desk: Desk, live_stack: Stack, said: list[str], name: str
 ) -> None:
     already, wallet_id = len(said), await desk.wallet()
-    home = desk.homes.of(wallet_id)
+    route = desk.partitioner.of(wallet_id)
     command = Deposit(id=uuid4(), wallet_id=wallet_id, amount=5)
     sent = await desk.put(
-        msgspec.json.encode(command), key=home.key, partition=home.partition, headers=HEADERS[name]
+        msgspec.json.encode(command), key=route.key, partition=route.partition, headers=HEADERS[name]
     )
     assert (await desk.answer(sent)).balance == 5  # type: ignore[union-attr]
     assert (await desk.deposit(wallet_id, 1)).balance == 6
@@ -65,8 +65,8 @@ async def test_a_header_that_only_fits_compressed_is_not_carried_on(
     await producer.send_and_wait(
         WALLET_COMMANDS,
         msgspec.json.encode(command),
-        key=desk.homes.of(sender).key,
-        partition=desk.homes.of(sender).partition,
+        key=desk.partitioner.of(sender).key,
+        partition=desk.partitioner.of(sender).partition,
         headers=[("reply-to", letters + b":1")],
     )
     await producer.stop()
@@ -81,7 +81,7 @@ async def test_a_request_gets_its_own_answer_while_a_producer_names_its_number(
     zoe = people.user()
     wallet_id, hostile_id = await zoe.wallet(), await desk.wallet()
     node, number, header = await address_of_a_request(live_stack, zoe, wallet_id)
-    home, took_s = desk.homes.of(hostile_id), []
+    route, took_s = desk.partitioner.of(hostile_id), []
     for amount in range(1, 11):
         forged = [
             form
@@ -91,8 +91,8 @@ async def test_a_request_gets_its_own_answer_while_a_producer_names_its_number(
         putting = [
             desk.put(
                 msgspec.json.encode(Deposit(id=uuid4(), wallet_id=hostile_id, amount=10**6)),
-                key=home.key,
-                partition=home.partition,
+                key=route.key,
+                partition=route.partition,
                 headers=[(REPLY_TO, value)],
             )
             for value in [*forged, header]

@@ -86,7 +86,7 @@ async def test_a_planted_bug_is_found(tmp_path: Path, bug: str, faults: Faults) 
 async def assert_nothing_waits(stack: Stack) -> None:
     """Assert that all partitions answer: what is without an answer now does not just come later."""
     async with open_desk(stack) as desk:
-        for partition in range(desk.homes.partitions):
+        for partition in range(desk.partitioner.partitions):
             await desk.wallet(partition=partition)
 
 

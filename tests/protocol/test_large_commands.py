@@ -38,7 +38,7 @@ def has_got(wallet_id: UUID, balance: int) -> Any:
 
 async def send(stack: Stack, desk: Desk, commands: list[ClientCommand]) -> list[Any]:
     """Send commands at once, and return the events that answer them."""
-    async with command_producer(stack.env["MERCURIA_KAFKA"], desk.homes.partitions) as producer:
+    async with command_producer(stack.env["MERCURIA_KAFKA"], desk.partitioner.partitions) as producer:
         return [await desk.answer(sent) for sent in await producer.send(commands)]
 
 
@@ -55,7 +55,7 @@ async def test_a_transfer_of_the_largest_size_arrives(desk: Desk) -> None:
 async def test_the_largest_command_in_a_wrong_partition_arrives(desk: Desk) -> None:
     sender, receiver = await desk.wallet(100), await desk.wallet()
     command = transfer(sender, receiver, MAX_COMMAND_BYTES)
-    wrong = (desk.homes.of(sender).partition + 1) % desk.homes.partitions
+    wrong = (desk.partitioner.of(sender).partition + 1) % desk.partitioner.partitions
     await desk.send(command, partition=wrong)
     await desk.find(has_got(receiver, 1))
     assert desk.dead_letters == {}
@@ -66,7 +66,7 @@ async def test_many_large_transfers_in_one_compressed_batch_arrive(
 ) -> None:
     already, count = len(said), 200
     sender, receiver = await desk.wallet(count, partition=1), await desk.wallet(partition=2)
-    home = desk.homes.of(sender)
+    route = desk.partitioner.of(sender)
     producer = AIOKafkaProducer(
         bootstrap_servers=live_stack.env["MERCURIA_KAFKA"], compression_type="gzip", max_batch_size=32 * 2**20
     )
@@ -74,9 +74,9 @@ async def test_many_large_transfers_in_one_compressed_batch_arrive(
     batch = producer.create_batch()
     for _ in range(count):
         value = msgspec.json.encode(transfer(sender, receiver, MAX_COMMAND_BYTES))
-        assert batch.append(timestamp=None, key=home.key, value=value) is not None
+        assert batch.append(timestamp=None, key=route.key, value=value) is not None
     # Kafka counts the compressed size, and hands all of it to the worker in one fetch.
-    await (await producer.send_batch(batch, WALLET_COMMANDS, partition=home.partition))
+    await (await producer.send_batch(batch, WALLET_COMMANDS, partition=route.partition))
     await producer.stop()
     await desk.find(has_got(receiver, count))
     assert said[already:] == [], "no worker ends"

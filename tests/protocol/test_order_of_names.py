@@ -14,7 +14,7 @@ from mercuria.topics import WALLET_COMMANDS
 from tests.protocol.test_batches import INSTALLATION, LogRecord, Partition
 
 WALLET_ID, OTHER_ID = UUID(int=1), UUID(int=2)
-HOME = INSTALLATION.homes.of(WALLET_ID)
+ROUTE = INSTALLATION.partitioner.of(WALLET_ID)
 OPENING = OpenWallet(
     id=UUID(int=99), wallet_id=WALLET_ID, owner_id=UUID(int=98), currency="EUR", overdraft_limit=100
 )
@@ -36,14 +36,14 @@ def transfer(*names: str) -> Transfer:
 
 def opened() -> Partition:
     """Return the partition of an open wallet, decided up to offset 0."""
-    partition = Partition(HOME.partition)
+    partition = Partition(ROUTE.partition)
     partition.keep(partition.decide([record(0, OPENING)]))
     return partition
 
 
 def record(offset: int, command: Any) -> LogRecord:
     value = msgspec.json.encode(command)
-    return LogRecord(WALLET_COMMANDS, HOME.partition, offset, 1000 * offset, HOME.key, value)
+    return LogRecord(WALLET_COMMANDS, ROUTE.partition, offset, 1000 * offset, ROUTE.key, value)
 
 
 @pytest.mark.parametrize("names", list(permutations("abc")))

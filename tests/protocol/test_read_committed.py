@@ -31,7 +31,7 @@ class Client:
     async def deposit(self) -> Sent:
         """Deposit 1 in the transaction that is open, and return where that stands."""
         command = Deposit(id=uuid4(), wallet_id=self._wallet_id, amount=1, currency="EUR")
-        key = self._desk.homes.of(self._wallet_id).key
+        key = self._desk.partitioner.of(self._wallet_id).key
         sent = await self.producer.send_and_wait(
             WALLET_COMMANDS, msgspec.json.encode(command), key=key, partition=PARTITION
         )

@@ -13,7 +13,7 @@ from mercuria.agents.wallets import receipt_rows_of
 from mercuria.config import current_settings
 from mercuria.domain.commands import Deposit, OpenWallet
 from mercuria.domain.wallet import Outcome
-from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.partitioning import Partitioner
 from mercuria.kafka.sealing import Seal
 from mercuria.tables.balance_rows import AppliedPosition
 from mercuria.tables.receipts import MAX_EXPIRED_SEGMENTS, receipt_of, segment_row
@@ -85,20 +85,20 @@ def test_many_segments_expire_a_few_at_a_time(partition: int) -> None:
 
 
 def test_a_receipt_that_expires_within_a_batch_serves_until_the_batch_is_kept(partition: int) -> None:
-    wallet_id, home = uuid4(), None
-    while home is None or home.partition != partition:
+    wallet_id, route = uuid4(), None
+    while route is None or route.partition != partition:
         wallet_id = uuid4()
-        home = Homes(8).of(wallet_id)
+        route = Partitioner(8).of(wallet_id)
     opening = OpenWallet(id=uuid4(), wallet_id=wallet_id, owner_id=uuid4(), currency="EUR")
     deposits = [Deposit(id=uuid4(), wallet_id=wallet_id, amount=5, currency="EUR") for _ in range(2)]
 
     def decide(*asked: tuple[int, float, Any], position: int = -1, wallets: Any = None) -> tuple[Batch, Any]:
         """Decide commands, each at its offset and day, as far as the tables remember."""
         known = receipts.find(partition, [command.id for _, _, command in asked])
-        installation = Installation(Homes(8), receipts.lifetime_ms, Seal(bytes(32)))
+        installation = Installation(Partitioner(8), receipts.lifetime_ms, Seal(bytes(32)))
         batch = Batch(installation, partition, AppliedPosition(position), AllKnown(wallets or {}), known)
         records = [
-            LogRecord(WALLET_COMMANDS, partition, offset, int(day * DAY_MS), home.key, b"")
+            LogRecord(WALLET_COMMANDS, partition, offset, int(day * DAY_MS), route.key, b"")
             for offset, day, _ in asked
         ]
         for record, (_, _, command) in zip(records, asked, strict=True):

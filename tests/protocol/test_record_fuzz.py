@@ -65,7 +65,7 @@ async def test_random_records_end_no_worker_and_every_good_command_is_answered(
     print(f"\n{RECORDS} records of the seed {SEED}")
     already, random = len(said), Random(SEED)
     wallets = [await opened(desk, UUID(int=random.getrandbits(128))) for _ in range(40)]
-    producer = Producer(random, desk.homes, wallets, SIZES, large=0.5, raw_names=True)
+    producer = Producer(random, desk.partitioner, wallets, SIZES, large=0.5, raw_names=True)
     good = 0
     sender = AIOKafkaProducer(
         bootstrap_servers=live_stack.env["MERCURIA_KAFKA"], max_request_size=64 * MB, max_batch_size=64 * MB
@@ -77,7 +77,7 @@ async def test_random_records_end_no_worker_and_every_good_command_is_answered(
             waiting = {each.command.id for each in taken if each.command is not None}
             good += len(waiting)
             await all_answered(desk, waiting)
-    for number in range(desk.homes.partitions):
+    for number in range(desk.partitioner.partitions):
         # All that stands before it is decided as well.
         await desk.wallet(partition=number)
     assert said[already:] == [], "no worker ends"

@@ -32,7 +32,7 @@ async def rows_of(stack: Stack, topic: str, partition: int, key: bytes) -> list[
 
 async def write_late(desk: Desk, stack: Stack, wallet_id: UUID, version: int) -> None:
     """Write what a zombie writer would: a wallet and a position as they were some batches ago."""
-    partition = desk.homes.of(wallet_id).partition
+    partition = desk.partitioner.of(wallet_id).partition
     wallets = await rows_of(stack, BALANCES_CHANGELOG, partition, wallet_id.bytes)
     positions = await rows_of(stack, BALANCES_CHANGELOG, partition, POSITION_KEY)
     (old,) = (row for row in wallets if next(decoded(wallet_id.bytes, row)).version == version)
@@ -99,7 +99,7 @@ async def test_what_a_zombie_wrote_over_is_written_again_even_after_further_rest
     desk: Desk, live_stack: Stack, lone_worker: Worker
 ) -> None:
     wallet_id = await desk.wallet(100)
-    partition = desk.homes.of(wallet_id).partition
+    partition = desk.partitioner.of(wallet_id).partition
     neighbour = await desk.wallet(partition=partition)
     for _ in range(3):
         await desk.deposit(wallet_id, 1)
@@ -118,15 +118,15 @@ async def test_late_receipts_do_no_harm(
     desk: Desk, live_stack: Stack, lone_worker: Worker, said: list[str]
 ) -> None:
     wallet_id = await desk.wallet(100)
-    home = desk.homes.of(wallet_id)
+    route = desk.partitioner.of(wallet_id)
     command = Deposit(id=uuid4(), wallet_id=wallet_id, amount=5, currency="EUR")
     sent = await desk.send(command)
     await desk.answer(sent)
     await desk.deposit(wallet_id, 1)
     key = b"s" + sent.offset.to_bytes(8)
-    (row,) = await rows_of(live_stack, RECEIPTS_CHANGELOG, home.partition, key)
+    (row,) = await rows_of(live_stack, RECEIPTS_CHANGELOG, route.partition, key)
     already = len(said)
-    await desk.put(row, key=key, partition=home.partition, topic=RECEIPTS_CHANGELOG)
+    await desk.put(row, key=key, partition=route.partition, topic=RECEIPTS_CHANGELOG)
     await desk.deposit(wallet_id, 1)
     await noticed(said, already)
     await desk.send(command)

@@ -61,7 +61,7 @@ async def test_a_refund_reaches_a_sender_that_was_frozen_or_closed_meanwhile(
     sender = await desk.wallet(100)
     command = transfer(sender, await unwilling(desk, "wallet_not_found"), 100)
     # In one record batch, so that the refund cannot come between the two.
-    async with command_producer(live_stack.env["MERCURIA_KAFKA"], desk.homes.partitions) as producer:
+    async with command_producer(live_stack.env["MERCURIA_KAFKA"], desk.partitioner.partitions) as producer:
         _, then = await producer.send([command, meanwhile(id=uuid4(), wallet_id=sender)])
     changed = await desk.answer(then)
     assert (changed.balance, changed.version) == (0, 4)

@@ -15,7 +15,7 @@ from mercuria.web.asyncapi import COMMAND_HEADERS
 from tests.protocol.test_batches import INSTALLATION, NODE, LogRecord, Partition
 
 WALLET_ID = UUID(int=1)
-HOME = INSTALLATION.homes.of(WALLET_ID)
+ROUTE = INSTALLATION.partitioner.of(WALLET_ID)
 SEAL = INSTALLATION.seal
 ADDRESS = Address(NODE, 17)
 COMMAND = Deposit(id=UUID(int=7), wallet_id=WALLET_ID, amount=5)
@@ -73,14 +73,14 @@ def open_partition() -> Partition:
     opening = OpenWallet(
         id=UUID(int=99), wallet_id=WALLET_ID, owner_id=UUID(int=98), currency="EUR", overdraft_limit=100
     )
-    partition = Partition(HOME.partition)
+    partition = Partition(ROUTE.partition)
     partition.keep(partition.decide([record(0, opening)]))
     return partition
 
 
 def record(offset: int, command: Any, *headers: tuple[str, bytes | None]) -> Any:
     value = command if isinstance(command, bytes) else msgspec.json.encode(command)
-    return LogRecord(WALLET_COMMANDS, HOME.partition, offset, offset, HOME.key, value, headers)  # type: ignore[arg-type]
+    return LogRecord(WALLET_COMMANDS, ROUTE.partition, offset, offset, ROUTE.key, value, headers)  # type: ignore[arg-type]
 
 
 def test_a_hostile_command_that_names_the_number_of_a_request_does_not_answer_it() -> None:

@@ -12,7 +12,7 @@ import msgspec
 from mercuria.auth.tokens import Caller, Role, Tokens
 from mercuria.config import Settings
 from mercuria.embedded.stack import Stack
-from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.partitioning import Partitioner
 from tests.web.wire import PATIENCE_S, Reply, ask
 
 API = "/api/v1"
@@ -162,9 +162,9 @@ async def set_scene(people: People) -> Scene:
 async def settle(stack: Stack) -> None:
     """Wait until both workers know who owns each partition, and those decide."""
     operator = People(stack).operator()
-    homes = Homes(int(stack.env["MERCURIA_PARTITIONS"]))
+    partitioner = Partitioner(int(stack.env["MERCURIA_PARTITIONS"]))
     # None of these wallets is there, as only the owner of its partition can say.
-    ids = {homes.of(wallet_id).partition: wallet_id for wallet_id in (uuid4() for _ in range(200))}
+    ids = {partitioner.of(wallet_id).partition: wallet_id for wallet_id in (uuid4() for _ in range(200))}
     for wallet_id in ids.values():
         for worker in (0, 1):
             path = f"/wallets/{wallet_id}?consistency=strong"

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from mercuria.domain.commands import Deposit, Transfer
 from mercuria.domain.rejections import Code
 from mercuria.embedded.stack import Stack
-from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.partitioning import Partitioner
 from mercuria.observability import metrics
 from mercuria.postgres.database import Database
 from mercuria.web.lag import TOPICS_OF_STAGES
@@ -141,7 +141,7 @@ async def test_records_count_by_what_became_of_them(people: People, desk: Desk) 
     await desk.do(first)
     await desk.send(first)
     await desk.do(Deposit(id=first.id, wallet_id=source, amount=2, currency="EUR"))
-    other = (desk.homes.of(source).partition + 1) % PARTITIONS
+    other = (desk.partitioner.of(source).partition + 1) % PARTITIONS
     await desk.send(Deposit(id=uuid4(), wallet_id=source, amount=7, currency="EUR"), partition=other)
     for payee in (target, nobody):
         await desk.do(Transfer(id=uuid4(), wallet_id=source, amount=40, currency="EUR", to_wallet_id=payee))
@@ -308,7 +308,7 @@ async def test_a_broken_ledger_is_told_until_it_is_whole_again(
 ) -> None:
     before = await see_at_rest(people.ports)
     wallet = await zoe.wallet(100)
-    partition = Homes(PARTITIONS).of(UUID(wallet)).partition
+    partition = Partitioner(PARTITIONS).of(UUID(wallet)).partition
     # A lag may be of a moment ago; the entries are there when they are counted.
     await until(
         lambda: see(people.ports),

@@ -20,8 +20,8 @@ from mercuria.domain.events import BalanceUpdated, CommandRejected
 from mercuria.domain.parsing import read_command
 from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import read_log
-from mercuria.kafka.cloudevents import read_told
-from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.cloudevents import read_wallet_event
+from mercuria.kafka.partitioning import Partitioner
 from mercuria.redis.cache import LOCK_KEY
 from mercuria.redis.client import connect
 from mercuria.redis.leases import LIFE_S, RENEW_EVERY_S
@@ -121,8 +121,10 @@ async def test_the_partitions_of_a_frozen_worker_are_taken_over_and_it_decides_n
 async def test_a_lock_of_a_newer_generation_holds_up_its_partition_and_no_other(
     live_stack: Stack, redis: Redis, zoe: Person
 ) -> None:
-    homes = Homes(PARTITIONS)
-    wallets = {homes.of(UUID(each)).partition: each for each in [await zoe.wallet(1) for _ in range(30)]}
+    partitioner = Partitioner(PARTITIONS)
+    wallets = {
+        partitioner.of(UUID(each)).partition: each for each in [await zoe.wallet(1) for _ in range(30)]
+    }
     (held, wallet_id), (_, other_id) = list(wallets.items())[:2]
     lock = (await locks_of(redis))[held]
     await redis.set(LOCK_KEY.format(held), f"{lock.generation + 100}:nobody", px=6000)
@@ -171,11 +173,11 @@ async def test_what_ends_with_the_mark_of_a_transaction_is_read_to_its_end(
         bootstrap_servers=live_stack.env["MERCURIA_KAFKA"], transactional_id=str(uuid4())
     )
     wallet_id = UUID(await zoe.wallet())
-    home = Homes(PARTITIONS).of(wallet_id)
+    route = Partitioner(PARTITIONS).of(wallet_id)
     await producer.start()
     async with producer.transaction():
         command = msgspec.json.encode(Deposit(id=uuid4(), wallet_id=wallet_id, amount=7))
-        await producer.send(WALLET_COMMANDS, command, key=home.key, partition=home.partition)
+        await producer.send(WALLET_COMMANDS, command, key=route.key, partition=route.partition)
     await producer.stop()
     for worker in (0, 1):
         found = await zoe.get(f"/wallets/{wallet_id}?consistency=strong", worker=worker)
@@ -258,7 +260,7 @@ async def decided_twice(stack: Stack) -> list[int]:
     may: dict[tuple[int, int], int] = {}
     times_ms: dict[tuple[int, int], int] = {}
     async for record in read_log(servers, WALLET_EVENTS):
-        event, time_ms = read_told(record.value)
+        event, time_ms = read_wallet_event(record.value)
         at = record.partition, event.offset
         told[at] += 1
         times_ms[at] = time_ms

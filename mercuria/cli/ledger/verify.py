@@ -184,14 +184,14 @@ class _Walk:
 
     async def run(self) -> tuple[Report, Heads]:
         """Walk all chains, and then check that their entries belong to transactions."""
-        told = self._numbers("chains")
+        counted = self._numbers("chains")
         outbox = self._numbers("outbox")
         last = self._numbers("last_entries")
         debits, credits = defaultdict[str, int](int), defaultdict[str, int](int)
         verified: Heads = {}
         entries = 0
         with _progress(sum(last.values())) as advance:
-            for partition in sorted(self._before.keys() | last.keys() | told.keys()):
+            for partition in sorted(self._before.keys() | last.keys() | counted.keys()):
                 head = self._heads.get(partition, Head())
                 chain, offset = await self._chain(partition, head, outbox.get(partition, 0), advance)
                 entries += chain.sequence - head.sequence
@@ -199,10 +199,10 @@ class _Walk:
                     debits[currency] += amount
                 for currency, amount in chain.credits.items():
                     credits[currency] += amount
-                if chain.sequence != told.get(partition, 0):
+                if chain.sequence != counted.get(partition, 0):
                     self._findings.add(
                         f"Entry {partition}-{chain.sequence + 1}: the chain ends before it, and the ledger's position"
-                        f" says {told.get(partition, 0)}."
+                        f" says {counted.get(partition, 0)}."
                     )
                 verified[partition] = Head(chain.sequence, chain.head.hex(), offset)
         for currency in debits.keys() | credits.keys():

@@ -30,7 +30,7 @@ class LedgerRows(CheckpointedRows):
         """
         new = self.follow(partition, events)
         checkpoint = self.checkpoints[partition]
-        entries, outbound = checkpoint.told, self.outbound[partition]
+        entries, outbound = checkpoint.emitted, self.outbound[partition]
         for event, time_ms, _, key, trace in new:
             if type(event) is TransactionCompleted:
                 pair = entries_of(
@@ -41,7 +41,7 @@ class LedgerRows(CheckpointedRows):
                 self._rows += (entry_row(partition, entry) for entry in pair)
                 if entries > checkpoint.sent:
                     outbound += (OutboundEvent(entry, time_ms, key, trace) for entry in pair)
-        self.checkpoints[partition] = checkpoint._replace(told=entries, sent=max(checkpoint.sent, entries))
+        self.checkpoints[partition] = checkpoint._replace(emitted=entries, sent=max(checkpoint.sent, entries))
 
     @property
     def size(self) -> int:

@@ -65,11 +65,11 @@ GROUP BY 1, 2
 ORDER BY 1, 2;
 
 -- name: lag
--- By partition, the number of the last event that was told of transactions, and of the last one that the ledger has.
-SELECT told.told, COALESCE(ledger.sequence, 0)
-FROM positions AS told
-LEFT JOIN positions AS ledger ON ledger.stage = 'ledger' AND ledger.partition = told.partition
-WHERE told.stage = 'transactions';
+-- By partition, the number of the last event that was emitted of transactions, and of the last one that the ledger has.
+SELECT emitted.told, COALESCE(ledger.sequence, 0)
+FROM positions AS emitted
+LEFT JOIN positions AS ledger ON ledger.stage = 'ledger' AND ledger.partition = emitted.partition
+WHERE emitted.stage = 'transactions';
 
 -- name: wallets
 SELECT id::text, version, balance, status::text, overdraft_limit FROM wallets ORDER BY id;

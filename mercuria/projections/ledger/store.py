@@ -40,7 +40,7 @@ class LedgerTables(ProjectionTables[str]):
         heads = {partition: (sequence, bytes(hash_)) for partition, sequence, hash_ in cursor}
         for partition, checkpoint in list(checkpoints.items()):
             sequence, self._heads[partition] = heads.get(partition, (0, NO_HASH))
-            if sequence == checkpoint.told:
+            if sequence == checkpoint.emitted:
                 self.broken.pop(partition, None)
                 continue
             del checkpoints[partition]
@@ -51,7 +51,7 @@ class LedgerTables(ProjectionTables[str]):
                     " and nothing more is entered there. `mercuria ledger verify` says what is wrong.",
                     partition,
                     sequence,
-                    checkpoint.told,
+                    checkpoint.emitted,
                 )
 
     def _write(self, cursor: Any, rows: str) -> None:

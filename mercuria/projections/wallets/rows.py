@@ -80,10 +80,10 @@ class Rows(CheckpointedRows):
     def take(self, partition: int, events: Iterable[SourceEvent]) -> None:
         """Add the next records of a partition. Records that are projected already are skipped."""
         checkpoint = self.checkpoints[partition]
-        read, command, told_before, outbound = (
+        read, command, emitted, outbound = (
             checkpoint.read,
             checkpoint.command,
-            checkpoint.told,
+            checkpoint.emitted,
             self.outbound[partition],
         )
         for event, time_ms, offset, key, trace in events:
@@ -95,17 +95,17 @@ class Rows(CheckpointedRows):
             command = event.offset
             end: TransactionEvent | None = None
             if type(event) is CommandRejected:
-                end = self._take_refusal(partition, event, time_ms, told_before + 1)
+                end = self._take_refusal(partition, event, time_ms, emitted + 1)
             else:
                 self._take(partition, cast(Accepted, event), time_ms)
                 if type(event) is BalanceUpdated:
-                    end = ended(event, told_before + 1)
+                    end = ended(event, emitted + 1)
             if end is not None:
-                told_before += 1
-                if told_before > checkpoint.sent:
+                emitted += 1
+                if emitted > checkpoint.sent:
                     outbound.append(OutboundEvent(end, time_ms, key, trace))
         self.checkpoints[partition] = Checkpoint(
-            read, command, told=told_before, sent=max(checkpoint.sent, told_before)
+            read, command, emitted=emitted, sent=max(checkpoint.sent, emitted)
         )
 
     @property

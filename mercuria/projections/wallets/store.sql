@@ -1,7 +1,7 @@
 -- The writing half of wallets, their events and transactions. All is COPY, or speaks of whole arrays.
 
 -- name: make_room
-CREATE TEMPORARY TABLE IF NOT EXISTS told_transactions (LIKE transactions) ON COMMIT DELETE ROWS;
+CREATE TEMPORARY TABLE IF NOT EXISTS new_transactions (LIKE transactions) ON COMMIT DELETE ROWS;
 
 -- name: copy_events
 COPY wallet_events (
@@ -34,7 +34,7 @@ FROM unnest(%(ids)s::uuid[], %(limits)s::bigint[]) AS changed (id, overdraft_lim
 WHERE wallets.id = changed.id;
 
 -- name: copy_transactions
-COPY told_transactions (
+COPY new_transactions (
     created_at, partition, command_offset, id, kind, status, from_wallet_id, to_wallet_id, from_owner_id, to_owner_id,
     actor_id, is_refused, amount, currency, reference, metadata, failure_code, failure_detail, completed_at,
     effective_at
@@ -43,7 +43,7 @@ COPY told_transactions (
 -- name: keep_transactions
 -- In one order for all: two workers that tell of the same transactions wait for each other, and never in a circle.
 INSERT INTO transactions AS known
-SELECT * FROM told_transactions
+SELECT * FROM new_transactions
 ORDER BY created_at, partition, command_offset
 ON CONFLICT (created_at, partition, command_offset) DO UPDATE
 SET status = excluded.status,

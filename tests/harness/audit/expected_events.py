@@ -15,7 +15,7 @@ import msgspec
 from mercuria.domain.commands import ClientCommand, Credit, Forwarded, Leg, Refund, in_order
 from mercuria.domain.parsing import Unreadable, read_command, read_leniently
 from mercuria.domain.rejections import Code
-from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.partitioning import Partitioner
 from mercuria.kafka.sealing import Seal
 from tests.harness.audit.violations import Violations
 
@@ -61,7 +61,7 @@ class ExpectedEvents:
         self.commands = 0
         self._skipped = skipped
         self._has_commands = False
-        self._homes = Homes(partitions)
+        self._partitioner = Partitioner(partitions)
         self._seal = seal
         self._receipts = _Receipts(receipts_lifetime_ms)
         # What only one side has so far: a command without its event, or an event without its command.
@@ -138,10 +138,10 @@ class ExpectedEvents:
             self._expect(record)
 
     def _take_client_command(self, record: CommandRecord, command: ClientCommand) -> None:
-        home = self._homes.of(command.wallet_id)
-        if record.key != home.key:
+        route = self._partitioner.of(command.wallet_id)
+        if record.key != route.key:
             self._expect(record)
-        elif home.partition == record.partition:
+        elif route.partition == record.partition:
             self._take_once(record, command)
         else:
             self._unforwarded ^= {record.place}
@@ -168,7 +168,7 @@ class ExpectedEvents:
         self._take_once(record, cast(ClientCommand, command))
 
     def _is_authentic(self, record: CommandRecord, leg: Leg) -> bool:
-        if self._homes.of(leg.wallet_id).partition != record.partition:
+        if self._partitioner.of(leg.wallet_id).partition != record.partition:
             return False
         return self._seal is None or self._seal.holds(cast(bytes, record.value))
 

@@ -12,7 +12,7 @@ import msgspec
 
 from mercuria.embedded.ports import LOOPBACK
 from mercuria.embedded.stack import Stack
-from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.partitioning import Partitioner
 
 LOST = 0
 """The status of an answer that did not come."""
@@ -131,9 +131,9 @@ async def open_client() -> AsyncIterator[Client]:
 async def wait_until_routed(client: Client, stack: Stack, token: str) -> None:
     """Wait until every worker knows the owner of each partition, and the owners decide."""
     partitions = int(stack.env["MERCURIA_PARTITIONS"])
-    homes = Homes(partitions)
+    partitioner = Partitioner(partitions)
     # None of these wallets exists, which only the owner of its partition can answer.
-    unknown = {homes.of(id_).partition: id_ for id_ in (uuid4() for _ in range(40 * partitions))}
+    unknown = {partitioner.of(id_).partition: id_ for id_ in (uuid4() for _ in range(40 * partitions))}
     async with asyncio.timeout(ROUTED_WITHIN_S):
         for id_ in unknown.values():
             for worker in stack.workers:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import event_reader
-from mercuria.kafka.partitioning import Homes
+from mercuria.kafka.partitioning import Partitioner
 from mercuria.postgres.database import Database
 from mercuria.projections.checkpoints import Positions
 from mercuria.projections.wallets.store import STAGE
@@ -77,11 +77,11 @@ class FinalState:
                 )
 
     async def _check_cache(self) -> None:
-        homes = Homes(int(self._stack.env["MERCURIA_PARTITIONS"]))
+        partitioner = Partitioner(int(self._stack.env["MERCURIA_PARTITIONS"]))
         redis = connect(self._stack.env["MERCURIA_REDIS"])
         cache = Cache(redis, Authenticity(partial(leg_key, self._stack)))
         for id_, (version, state) in self._latest.items():
-            cached = await cache.wallet(homes.of(id_).partition, id_)
+            cached = await cache.wallet(partitioner.of(id_).partition, id_)
             if cached and (cached.wallet.version, cached.wallet.balance) != (version, state.balance):
                 self._violations.add(
                     f"Wallet {id_} is {cached} in Redis, and {version}: {tuple(state)} in the log."
