@@ -18,6 +18,7 @@ from msgspec import UNSET, Struct, UnsetType
 from mercuria.domain.commands import WalletSide
 from mercuria.domain.events import Kind
 from mercuria.domain.transaction import TransactionCompleted
+from mercuria.domain.uuids import uuid_v8
 
 Direction = Literal["debit", "credit"]
 
@@ -26,10 +27,6 @@ EXTERNAL_WITHDRAWALS = "external:withdrawals"
 
 NO_HASH = bytes(32)
 """The previous hash of the first entry of a chain."""
-
-# RFC 9562: version 8 is for custom ids.
-_VERSION_AND_VARIANT = 0xF << 76 | 0b11 << 62
-_VERSION_8 = 0x8 << 76 | 0b10 << 62
 
 
 class Entry(Struct, frozen=True, gc=False, kw_only=True):
@@ -120,7 +117,7 @@ def hash_after(
 
 def entry_id(hash_: bytes) -> UUID:
     """Return the id of the entry with a hash: a UUID of version 8 from the first half of the hash."""
-    return UUID(int=int.from_bytes(hash_[:16]) & ~_VERSION_AND_VARIANT | _VERSION_8)
+    return uuid_v8(hash_)
 
 
 def _entry(

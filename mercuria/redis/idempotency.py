@@ -21,6 +21,7 @@ from uuid import UUID
 from redis.asyncio import Redis
 
 from mercuria.coalescing import Coalescer
+from mercuria.domain.uuids import uuid_v8
 from mercuria.postgres.database import DatabaseUnavailable
 from mercuria.redis.circuit_breaker import CircuitBreaker
 from mercuria.redis.client import UNAVAILABLE
@@ -168,15 +169,9 @@ def key_prefix(caller_id: UUID, key: str) -> bytes:
 def command_id_of(prefix: bytes, wallet_id: UUID) -> UUID:
     """Return the id of a key's command to a wallet: a UUID of version 8 (RFC 9562)."""
     suffix = blake2b(prefix + wallet_id.bytes, digest_size=8, person=b"mercuria-command").digest()
-    return _version_8(prefix + suffix)
+    return uuid_v8(prefix + suffix)
 
 
 def wallet_id_of(prefix: bytes) -> UUID:
     """Return the id of the wallet that a key opens."""
-    return _version_8(blake2b(prefix, digest_size=16, person=b"mercuria-wallet").digest())
-
-
-def _version_8(content: bytes) -> UUID:
-    number = int.from_bytes(content)
-    number = number & ~(0xF000 << 64) | 8 << 76
-    return UUID(int=number & ~(0xC000 << 48) | 0x8000 << 48)
+    return uuid_v8(blake2b(prefix, digest_size=16, person=b"mercuria-wallet").digest())
