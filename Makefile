@@ -9,11 +9,12 @@ LOCKS := requirements
 PIP := -m pip --disable-pip-version-check --quiet
 MAPPED := agents tables web migrations
 FUZZ_S := 900
+QUICK := tests/domain tests/test_config.py $(patsubst %,tests/protocol/test_%.py,any_record batches order_of_names receipts reply_addresses)
 PROGRAMS := prometheus promtool prometheus-node-exporter
 FETCH := apt-get --quiet --option APT::Sandbox::User=root download prometheus prometheus-node-exporter
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test lint types layers prometheus fuzz queries schema commands bench chaos soak lock audit licences sbom clean
+.PHONY: help install up test check lint types layers prometheus fuzz queries schema commands bench chaos soak lock audit licences sbom clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,6 +41,9 @@ up: install ## Start Kafka, PostgreSQL, Redis and Mercuria; Ctrl-C stops them
 
 test: install prometheus ## Run all tests
 	$(BIN)/python -m pytest
+
+check: lint types layers ## Check style, types, layers and what needs no servers: the rules of the money, and batches
+	$(BIN)/python -m pytest --quiet $(QUICK)
 
 lint: install ## Check style and format
 	$(BIN)/ruff check .
