@@ -23,7 +23,18 @@ from mercuria.embedded.files import (
 )
 from mercuria.embedded.kafka import cluster_id
 from mercuria.embedded.logs import LogFile
-from mercuria.embedded.ports import FIRST, LAST, Ports, accepts, free_port, holder, is_free, read_ports
+from mercuria.embedded.ports import (
+    FIRST,
+    LAST,
+    LOOPBACK,
+    Ports,
+    accepts,
+    free_port,
+    hold,
+    holder,
+    is_free,
+    read_ports,
+)
 from mercuria.embedded.worker import reachable_host
 
 
@@ -47,6 +58,23 @@ def test_two_names_never_get_one_port(tmp_path: Path) -> None:
     assert ports.choose("redis", preferred=port) != port
     ports.forget("kafka")
     assert read_ports(tmp_path / "ports.json").keys() == {"redis"}
+
+
+def test_a_port_is_held_though_connections_of_its_last_server_linger() -> None:
+    port = free_port()
+    # As a single worker does, which shares its port with no other.
+    with socket.create_server((LOOPBACK, port)) as server:
+        client = socket.create_connection((LOOPBACK, port))
+        accepted, _ = server.accept()
+        # The side that closes first keeps the port in TIME_WAIT.
+        accepted.close()
+        client.close()
+    with hold(port, LOOPBACK):
+        assert not is_free(port)
+        with socket.create_server((LOOPBACK, port), reuse_port=True):
+            assert accepts(LOOPBACK, port)
+        assert not is_free(port)
+    assert is_free(port)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "nonsense", "\x00", '{"http": "6066"}'])
