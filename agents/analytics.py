@@ -11,7 +11,6 @@ from mercuria.projections.analytics.rows import AnalyticsRows
 from mercuria.projections.analytics.store import AnalyticsTables
 from mercuria.projections.projection import Projection
 from mercuria.tables.registration import Tables
-from mercuria.topics import LEDGER_EVENTS
 from mercuria.worker import App
 
 THROTTLE_S = 0.25
@@ -33,7 +32,6 @@ def register(app: App, tables: Tables) -> None:
         positions,
     )
     projection = Projection(
-        topic=LEDGER_EVENTS,
         read=read_numbered,
         rows=AnalyticsRows,
         tables=counted,

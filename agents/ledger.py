@@ -5,7 +5,6 @@ from mercuria.kafka.cloudevents import read_numbered
 from mercuria.observability import metrics
 from mercuria.projections.ledger.store import LedgerTables
 from mercuria.projections.projection import Projection
-from mercuria.topics import LEDGER_EVENTS, TRANSACTION_EVENTS
 from mercuria.worker import App
 
 
@@ -13,12 +12,10 @@ def register(app: App) -> None:
     """Add the projection to an app."""
     tables = LedgerTables(app.settings.database)
     projection = Projection(
-        topic=TRANSACTION_EVENTS,
         read=read_numbered,
         rows=tables.rows,
         tables=tables,
         label="entries of the ledger",
-        outbound=LEDGER_EVENTS,
     )
     ProjectionAgent(app, projection)
     metrics.ledger_broken_partitions.set_function(

@@ -5,18 +5,15 @@ from mercuria.kafka.cloudevents import read_wallet_event
 from mercuria.projections.projection import Projection
 from mercuria.projections.wallets.rows import Rows
 from mercuria.projections.wallets.store import WalletTables
-from mercuria.topics import TRANSACTION_EVENTS, WALLET_EVENTS
 from mercuria.worker import App
 
 
 def register(app: App) -> None:
     """Add the projection to an app."""
     projection = Projection(
-        topic=WALLET_EVENTS,
         read=read_wallet_event,
         rows=Rows,
         tables=WalletTables(app.settings.database),
         label="wallets and transactions",
-        outbound=TRANSACTION_EVENTS,
     )
     ProjectionAgent(app, projection)

@@ -4,7 +4,6 @@ All topics of the flow have the same number of partitions. A record stays in its
 throughout.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 WALLET_COMMANDS = "mercuria.wallet.commands"
@@ -34,13 +33,6 @@ CONSUMER_GROUP = "mercuria"
 BALANCES_CHANGELOG = "mercuria.balances.changelog"
 RECEIPTS_CHANGELOG = "mercuria.receipts.changelog"
 COUNTERS_CHANGELOG = "mercuria.counters.changelog"
-
-STAGES: Mapping[str, str] = {
-    "transactions": WALLET_EVENTS,
-    "ledger": TRANSACTION_EVENTS,
-    "analytics": LEDGER_EVENTS,
-}
-"""By projection into PostgreSQL, the topic that it reads, in the order in which a command passes them."""
 
 MAX_COMMAND_RECORD_BYTES = 2 * 1024 * 1024
 """Kafka's size limit. It exceeds any valid command, so that a faulty client gets an answer, not an error."""

@@ -8,7 +8,7 @@ from subprocess import PIPE, run
 
 from mercuria.app import create_app
 from mercuria.config import current_settings
-from mercuria.topics import STAGES
+from mercuria.projections.registry import PROJECTIONS
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -19,7 +19,7 @@ def test_apps_of_one_process_share_nothing_that_their_settings_decide(tmp_path: 
     for app, each in zip(apps, settings, strict=True):
         assert app.settings is each
         assert app.conf.topic_partitions == each.partitions
-        assert set(app.agents) == {"wallets", *STAGES}
+        assert set(app.agents) == {"wallets", *PROJECTIONS}
         assert set(app.tables) == {"balances", "receipts", "counters"}
     first, second = apps
     for name in ("redis", "database", "locks", "replies", "announcer"):
@@ -43,7 +43,7 @@ def test_fausts_own_command_line_finds_the_app(tmp_path: Path) -> None:
     environ = os.environ | {"MERCURIA_DATA_DIR": str(tmp_path)}
     done = run(command, env=environ, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert all(name in done.stdout for name in ("wallets", *STAGES))
+    assert all(name in done.stdout for name in ("wallets", *PROJECTIONS))
 
 
 def test_a_name_that_the_module_lacks_is_no_app() -> None:

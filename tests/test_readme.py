@@ -19,6 +19,7 @@ from mercuria.domain.events import TYPES, Failure
 from mercuria.domain.rejections import DETAILS, Code
 from mercuria.http.problems import MEANINGS, Problem
 from mercuria.kafka.cloudevents import NUMBERED
+from mercuria.projections.registry import PROJECTIONS
 from mercuria.topics import (
     LEDGER_EVENTS,
     TOPICS,
@@ -50,7 +51,9 @@ PAGES = sorted([ROOT / "README.md", *DOCS, ROOT / "tests" / "data" / "README.md"
 README, QUICKSTART = ROOT / "README.md", ROOT / "docs" / "quickstart.md"
 HTTP_API, KAFKA = ROOT / "docs" / "http-api.md", ROOT / "docs" / "kafka.md"
 CLI, BENCHMARKS, DEVELOPMENT = (ROOT / "docs" / f"{name}.md" for name in ("cli", "benchmarks", "development"))
-CONFIGURATION = ROOT / "docs" / "configuration.md"
+CONFIGURATION, ARCHITECTURE, OPERATIONS = (
+    ROOT / "docs" / f"{name}.md" for name in ("configuration", "architecture", "operations")
+)
 
 MAX_README_LINES = 250
 
@@ -317,6 +320,17 @@ def test_every_topic_for_clients_is_described() -> None:
     _, _, below = KAFKA.read_text("utf-8").partition("\n## Commands\n")
     clients = {WALLET_COMMANDS, WALLET_EVENTS, WALLET_DEAD_LETTERS, TRANSACTION_EVENTS, LEDGER_EVENTS}
     assert clients <= set(words(below))
+
+
+def test_every_projection_is_listed_with_its_topics_and_tables() -> None:
+    listed = {
+        row.names[0]: [set(words(cell)) for cell in row.cells] for row in rows(ARCHITECTURE, "## Projections")
+    }
+    assert listed == {
+        f"agents/{name}.py": [{flow.reads}, set(flow.fills), {flow.publishes} - {None}]
+        for name, flow in PROJECTIONS.items()
+    }
+    assert any(row.names == list(PROJECTIONS) for row in rows(OPERATIONS, "## Health"))
 
 
 def test_every_setting_is_listed_with_its_default() -> None:

@@ -19,7 +19,7 @@ from mercuria.domain.events import TYPES, CommandRejected
 from mercuria.domain.ledger import Entry
 from mercuria.domain.transaction import TransactionCompleted, TransactionFailed
 from mercuria.kafka.cloudevents import NUMBERED, SOURCE, CloudEvent
-from mercuria.kafka.skips import SKIPPABLE
+from mercuria.projections.registry import SKIPPABLE
 from mercuria.topics import (
     LEDGER_EVENTS,
     TOPICS,

@@ -13,13 +13,16 @@ from msgspec import Meta, Struct
 
 from mercuria.coalescing import Coalescer
 from mercuria.projections.operations import Operations, Read
+from mercuria.projections.registry import PROJECTIONS
 from mercuria.timestamps import rfc3339_of
-from mercuria.topics import STAGES, WALLET_COMMANDS
+from mercuria.topics import WALLET_COMMANDS
 from mercuria.web.log_progress import KAFKA_ANSWERS_WITHIN_S, LogProgress
 from mercuria.web.representations import Time
 from mercuria.worker import App
 
-TOPICS_OF_STAGES: Mapping[str, str] = {"wallets": WALLET_COMMANDS, **STAGES}
+TOPICS_OF_STAGES: Mapping[str, str] = {"wallets": WALLET_COMMANDS} | {
+    name: flow.reads for name, flow in PROJECTIONS.items()
+}
 """The topic that each stage reads, in the order in which a command passes through the stages."""
 
 DECIDES = "wallets"

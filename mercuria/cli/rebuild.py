@@ -24,9 +24,8 @@ from mercuria.cli.showing import show_json
 from mercuria.config import current_settings
 from mercuria.kafka.client import event_reader
 from mercuria.projections.rebuild import TABLES, Checkpoints, RebuildError, Tables
-from mercuria.topics import CONSUMER_GROUP, STAGES
-
-assert STAGES.keys() == TABLES.keys(), "each stage that can be rebuilt reads a topic"
+from mercuria.projections.registry import PROJECTIONS
+from mercuria.topics import CONSUMER_GROUP
 
 CONNECT_TIMEOUT_S = 15
 LOOK_EVERY_S = 0.2
@@ -99,9 +98,8 @@ def rebuild(yes: bool, patience_s: float, as_json: bool) -> None:
 
 
 def _question() -> str:
-    names = [table for tables in TABLES.values() for table in tables]
     return (
-        f"Empty {', '.join(names[:-1])} and {names[-1]}, and fill them again from the log? Lists of wallets and"
+        f"Empty {', '.join(TABLES[:-1])} and {TABLES[-1]}, and fill them again from the log? Lists of wallets and"
         " transactions are short until that is done."
     )
 
@@ -109,18 +107,20 @@ def _question() -> str:
 def _require_whole_log(checkpoints: Checkpoints, extents: Extents) -> None:
     """Raise `AnswerIsNo` if the log lacks records whose data the tables hold: it could not be rebuilt."""
     for stage, by_partition in extents.items():
+        topic = PROJECTIONS[stage].reads
         for partition, extent in by_partition.items():
             if extent.start > 0:
                 raise AnswerIsNo(
-                    f"partition {partition} of {STAGES[stage]} begins with record {extent.start}: what came before is"
+                    f"partition {partition} of {topic} begins with record {extent.start}: what came before is"
                     " only in the tables, so they are left as they are"
                 )
     for stage, reads in checkpoints.items():
+        topic = PROJECTIONS[stage].reads
         for partition, read in reads.items():
             end = extents[stage].get(partition, Extent(0, 0)).end
             if read >= end:
                 raise AnswerIsNo(
-                    f"partition {partition} of {STAGES[stage]} ends with record {end - 1}, and the tables hold what"
+                    f"partition {partition} of {topic} ends with record {end - 1}, and the tables hold what"
                     f" came up to record {read}: this is not their log, so they are left as they are"
                 )
 
@@ -194,7 +194,7 @@ def _bars(extents: Extents) -> Iterator[Any]:
 async def _extents() -> Extents:
     """Return the current extents of the stages' topics, without topics that do not exist."""
     async with _answers():
-        return {stage: await _extents_of(topic) for stage, topic in STAGES.items()}
+        return {name: await _extents_of(flow.reads) for name, flow in PROJECTIONS.items()}
 
 
 async def _extents_of(topic: str) -> dict[int, Extent]:

@@ -31,11 +31,12 @@ from mercuria.kafka.partitioning import Partitioner
 from mercuria.postgres.database import Database
 from mercuria.projections.checkpoints import Positions
 from mercuria.projections.ledger.snapshot import Books, books
+from mercuria.projections.registry import PROJECTIONS
 from mercuria.redis.authenticity import Authenticity
 from mercuria.redis.cache import Cache
 from mercuria.redis.client import connect
 from mercuria.tables.balance_rows import read_rows
-from mercuria.topics import BALANCES_CHANGELOG, STAGES
+from mercuria.topics import BALANCES_CHANGELOG
 
 SHOWN = 20
 CHUNK = 500
@@ -182,11 +183,11 @@ async def _catch_up() -> None:
     database = Database(settings.database)
     deadline_s = time.monotonic() + WITHIN_S
     try:
-        for stage, topic in STAGES.items():
-            async with event_reader(settings.kafka, topic) as reader:
+        for name, flow in PROJECTIONS.items():
+            async with event_reader(settings.kafka, flow.reads) as reader:
                 found = await reader.end_offsets(reader.assignment())
             ends = {tp.partition: end for tp, end in found.items()}
-            if not await Positions(database, stage).caught_up(ends, deadline_s - time.monotonic()):
+            if not await Positions(database, name).caught_up(ends, deadline_s - time.monotonic()):
                 raise TooSlow(f"PostgreSQL is not where the log is after {WITHIN_S:.0f} s")
     finally:
         await database.close()

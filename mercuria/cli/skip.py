@@ -29,13 +29,14 @@ from mercuria.config import current_settings
 from mercuria.kafka.client import event_reader
 from mercuria.kafka.cloudevents import read_event
 from mercuria.kafka.record_batches import UnreadableRecord
-from mercuria.kafka.skips import MAX_REASON_LETTERS, SKIPPABLE, Skip, all_skips, record_of
+from mercuria.kafka.skips import MAX_REASON_LETTERS, Skip, all_skips, record_of
 from mercuria.kafka.topic_setup import declare_topics
 from mercuria.postgres.database import Database, DatabaseUnavailable
-from mercuria.projections.checkpoints import Positions
+from mercuria.projections.checkpoints import Checkpoint, Positions
+from mercuria.projections.registry import PROJECTIONS, SKIPPABLE
 from mercuria.tables.balance_rows import AppliedPosition, read_rows
 from mercuria.timestamps import rfc3339, rfc3339_of
-from mercuria.topics import BALANCES_CHANGELOG, SKIPS, STAGES, WALLET_COMMANDS, WALLET_EVENTS
+from mercuria.topics import BALANCES_CHANGELOG, SKIPS, WALLET_COMMANDS, WALLET_EVENTS
 
 ANSWERS_WITHIN_S = 15.0
 LOOKED_AT = 10_000
@@ -193,13 +194,18 @@ async def _require_undecided(wanted: Skip) -> None:
 
 async def _require_unwritten(wanted: Skip) -> None:
     """Raise `Refused` if PostgreSQL has the event; skip this check if PostgreSQL is unavailable."""
-    stage = next(name for name, topic in STAGES.items() if topic == wanted.topic)
+    database = Database(current_settings().database)
     try:
-        checkpoints = await Positions(Database(current_settings().database), stage).checkpoints()
+        readers = [
+            await Positions(database, name).checkpoints()
+            for name, flow in PROJECTIONS.items()
+            if flow.reads == wanted.topic
+        ]
     except (DatabaseUnavailable, TimeoutError):
         return
-    checkpoint = checkpoints.get(wanted.partition)
-    if checkpoint is not None and checkpoint.read >= wanted.offset:
+    finally:
+        await database.close()
+    if all(each.get(wanted.partition, Checkpoint()).read >= wanted.offset for each in readers):
         raise Refused(
             f"The event at {wanted.offset} is in PostgreSQL already, so nothing is left to be skipped."
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mercuria.projections.checkpoints import Checkpoint
+from mercuria.projections.registry import PROJECTIONS
 from mercuria.projections.rows import OutboundEvent, SourceEvent
 from mercuria.projections.store import ProjectionTables
 
@@ -52,24 +53,20 @@ class Projection:
     """A projection of one topic into PostgreSQL.
 
     Args:
-        topic: the topic that it reads.
         read: reads an event and its time in ms from a record's value.
         rows: makes rows of the events that follow some checkpoints.
         tables: takes the rows.
         label: what it writes, for log messages.
-        outbound: the topic to which it publishes.
         throttle_s: the minimum time between the starts of two transactions, unless `enough` events are queued.
         enough: the number of events that starts a transaction early.
         max_rows: a transaction with more rows is complete; larger ones would save little, and block others.
         on_written: is called when rows have been written.
     """
 
-    topic: str
     read: Callable[[bytes], tuple[Any, int]]
     rows: Callable[[dict[int, Checkpoint]], ProjectionRows]
     tables: ProjectionTables[Any]
     label: str
-    outbound: str | None = None
     throttle_s: float = THROTTLE_S
     enough: int = ENOUGH
     max_rows: int = MAX_ROWS
@@ -78,4 +75,14 @@ class Projection:
     @property
     def name(self) -> str:
         """The name under which its checkpoints are stored, and by which operators know it."""
-        return self.tables.stage
+        return self.tables.name
+
+    @property
+    def topic(self) -> str:
+        """The topic that it reads."""
+        return PROJECTIONS[self.name].reads
+
+    @property
+    def outbound(self) -> str | None:
+        """The topic to which it publishes."""
+        return PROJECTIONS[self.name].publishes

@@ -6,7 +6,7 @@ but not in Kafka yet.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,19 +18,10 @@ from mercuria.postgres.database import queries
 from mercuria.postgres.errors import first_line
 from mercuria.postgres.locks import LOCKED, TABLE_LOCK_TIMEOUT_S, retry_while_locked
 from mercuria.postgres.migrate import CONNECT_TIMEOUT_S, LOCK
+from mercuria.projections.registry import PROJECTIONS
 
-TABLES: Mapping[str, tuple[str, ...]] = {
-    "transactions": ("wallets", "wallet_events", "wallet_limits", "transactions"),
-    "ledger": ("ledger_entries",),
-    "analytics": (
-        "daily_totals",
-        "daily_active_wallets",
-        "user_totals",
-        "effective_totals",
-        "effective_active_wallets",
-    ),
-}
-"""By projection, the tables that it fills."""
+TABLES = tuple(table for flow in PROJECTIONS.values() for table in flow.fills)
+"""The tables that are emptied."""
 
 PATIENCE_S = 60.0
 """How long the rebuild waits for the tables, in turn with the workers that use them."""
@@ -63,8 +54,8 @@ class Tables:
     def checkpoints(self) -> Checkpoints:
         """Return the checkpoint of each projection. A projection that never began has an empty entry."""
         with self._transaction() as cursor:
-            cursor.execute(_SQL["checkpoints"], {"stages": list(TABLES)})
-            checkpoints: Checkpoints = {stage: {} for stage in TABLES}
+            cursor.execute(_SQL["checkpoints"], {"stages": list(PROJECTIONS)})
+            checkpoints: Checkpoints = {stage: {} for stage in PROJECTIONS}
             for stage, partition, read in cursor:
                 checkpoints[stage][partition] = read
             return checkpoints
@@ -87,7 +78,7 @@ class Tables:
         """Return the number of rows of each table."""
         counts: dict[str, int] = {}
         with self._transaction() as cursor:
-            for table in _all_tables():
+            for table in TABLES:
                 cursor.execute(sql.SQL(_SQL["count"]).format(table=sql.Identifier(table)))
                 (counts[table],) = cursor.fetchone()
         return counts
@@ -122,8 +113,8 @@ class Tables:
 
 
 def _empty(cursor: Any) -> None:
-    stages = {"stages": list(TABLES)}
-    tables = sql.SQL(", ").join(map(sql.Identifier, _all_tables()))
+    stages = {"stages": list(PROJECTIONS)}
+    tables = sql.SQL(", ").join(map(sql.Identifier, TABLES))
     cursor.execute(_SQL["be_alone"], {"number": LOCK})
     cursor.execute(_SQL["hold_places"], stages)
     cursor.execute(sql.SQL(_SQL["hold_tables"]).format(tables=tables))
@@ -132,7 +123,3 @@ def _empty(cursor: Any) -> None:
     cursor.execute(_SQL["close_books"])
     # This comes last: a worker that introduces a new partition waits for these rows from here on.
     cursor.execute(_SQL["begin_again"], stages)
-
-
-def _all_tables() -> list[str]:
-    return [table for tables in TABLES.values() for table in tables]

@@ -17,6 +17,7 @@ from psycopg2 import sql
 from mercuria.postgres.database import UNAVAILABLE, DatabaseUnavailable, queries
 from mercuria.postgres.errors import first_line
 from mercuria.projections.checkpoints import Checkpoint
+from mercuria.projections.registry import PROJECTIONS
 
 T = TypeVar("T")
 
@@ -57,10 +58,8 @@ class ProjectionTables(Generic[T]):
         psycopg2.Error: a bug.
     """
 
-    stage: ClassVar[str]
-    """The name of the projection, under which its checkpoints are stored."""
-    outbox: ClassVar[str | None] = None
-    """The outbox table of events for the next topic."""
+    name: ClassVar[str]
+    """The name of the projection, under which its checkpoints are stored (`projections.registry`)."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -75,7 +74,7 @@ class ProjectionTables(Generic[T]):
         with self._in_order():
             if self._connection is None:
                 self._connect()
-            checkpoints = _lock(self._connection, self.stage, partitions)
+            checkpoints = _lock(self._connection, self.name, partitions)
             with self._connection.cursor() as cursor:
                 self._look(cursor, checkpoints)
             return checkpoints
@@ -151,7 +150,7 @@ class ProjectionTables(Generic[T]):
             keepalives_idle=SILENCE_S // 3,
             keepalives_interval=SILENCE_S // 3,
             keepalives_count=2,
-            fallback_application_name=f"mercuria {self.stage}",
+            fallback_application_name=f"mercuria {self.name}",
         )
         with self._connection.cursor() as cursor:
             settings = {
@@ -163,13 +162,14 @@ class ProjectionTables(Generic[T]):
         self._connection.commit()
 
     def _outbox(self, name: str) -> sql.Composable:
-        assert self.outbox is not None, "this projection emits nothing"
-        return sql.SQL(_SQL[name]).format(outbox=sql.Identifier(self.outbox))
+        outbox = PROJECTIONS[self.name].outbox
+        assert outbox is not None, "this projection emits nothing"
+        return sql.SQL(_SQL[name]).format(outbox=sql.Identifier(outbox))
 
     def _move(self, cursor: Any, moved: Mapping[int, Checkpoint]) -> None:
         checkpoints = list(moved.values())
         parameters = {
-            "stage": self.stage,
+            "stage": self.name,
             "partitions": list(moved),
             "read_offsets": [checkpoint.read for checkpoint in checkpoints],
             "command_offsets": [checkpoint.command for checkpoint in checkpoints],

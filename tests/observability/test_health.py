@@ -9,13 +9,14 @@ import pytest
 from mercuria.auth.tokens import Caller, Tokens
 from mercuria.config import Settings
 from mercuria.embedded.stack import Stack
+from mercuria.projections.registry import PROJECTIONS
 from mercuria.web.health_monitor import AWAY_AFTER_S, HealthMonitor
 from tests.observability.conftest import Talkative, funded, registered
 from tests.web.people import until
 from tests.web.wire import Reply, ask
 
-STAGES = {"transactions", "ledger", "analytics"}
-PARTS = {"wallets", "tables", "locks", "kafka", "redis", "http", "postgresql"} | STAGES
+STAGES = {"wallets", *PROJECTIONS}
+PARTS = {"tables", "locks", "kafka", "redis", "http", "postgresql"} | STAGES
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ async def test_without_postgresql_a_worker_is_degraded_and_says_who_waits(talkat
 
     well = await until(ready, is_ready)
     assert well.document["parts"].keys() >= PARTS and set(well.document["parts"].values()) == {"ready"}
-    assert well.document["lag_records"].keys() == STAGES | {"wallets"}
+    assert well.document["lag_records"].keys() == STAGES
     session = await registered(talkative, "health@example.org")
     wallet_id = await funded(talkative, session["access_token"], 5)
     postgres = talkative.stack.postgres

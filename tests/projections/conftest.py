@@ -16,30 +16,18 @@ from mercuria.postgres.migrate import migrate
 from mercuria.projections.checkpoints import Checkpoint
 from mercuria.projections.event_reader import EventReader
 from mercuria.projections.projection import Projection, ProjectionRows
+from mercuria.projections.registry import PROJECTIONS
 from mercuria.projections.relay import Relay
 from mercuria.projections.rereading import SEEK_TAKES_S, Rereading
 from mercuria.projections.runner import ProjectionRunner
 from mercuria.projections.store import ProjectionTables
 from mercuria.projections.wallets.queries import History
 from mercuria.projections.wallets.store import WalletTables
-from mercuria.topics import WALLET_EVENTS
 from tests.conftest import living
 from tests.embedded.conftest import only
 
-EMPTIED = (
-    "positions",
-    "wallets",
-    "wallet_events",
-    "transactions",
-    "outbox_events",
-    "ledger_outbox",
-    "daily_totals",
-    "daily_active_wallets",
-    "user_totals",
-    "effective_totals",
-    "effective_active_wallets",
-    "wallet_limits",
-)
+FINAL = "ledger_entries"
+"""The table whose rows nobody may delete."""
 
 
 @pytest.fixture
@@ -84,7 +72,7 @@ def runner_of(
     **options: Any,
 ) -> ProjectionRunner:
     """Return the runner of a projection of wallets' events, unless the options say otherwise."""
-    about = {"topic": WALLET_EVENTS, "label": "wallets and transactions"} | options
+    about = {"label": "wallets and transactions"} | options
     projection = Projection(tables=tables, rows=rows, read=read, **about)
     rereading = Rereading(projection.name, seek, seek_takes_s)
     return ProjectionRunner(projection, EventReader(projection), rereading, relay)
@@ -112,8 +100,10 @@ def empty(url: str) -> None:
     connection = psycopg2.connect(as_owner(url))
     with connection, connection.cursor() as cursor:
         # For a few rows, several times as fast as TRUNCATE.
-        for table in EMPTIED:
-            cursor.execute(f"DELETE FROM {table}")
+        for flow in PROJECTIONS.values():
+            for table in {*flow.fills, flow.outbox} - {FINAL, None}:
+                cursor.execute(f"DELETE FROM {table}")
+        cursor.execute("DELETE FROM positions")
         cursor.execute("ALTER TABLE ledger_entries DISABLE TRIGGER ledger_entries_are_final")
         cursor.execute("DELETE FROM ledger_entries")
         cursor.execute("ALTER TABLE ledger_entries ENABLE ALWAYS TRIGGER ledger_entries_are_final")

@@ -50,7 +50,7 @@ def some_log(seed: int) -> tuple[Log, int]:
     """Return a log, and a partition in which something is published."""
     log = random_log(Random(seed), 400)
     records = [[Record(None, event, None) for event in events] for events in log]
-    emitted = straight(records, rows_of(log), read_wallet_event, WalletTables.stage)
+    emitted = straight(records, rows_of(log), read_wallet_event, WalletTables.name)
     return log, next(partition for partition, outbound in enumerate(emitted) if outbound)
 
 
@@ -130,7 +130,7 @@ async def test_whatever_happens_to_workers_all_is_told_in_order_and_as_one_strai
     )
     await group.run()
     emitted = without_duplicates(group.topic, read_numbered)
-    assert emitted == straight(records, rows_of(log), read_wallet_event, WalletTables.stage)
+    assert emitted == straight(records, rows_of(log), read_wallet_event, WalletTables.name)
     assert {len(headers) for each in emitted for _, _, headers in each} == {0, 2}, (
         "headers come through as well"
     )

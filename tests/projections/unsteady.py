@@ -98,7 +98,7 @@ class Group:
         with closing(psycopg2.connect(self._url)) as connection, connection.cursor() as cursor:
             cursor.execute(
                 "SELECT partition, read_offset, command_offset, sequence, told, sent FROM positions WHERE stage = %s",
-                [self._workers[0].tables.stage],
+                [self._workers[0].tables.name],
             )
             return {partition: Checkpoint(*checkpoint) for partition, *checkpoint in cursor}
 
@@ -165,7 +165,6 @@ class _Worker:
             rows(tables),
             read,
             self._seek,
-            topic="events",
             label="rows",
             relay=Relay(self._append),
             seek_takes_s=0.05,

@@ -69,7 +69,7 @@ class AnalyticsTables(ProjectionTables[dict[int, Added]]):
     even if the worker is killed.
     """
 
-    stage = "analytics"
+    name = "analytics"
 
     def __init__(self, url: str) -> None:
         super().__init__(url)

@@ -22,8 +22,7 @@ class LedgerTables(ProjectionTables[str]):
     was tampered with, and no entry can be appended. Money still moves, and the other partitions go on.
     """
 
-    stage = "ledger"
-    outbox = "ledger_outbox"
+    name = "ledger"
 
     def __init__(self, url: str) -> None:
         super().__init__(url)

@@ -17,7 +17,7 @@ from mercuria.domain.wallet import Wallet
 from mercuria.postgres.database import Database, Statements, queries
 from mercuria.postgres.paging import Page, PagedList, milliseconds, moment
 from mercuria.projections.checkpoints import Checkpoint, Positions
-from mercuria.projections.wallets.store import STAGE
+from mercuria.projections.wallets.store import WalletTables
 
 _SQL = queries("mercuria.projections.wallets", "queries.sql")
 
@@ -63,7 +63,7 @@ class History:
     def __init__(self, database: Database, lists: Statements | None = None) -> None:
         self._database = database
         self._lists = lists or database
-        self.positions = Positions(database, STAGE)
+        self.positions = Positions(database, WalletTables.name)
 
     # Wallets.
 

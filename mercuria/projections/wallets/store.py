@@ -6,16 +6,13 @@ from mercuria.postgres.database import queries
 from mercuria.projections.store import ProjectionTables, copy
 from mercuria.projections.wallets.rows import Texts
 
-STAGE = "transactions"
-
 _SQL = queries("mercuria.projections.wallets", "store.sql")
 
 
 class WalletTables(ProjectionTables[Texts]):
     """The tables of wallets, their events, and transactions."""
 
-    stage = STAGE
-    outbox = "outbox_events"
+    name = "transactions"
 
     def _set_up(self, cursor: Any) -> None:
         cursor.execute(_SQL["make_room"])

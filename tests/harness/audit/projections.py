@@ -25,8 +25,9 @@ from mercuria.kafka.cloudevents import read_event, read_numbered
 from mercuria.postgres.database import Database, DatabaseUnavailable
 from mercuria.projections.checkpoints import Positions
 from mercuria.projections.ledger.snapshot import books
+from mercuria.projections.registry import PROJECTIONS
 from mercuria.redis.authenticity import Authenticity
-from mercuria.topics import LEDGER_EVENTS, STAGES, TRANSACTION_EVENTS, WALLET_EVENTS
+from mercuria.topics import LEDGER_EVENTS, TRANSACTION_EVENTS, WALLET_EVENTS
 from tests.harness.audit.violations import Violations
 from tests.harness.errors import StalledError
 from tests.harness.stacks import leg_key
@@ -36,7 +37,7 @@ WITHIN_S = 120.0
 LOOK_EVERY_S = 0.2
 
 MOVEMENTS = ("deposit", "withdraw", "transfer")
-OUTBOXES = ("outbox_events", "ledger_outbox")
+OUTBOXES = [flow.outbox for flow in PROJECTIONS.values() if flow.outbox is not None]
 
 
 class ProjectionsAudit(Struct):
@@ -108,10 +109,10 @@ async def _wait_until_caught_up(stack: Stack) -> None:
     database = Database(stack.env["MERCURIA_DATABASE"])
     deadline_s = time.monotonic() + WITHIN_S
     try:
-        for stage, topic in STAGES.items():
-            while not await _is_caught_up(database, stage, topic, stack.env["MERCURIA_KAFKA"]):
+        for name, flow in PROJECTIONS.items():
+            while not await _is_caught_up(database, name, flow.reads, stack.env["MERCURIA_KAFKA"]):
                 if time.monotonic() > deadline_s:
-                    raise StalledError(f"The projection {stage} has not caught up within {WITHIN_S:.0f} s.")
+                    raise StalledError(f"The projection {name} has not caught up within {WITHIN_S:.0f} s.")
         while True:
             rows = [await database.row(f"SELECT count(*) AS count FROM {table}") for table in OUTBOXES]
             if not any(row.count for row in rows if row is not None):

@@ -10,7 +10,7 @@ from mercuria.kafka.client import event_reader
 from mercuria.kafka.partitioning import Partitioner
 from mercuria.postgres.database import Database
 from mercuria.projections.checkpoints import Positions
-from mercuria.projections.wallets.store import STAGE
+from mercuria.projections.wallets.store import WalletTables
 from mercuria.redis.authenticity import Authenticity
 from mercuria.redis.cache import Cache
 from mercuria.redis.client import connect
@@ -30,7 +30,7 @@ async def wait_until_caught_up(stack: Stack, violations: Violations) -> float:
         async with event_reader(stack.env["MERCURIA_KAFKA"]) as reader:
             ends = await reader.end_offsets(reader.assignment())
         by_partition = {tp.partition: end for tp, end in ends.items()}
-        if not await Positions(database, STAGE).caught_up(by_partition, CAUGHT_UP_WITHIN_S):
+        if not await Positions(database, WalletTables.name).caught_up(by_partition, CAUGHT_UP_WITHIN_S):
             violations.add(f"PostgreSQL has not caught up after {CAUGHT_UP_WITHIN_S:.0f} s.")
         return time.monotonic()
     finally:
