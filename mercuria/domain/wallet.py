@@ -8,7 +8,7 @@ command. A command that is sent twice therefore gets its first answer, byte for 
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 import msgspec
@@ -97,8 +97,7 @@ def decide(command: Decidable, wallet: Wallet | None, position: Position) -> Eve
 
 def evaluate(command: Decidable, wallet: Wallet | None) -> Outcome:
     """Return the outcome of `command`; the first reason to refuse counts."""
-    outcome: Outcome = _EVALUATE[type(command)](command, wallet)
-    return outcome
+    return _RULES[type(command)].evaluate(command, wallet)
 
 
 def build_event(command: Decidable, wallet: Wallet | None, outcome: Outcome, position: Position) -> Event:
@@ -108,8 +107,7 @@ def build_event(command: Decidable, wallet: Wallet | None, outcome: Outcome, pos
     """
     if outcome.code is not None:
         return _rejection_event(command, outcome.code, position)
-    event: Event = _EVENTS[type(command)](command, wallet, outcome, position)
-    return event
+    return _RULES[type(command)].build(command, wallet, outcome, position)
 
 
 def evolve(wallet: Wallet | None, event: Event, time_ms: int) -> Wallet | None:
@@ -440,28 +438,23 @@ def _with(wallet: Wallet, balance: int, sent: int, status: Status, version: int,
 
 _NEXT_STATUS: dict[type, Status] = {FreezeWallet: "frozen", UnfreezeWallet: "open", CloseWallet: "closed"}
 
-_EVALUATE: dict[type, Callable[[Any, Wallet | None], Outcome]] = {
-    OpenWallet: _evaluate_open,
-    Deposit: _evaluate_deposit,
-    Withdraw: _evaluate_withdrawal,
-    Transfer: _evaluate_transfer,
-    Credit: _evaluate_credit,
-    Refund: _evaluate_refund,
-    FreezeWallet: _evaluate_status,
-    UnfreezeWallet: _evaluate_status,
-    CloseWallet: _evaluate_status,
-    SetLimits: _evaluate_limits,
-}
 
-_EVENTS: dict[type, Callable[[Any, Any, Outcome, Position], Event]] = {
-    OpenWallet: _created_event,
-    Deposit: _balance_event,
-    Withdraw: _balance_event,
-    Transfer: _balance_event,
-    Credit: _balance_event,
-    Refund: _balance_event,
-    FreezeWallet: _status_event,
-    UnfreezeWallet: _status_event,
-    CloseWallet: _status_event,
-    SetLimits: _limits_event,
+class _Rule(NamedTuple):
+    """How commands of one type are decided, and the event that they give where they are not refused."""
+
+    evaluate: Callable[[Any, Wallet | None], Outcome]
+    build: Callable[[Any, Any, Outcome, Position], Event]
+
+
+_RULES: dict[type, _Rule] = {
+    OpenWallet: _Rule(_evaluate_open, _created_event),
+    Deposit: _Rule(_evaluate_deposit, _balance_event),
+    Withdraw: _Rule(_evaluate_withdrawal, _balance_event),
+    Transfer: _Rule(_evaluate_transfer, _balance_event),
+    Credit: _Rule(_evaluate_credit, _balance_event),
+    Refund: _Rule(_evaluate_refund, _balance_event),
+    FreezeWallet: _Rule(_evaluate_status, _status_event),
+    UnfreezeWallet: _Rule(_evaluate_status, _status_event),
+    CloseWallet: _Rule(_evaluate_status, _status_event),
+    SetLimits: _Rule(_evaluate_limits, _limits_event),
 }
