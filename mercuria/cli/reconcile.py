@@ -232,7 +232,7 @@ def _check_books(found: Books, report: Report) -> None:
         said = f"an entry of {amount} with {after} after it"
         was = "no event" if change is None else f"a change of {change} to {balance}"
         report.differ(f"Wallet {id_}, version {version}: the ledger has {said}, and the wallet {was}.")
-    behind = sum(max(0, told - read) for told, read in found.all("lag"))
+    behind = sum(max(0, emitted - read) for emitted, read in found.all("lag"))
     missing = found.all("missing_entries", limit=2 * behind + SHOWN)
     if len(missing) <= 2 * behind:
         report.not_entered_yet = len(missing)

@@ -147,7 +147,7 @@ class Feed:
 
 
 _AFTERWARDS = (
-    "What was sent will be decided when Mercuria runs again (`mercuria status` tells what does);"
+    "What was sent will be decided when Mercuria runs again (`mercuria status` shows what does);"
     " load the file again then: nothing counts twice."
 )
 
