@@ -24,7 +24,7 @@ BEHIND_NGINX = {"MERCURIA_TRUSTED_PROXIES": "127.0.0.1/32"}
 """Lets nginx say on whose behalf it asks. Other addresses of loopback are clients like all others."""
 
 
-STACKS = ("live_stack", "stack", "talkative", "servers", "server", "postgres")
+STACKS = ("live_stack", "stack", "traced", "servers", "server", "postgres")
 """Fixtures that are servers which several tests share."""
 
 

@@ -18,7 +18,7 @@ from mercuria.domain.wallet import Wallet
 from mercuria.embedded.stack import Stack
 from tests.embedded.conftest import clean_environ
 from tests.projections.test_stack import run_on
-from tests.protocol.desk import open_desk
+from tests.protocol.kafka_client import open_kafka_client
 from tests.redis.conftest import until
 
 RECONCILE = [sys.executable, "-m", "mercuria", "reconcile", "--json"]
@@ -58,7 +58,7 @@ async def test_under_load_everything_agrees(live_stack: Stack) -> None:
 
 async def test_a_wallet_that_was_opened_meanwhile_is_no_difference(quiet: Stack) -> None:
     postgres = urlsplit(quiet.env["MERCURIA_DATABASE"]).port
-    async with open_desk(quiet) as desk:
+    async with open_kafka_client(quiet) as kafka_client:
         quiet.postgres.suspend()
         try:
             comparing = await asyncio.create_subprocess_exec(
@@ -66,7 +66,7 @@ async def test_a_wallet_that_was_opened_meanwhile_is_no_difference(quiet: Stack)
             )
             # It waits for PostgreSQL now, and has read the workers' tables.
             await until(lambda: is_connected(comparing.pid, postgres))
-            await desk.wallet(5)
+            await kafka_client.wallet(5)
         finally:
             quiet.postgres.resume()
     said, _ = await comparing.communicate()

@@ -1,27 +1,27 @@
-"""What the tests of the console share: people in front of the shared stack."""
+"""What the tests of the console share: API clients of the shared stack."""
 
 import asyncio
 
 import pytest
 
 from mercuria.embedded.stack import Stack
-from tests.web.people import People, Person, settle
+from tests.web.api_client import ApiClient, ApiClients, settle
 
 
 @pytest.fixture(scope="module")
-def people(live_stack: Stack) -> People:
-    """Return who makes people, once every partition of the shared stack has an owner."""
+def clients(live_stack: Stack) -> ApiClients:
+    """Return a maker of API clients, once every partition of the shared stack has an owner."""
     asyncio.run(settle(live_stack))
-    return People(live_stack)
+    return ApiClients(live_stack)
 
 
 @pytest.fixture
-def zoe(people: People) -> Person:
+def zoe(clients: ApiClients) -> ApiClient:
     """Return somebody."""
-    return people.user()
+    return clients.user()
 
 
 @pytest.fixture
-def operator(people: People) -> Person:
+def operator(clients: ApiClients) -> ApiClient:
     """Return an operator."""
-    return people.operator()
+    return clients.operator()

@@ -13,7 +13,7 @@ from mercuria.domain.commands import ClientCommand
 from mercuria.embedded.stack import Stack
 from mercuria.topics import TOPICS, WALLET_COMMANDS, WALLET_DEAD_LETTERS
 from mercuria.web.asyncapi import CHANNELS, document, is_for_clients
-from tests.web.people import Person
+from tests.web.api_client import ApiClient
 from tests.web.wire import ask
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "data" / "asyncapi-3.0.0.schema.json").read_text("utf-8"))
@@ -62,7 +62,7 @@ async def test_a_worker_tells_the_document(live_stack: Stack) -> None:
 
 
 async def test_records_on_kafka_are_as_the_document_says(
-    live_stack: Stack, zoe: Person, operator: Person
+    live_stack: Stack, zoe: ApiClient, operator: ApiClient
 ) -> None:
     wallet, other = await zoe.wallet(100), await zoe.wallet()
     assert (await zoe.transfer(wallet, other, 30)).status == 201

@@ -10,8 +10,8 @@ import pytest
 from mercuria.embedded.stack import Stack
 from mercuria.web.console import console_files
 from mercuria.web.endpoint import ENDPOINTS
+from tests.web.api_client import ApiClient
 from tests.web.nginx import nginx_before
-from tests.web.people import Person
 from tests.web.wire import ask
 
 TEXTS = {file.name: file.read_text("utf-8") for file in files("mercuria.web").joinpath("console").iterdir()}
@@ -64,7 +64,7 @@ def asked_by(name: str) -> list[tuple[str, str]]:
 
 
 async def test_nginx_serves_all_that_the_console_asks_for(
-    live_stack: Stack, operator: Person, tmp_path: Path
+    live_stack: Stack, operator: ApiClient, tmp_path: Path
 ) -> None:
     with nginx_before([worker.port for worker in live_stack.workers], tmp_path) as nginx:
         operator.ports = [nginx.port]

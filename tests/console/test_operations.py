@@ -14,7 +14,7 @@ from mercuria.postgres.database import Database, Transaction, queries
 from mercuria.projections.operations import Operations
 from mercuria.web.lag import TOPICS_OF_STAGES
 from mercuria.web.operations import MAX_STEPS
-from tests.web.people import Person, refusal, until
+from tests.web.api_client import ApiClient, refusal, until
 
 CALLS = ("/operations/lag", "/operations/flow", "/operations/in-flight", "/operations/readiness")
 
@@ -48,14 +48,14 @@ async def undone(live_stack: Stack) -> AsyncIterator[Transaction]:
 
 
 @pytest.mark.parametrize("path", CALLS)
-async def test_only_operators_are_told(zoe: Person, operator: Person, path: str) -> None:
+async def test_only_operators_are_told(zoe: ApiClient, operator: ApiClient, path: str) -> None:
     assert refusal(await zoe.get(path)) == (403, "operator_required")
     for worker in (0, 1):
         assert (await operator.get(path, worker=worker)).status == 200
 
 
 async def test_stages_that_have_worked_through_everything_are_not_behind(
-    live_stack: Stack, zoe: Person, operator: Person
+    live_stack: Stack, zoe: ApiClient, operator: ApiClient
 ) -> None:
     await zoe.wallet(100)
     partitions = list(range(int(live_stack.env["MERCURIA_PARTITIONS"])))
@@ -80,7 +80,9 @@ async def test_stages_that_have_worked_through_everything_are_not_behind(
         assert any(each["end"] for each in stage["partitions"])
 
 
-async def test_the_flow_counts_and_sums_what_began_and_why_it_failed(zoe: Person, operator: Person) -> None:
+async def test_the_flow_counts_and_sums_what_began_and_why_it_failed(
+    zoe: ApiClient, operator: ApiClient
+) -> None:
     currency = "CLF"  # No other test has it.
     wallet, other = await zoe.wallet(500, currency=currency), await zoe.wallet(currency=currency)
     assert (await zoe.deposit(wallet, 250)).status == 201
@@ -92,7 +94,7 @@ async def test_the_flow_counts_and_sums_what_began_and_why_it_failed(zoe: Person
     await until(lambda: _failures(operator), lambda found: found["insufficient_funds"] == before + 1)
 
 
-async def _sums(operator: Person, currency: str) -> dict[tuple[str, str, str | None], tuple[int, int]]:
+async def _sums(operator: ApiClient, currency: str) -> dict[tuple[str, str, str | None], tuple[int, int]]:
     found: dict[tuple[str, str, str | None], tuple[int, int]] = {}
     for row in (await operator.get("/operations/flow?minutes=5")).document["data"]:
         if row["currency"] == currency:
@@ -102,7 +104,7 @@ async def _sums(operator: Person, currency: str) -> dict[tuple[str, str, str | N
     return found
 
 
-async def _failures(operator: Person) -> Counter[str]:
+async def _failures(operator: ApiClient) -> Counter[str]:
     found: Counter[str] = Counter()
     for row in (await operator.get("/operations/flow?minutes=5")).document["data"]:
         if row["failure_code"]:
@@ -110,7 +112,7 @@ async def _failures(operator: Person) -> Counter[str]:
     return found
 
 
-async def test_the_flow_has_whole_steps_and_not_too_many_of_them(operator: Person) -> None:
+async def test_the_flow_has_whole_steps_and_not_too_many_of_them(operator: ApiClient) -> None:
     page = (await operator.get("/operations/flow?minutes=1440&step=15")).document
     for moment in (page["since"], *(row["at"] for row in page["data"])):
         assert datetime.fromisoformat(moment).timestamp() % (15 * 60) == 0
@@ -139,13 +141,13 @@ async def test_the_flow_reads_what_the_window_holds_and_not_all_there_is(undone:
     assert any("transactions_by_status" in row[0] for row in plan), plan
 
 
-async def test_currencies_are_told_with_their_digits(zoe: Person) -> None:
+async def test_currencies_are_told_with_their_digits(zoe: ApiClient) -> None:
     found = (await zoe.get("/currencies")).document["data"]
     assert {each["code"]: each["digits"] for each in found} == MINOR_DIGITS
     assert all(each["name"] for each in found)
 
 
-async def test_several_may_look_at_once(operator: Person) -> None:
+async def test_several_may_look_at_once(operator: ApiClient) -> None:
     paths = [path for path in CALLS for _ in range(8)]
     replies = await asyncio.gather(
         *(operator.get(path, worker=index % 2) for index, path in enumerate(paths))

@@ -35,8 +35,8 @@ from tests.deployment.monitoring import (
     questions_of_panels,
 )
 from tests.harness.stacks import PARTITIONS, fresh_stack
-from tests.protocol.desk import Desk, open_desk
-from tests.web.people import People, settle, until
+from tests.protocol.kafka_client import KafkaClient, open_kafka_client
+from tests.web.api_client import ApiClients, settle, until
 from tests.web.wire import ask
 
 LOOK_EVERY_S = 1
@@ -210,33 +210,33 @@ async def complaints(stack: Stack, directory: Path) -> list[str]:
 
 async def load(stack: Stack) -> None:
     """Let something of everything happen until cancelled: it is applied, refused, cached, in flight, or no command."""
-    people = People(stack)
-    zoe = people.user()
+    clients = ApiClients(stack)
+    zoe = clients.user()
     source, target = await zoe.wallet(1_000_000), await zoe.wallet()
-    async with open_desk(stack) as desk:
+    async with open_kafka_client(stack) as kafka_client:
         is_told = False
         while True:
             # On a machine that has much to do, what freezes for a moment may go unnoticed.
-            is_told = is_told or await let_money_be_in_flight(stack, desk)
+            is_told = is_told or await let_money_be_in_flight(stack, kafka_client)
             await zoe.transfer(source, target, 1)
             await zoe.withdraw(target, 1_000_000)
             for worker in range(len(stack.workers)):
                 await zoe.shown(source, worker=worker)
             await zoe.get(f"/wallets/{uuid4()}")
-            await desk.put(b"{", key=None, partition=0)
+            await kafka_client.put(b"{", key=None, partition=0)
             await asyncio.sleep(0.2)
 
 
-async def let_money_be_in_flight(stack: Stack, desk: Desk) -> bool:
+async def let_money_be_in_flight(stack: Stack, kafka_client: KafkaClient) -> bool:
     """Freeze a worker until the other one tells of money that has left its wallets; tell whether it did."""
     first, second = stack.workers
-    wallets = [await desk.wallet(100, partition=number) for number in range(PARTITIONS)]
+    wallets = [await kafka_client.wallet(100, partition=number) for number in range(PARTITIONS)]
     second.suspend()
     try:
         for source in wallets:
             for target in wallets:
                 if source != target:
-                    await desk.send(transfer(source, target))
+                    await kafka_client.send(transfer(source, target))
         async with asyncio.timeout(FROZEN_AT_MOST_S):
             return await until(partial(has_told_of_money_in_flight, first.port), bool)
     except TimeoutError:

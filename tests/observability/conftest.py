@@ -67,7 +67,7 @@ class Collector:
 
 
 @dataclass
-class Talkative:
+class TracedStack:
     """A stack whose worker logs all that it can, and sends spans."""
 
     stack: Stack
@@ -96,7 +96,7 @@ class Talkative:
 
 
 @pytest.fixture(scope="package")
-def talkative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Talkative]:
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TracedStack]:
     """Return the stack."""
     with Collector() as collector:
         settings = MANY_PEOPLE | {
@@ -107,21 +107,21 @@ def talkative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Talkative]:
             "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test",
             "OTEL_BSP_SCHEDULE_DELAY": "200",
         }
-        with fresh_stack(tmp_path_factory.mktemp("talkative"), 1, print, settings) as stack:
-            yield Talkative(stack, collector)
+        with fresh_stack(tmp_path_factory.mktemp("traced"), 1, print, settings) as stack:
+            yield TracedStack(stack, collector)
 
 
-async def registered(talkative: Talkative, email: str) -> dict[str, Any]:
+async def registered(traced: TracedStack, email: str) -> dict[str, Any]:
     """Return the session of somebody new."""
-    reply = await talkative.ask("POST", "/register", {"email": email, "password": PASSWORD})
+    reply = await traced.ask("POST", "/register", {"email": email, "password": PASSWORD})
     assert reply.status == 201, reply
     return reply.document
 
 
-async def funded(talkative: Talkative, token: str, amount: int) -> str:
+async def funded(traced: TracedStack, token: str, amount: int) -> str:
     """Return the id of a new wallet with money in it."""
-    opened = await talkative.ask("POST", "/wallets", {"currency": "EUR"}, token=token)
+    opened = await traced.ask("POST", "/wallets", {"currency": "EUR"}, token=token)
     assert opened.status == 201, opened
     path = f"/wallets/{opened.document['id']}/deposit"
-    assert (await talkative.ask("POST", path, {"amount": amount}, token=token)).status == 201
+    assert (await traced.ask("POST", path, {"amount": amount}, token=token)).status == 201
     return str(opened.document["id"])

@@ -11,8 +11,8 @@ from mercuria.config import Settings
 from mercuria.embedded.stack import Stack
 from mercuria.projections.registry import PROJECTIONS
 from mercuria.web.health_monitor import AWAY_AFTER_S, HealthMonitor
-from tests.observability.conftest import Talkative, funded, registered
-from tests.web.people import until
+from tests.observability.conftest import TracedStack, funded, registered
+from tests.web.api_client import until
 from tests.web.wire import Reply, ask
 
 STAGES = {"wallets", *PROJECTIONS}
@@ -52,24 +52,24 @@ BEHIND_A_PROXY = (
 
 @pytest.mark.parametrize("header", BEHIND_A_PROXY)
 async def test_through_a_proxy_the_port_for_clients_tells_nothing_of_the_worker(
-    talkative: Talkative, header: str
+    traced: TracedStack, header: str
 ) -> None:
-    port = talkative.stack.workers[0].port
-    assert port == int(talkative.stack.env["MERCURIA_HTTP_PORT"]), "it has one port for all"
+    port = traced.stack.workers[0].port
+    assert port == int(traced.stack.env["MERCURIA_HTTP_PORT"]), "it has one port for all"
     ready = await ask(port, "GET", "/health/ready", header)
     assert (ready.status, ready.document) == (200, {"ready": True, "status": ready.document["status"]})
     metrics = await ask(port, "GET", "/metrics", header)
     assert (metrics.status, metrics.code) == (404, "not_found")
 
 
-async def test_from_the_machine_itself_or_with_an_operators_token_it_tells_all(talkative: Talkative) -> None:
-    port = talkative.stack.workers[0].port
+async def test_from_the_machine_itself_or_with_an_operators_token_it_tells_all(traced: TracedStack) -> None:
+    port = traced.stack.workers[0].port
     assert (await ask(port, "GET", "/health/ready")).document.keys() >= {"reasons", "parts", "lag_records"}
     assert (await ask(port, "GET", "/metrics")).status == 200
-    user = await registered(talkative, "nobody-special@example.org")
+    user = await registered(traced, "nobody-special@example.org")
     proxied = ("X-Forwarded-For: 198.51.100.7", f"Authorization: Bearer {user['access_token']}")
     assert "parts" not in (await ask(port, "GET", "/health/ready", *proxied)).document
-    operator = Tokens(settings_of(talkative.stack)).issue(Caller(uuid4(), "operator"))
+    operator = Tokens(settings_of(traced.stack)).issue(Caller(uuid4(), "operator"))
     proxied = ("X-Forwarded-For: 198.51.100.7", f"Authorization: Bearer {operator}")
     assert "parts" in (await ask(port, "GET", "/health/ready", *proxied)).document
     assert (await ask(port, "GET", "/metrics", *proxied)).status == 200
@@ -80,8 +80,8 @@ def settings_of(stack: Stack) -> Settings:
     return Settings.from_env({"MERCURIA_DATA_DIR": str(stack.directory.path)})
 
 
-async def test_without_postgresql_a_worker_is_degraded_and_says_who_waits(talkative: Talkative) -> None:
-    ready = partial(ask, talkative.stack.workers[0].port, "GET", "/health/ready")
+async def test_without_postgresql_a_worker_is_degraded_and_says_who_waits(traced: TracedStack) -> None:
+    ready = partial(ask, traced.stack.workers[0].port, "GET", "/health/ready")
 
     def is_ready(reply: Reply) -> bool:
         # What there is to do is known after the first look.
@@ -91,13 +91,13 @@ async def test_without_postgresql_a_worker_is_degraded_and_says_who_waits(talkat
     well = await until(ready, is_ready)
     assert well.document["parts"].keys() >= PARTS and set(well.document["parts"].values()) == {"ready"}
     assert well.document["lag_records"].keys() == STAGES
-    session = await registered(talkative, "health@example.org")
-    wallet_id = await funded(talkative, session["access_token"], 5)
-    postgres = talkative.stack.postgres
+    session = await registered(traced, "health@example.org")
+    wallet_id = await funded(traced, session["access_token"], 5)
+    postgres = traced.stack.postgres
     await asyncio.to_thread(postgres.stop)
     try:
         path, token = f"/wallets/{wallet_id}/deposit", session["access_token"]
-        assert (await talkative.ask("POST", path, {"amount": 1}, token=token)).status == 201
+        assert (await traced.ask("POST", path, {"amount": 1}, token=token)).status == 201
 
         def is_waiting(reply: Reply) -> bool:
             return bool(reply.document["lag_records"]["transactions"]) and reply.document["parts"][

@@ -6,8 +6,8 @@ from uuid import uuid4
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from mercuria.topics import LEDGER_EVENTS, TRANSACTION_EVENTS, WALLET_COMMANDS, WALLET_EVENTS
-from tests.observability.conftest import Talkative, funded, registered
-from tests.web.people import until
+from tests.observability.conftest import TracedStack, funded, registered
+from tests.web.api_client import until
 
 DECIDE, PROJECT = f"decide {WALLET_COMMANDS}", f"project {WALLET_EVENTS}"
 ENTER, COUNT = f"project {TRANSACTION_EVENTS}", f"project {LEDGER_EVENTS}"
@@ -18,27 +18,27 @@ def attributes(span: Span) -> dict[str, Any]:
     return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in span.attributes}
 
 
-async def transfer(talkative: Talkative, *fields: str) -> str:
+async def transfer(traced: TracedStack, *fields: str) -> str:
     """Move money, with further headers, and return the id of the transaction."""
-    session = await registered(talkative, f"{uuid4().hex}@example.org")
+    session = await registered(traced, f"{uuid4().hex}@example.org")
     token = session["access_token"]
     body = {
-        "from_wallet_id": await funded(talkative, token, 100),
-        "to_wallet_id": await funded(talkative, token, 1),
+        "from_wallet_id": await funded(traced, token, 100),
+        "to_wallet_id": await funded(traced, token, 1),
         "amount": 7,
     }
-    reply = await talkative.ask("POST", "/transactions", body, *fields, token=token)
+    reply = await traced.ask("POST", "/transactions", body, *fields, token=token)
     assert reply.status == 201, reply
     return str(reply.document["id"])
 
 
-async def test_a_transfer_is_one_trace_from_the_request_to_the_ledger(talkative: Talkative) -> None:
+async def test_a_transfer_is_one_trace_from_the_request_to_the_ledger(traced: TracedStack) -> None:
     trace_id, caller = uuid4().hex, "00f067aa0ba902b7"
     own = f"traceparent: 00-{trace_id}-{caller}-01", "tracestate: vendor=x", "X-Request-Id: traced-1"
-    transaction_id = await transfer(talkative, *own)
+    transaction_id = await transfer(traced, *own)
 
     async def spans() -> list[Span]:
-        return talkative.collector.of_trace(trace_id)
+        return traced.collector.of_trace(trace_id)
 
     found = await until(spans, lambda seen: len(seen) >= 8)
     by_id = {span.span_id: span for span in found}
@@ -71,34 +71,34 @@ async def test_a_transfer_is_one_trace_from_the_request_to_the_ledger(talkative:
         assert facts["messaging.system"] == "kafka" and facts["messaging.operation.type"] == "process"
         assert span.name == f"{facts['messaging.operation.name']} {facts['messaging.destination.name']}"
         assert facts["messaging.kafka.offset"] >= 0 and int(facts["messaging.destination.partition.id"]) < 8
-    resource = talkative.collector.resources[-1]
+    resource = traced.collector.resources[-1]
     assert resource["service.name"] == "mercuria" and resource["service.instance.id"] == "worker-1"
     assert resource["deployment.environment.name"] == "test"
 
 
-async def test_who_names_no_trace_gets_a_new_one(talkative: Talkative) -> None:
-    transaction_id = await transfer(talkative)
+async def test_who_names_no_trace_gets_a_new_one(traced: TracedStack) -> None:
+    transaction_id = await transfer(traced)
 
     async def entered() -> list[Span]:
-        spans = [span for span in talkative.collector.spans if span.name == ENTER]
+        spans = [span for span in traced.collector.spans if span.name == ENTER]
         return [span for span in spans if attributes(span)["mercuria.transaction_id"] == transaction_id]
 
     (span,) = await until(entered, bool)
-    (root,) = [each for each in talkative.collector.of_trace(span.trace_id.hex()) if not each.parent_span_id]
+    (root,) = [each for each in traced.collector.of_trace(span.trace_id.hex()) if not each.parent_span_id]
     assert root.name == "POST /api/v1/transactions"
 
 
-async def test_what_is_not_sampled_has_no_spans(talkative: Talkative) -> None:
+async def test_what_is_not_sampled_has_no_spans(traced: TracedStack) -> None:
     trace_id = uuid4().hex
-    await transfer(talkative, f"traceparent: 00-{trace_id}-00f067aa0ba902b7-00", "X-Request-Id: unsampled-1")
+    await transfer(traced, f"traceparent: 00-{trace_id}-00f067aa0ba902b7-00", "X-Request-Id: unsampled-1")
 
     async def in_ledger() -> list[dict[str, Any]]:
-        return talkative.lines(request_id="unsampled-1", reader="ledger")
+        return traced.lines(request_id="unsampled-1", reader="ledger")
 
     await until(in_ledger, bool)
     # What comes later is sent later.
-    await test_who_names_no_trace_gets_a_new_one(talkative)
-    assert talkative.collector.of_trace(trace_id) == []
+    await test_who_names_no_trace_gets_a_new_one(traced)
+    assert traced.collector.of_trace(trace_id) == []
     assert not [
-        span for span in talkative.collector.spans if span.name.startswith(("GET /health", "GET /metrics"))
+        span for span in traced.collector.spans if span.name.startswith(("GET /health", "GET /metrics"))
     ]

@@ -4,26 +4,26 @@ import json
 from typing import Any
 
 from mercuria.topics import LEDGER_EVENTS, TRANSACTION_EVENTS, WALLET_COMMANDS, WALLET_EVENTS
-from tests.observability.conftest import COLLECTOR_TOKEN, PASSWORD, Talkative, funded, registered
-from tests.web.people import until
+from tests.observability.conftest import COLLECTOR_TOKEN, PASSWORD, TracedStack, funded, registered
+from tests.web.api_client import until
 
 WRONG = "wrong-Horse 8 staple"
 
 
-async def test_a_request_can_be_followed_through_all_stages_by_its_id(talkative: Talkative) -> None:
-    session = await registered(talkative, "follow@example.org")
+async def test_a_request_can_be_followed_through_all_stages_by_its_id(traced: TracedStack) -> None:
+    session = await registered(traced, "follow@example.org")
     token, user_id = session["access_token"], session["user"]["id"]
     body = {
-        "from_wallet_id": await funded(talkative, token, 100),
-        "to_wallet_id": await funded(talkative, token, 1),
+        "from_wallet_id": await funded(traced, token, 100),
+        "to_wallet_id": await funded(traced, token, 1),
         "amount": 7,
     }
-    reply = await talkative.ask("POST", "/transactions", body, "X-Request-Id: follow.me-1", token=token)
+    reply = await traced.ask("POST", "/transactions", body, "X-Request-Id: follow.me-1", token=token)
     assert reply.status == 201
     command_id = reply.document["id"]
 
     async def of_request() -> list[dict[str, Any]]:
-        return talkative.lines(request_id="follow.me-1")
+        return traced.lines(request_id="follow.me-1")
 
     # The analytics stage is the last one. It reads of each entry.
     lines = await until(
@@ -52,13 +52,13 @@ async def test_a_request_can_be_followed_through_all_stages_by_its_id(talkative:
     assert all(line["offset"] >= 0 and 0 <= line["partition"] < 8 for line in done)
 
 
-async def test_no_secret_is_logged(talkative: Talkative) -> None:
+async def test_no_secret_is_logged(traced: TracedStack) -> None:
     email = "nobody.else@example.org"
-    session = await registered(talkative, email)
+    session = await registered(traced, email)
     secrets = [PASSWORD, WRONG, COLLECTOR_TOKEN, email, session["access_token"], session["refresh_token"]]
 
     async def say(method: str, path: str, body: Any = None, *fields: str, token: str = "") -> Any:
-        reply = await talkative.ask(method, path, body, *fields, token=token)
+        reply = await traced.ask(method, path, body, *fields, token=token)
         return reply.document if reply.body else None
 
     again = await say("POST", "/login", {"email": email, "password": PASSWORD})
@@ -74,7 +74,7 @@ async def test_no_secret_is_logged(talkative: Talkative) -> None:
     await say("GET", f"/{email}/{token}", None, f"X-Request-Id: {token}", f"Cookie: token={token}")
     await say("POST", "/login", {"email": email, "password": [WRONG]})
     assert (await say("GET", "/me", token=token[:-8] + "AAAAAAAA"))["code"] == "invalid_token"
-    source, target = await funded(talkative, token, 100), await funded(talkative, token, 1)
+    source, target = await funded(traced, token, 100), await funded(traced, token, 1)
     body = {"from_wallet_id": source, "to_wallet_id": target, "amount": 7}
     moved = await say(
         "POST", "/transactions", body, "Idempotency-Key: once", "X-Request-Id: last", token=token
@@ -83,31 +83,31 @@ async def test_no_secret_is_logged(talkative: Talkative) -> None:
     await say("POST", "/logout", {"refresh_token": session["refresh_token"]})
 
     async def last() -> list[dict[str, Any]]:
-        return talkative.lines(request_id="last", reader="ledger")
+        return traced.lines(request_id="last", reader="ledger")
 
     await until(last, bool)
-    directory = talkative.stack.directory.path
+    directory = traced.stack.directory.path
     secrets.append((directory / "leg.key").read_text().strip())
     secrets += [key["d"] for key in json.loads((directory / "token-keys.json").read_text())["keys"]]
     # Of a token, its end is enough for who can guess the rest.
     secrets += [secret.rpartition(".")[2] for secret in secrets if secret.startswith("eyJ")]
-    log = talkative.log
+    log = traced.log
     assert [secret for secret in secrets if secret in log or json.dumps(secret)[1:-1] in log] == []
     assert "Bearer ey" not in log
 
 
-async def test_failures_of_requests_are_told_and_health_is_not_at_every_look(talkative: Talkative) -> None:
-    reply = await talkative.ask("GET", "/nowhere", None, "X-Request-Id: lost-1")
+async def test_failures_of_requests_are_told_and_health_is_not_at_every_look(traced: TracedStack) -> None:
+    reply = await traced.ask("GET", "/nowhere", None, "X-Request-Id: lost-1")
     assert reply.status == 404
-    (line,) = talkative.lines(request_id="lost-1")
+    (line,) = traced.lines(request_id="lost-1")
     assert (line["level"], line["status"], line["route"], line["user_id"]) == ("info", 404, None, None)
-    looks = talkative.lines(route="/health/ready")
+    looks = traced.lines(route="/health/ready")
     assert looks and {line["level"] for line in looks} == {"debug"}
 
 
-def test_each_line_is_one_json_object(talkative: Talkative) -> None:
+def test_each_line_is_one_json_object(traced: TracedStack) -> None:
     # Read once, as the worker goes on writing; what is no JSON object ends it.
-    lines = talkative.lines()
+    lines = traced.lines()
     assert {line["worker"] for line in lines} == {"worker-1"}
     for name in ("time", "level", "logger", "event"):
         assert all(isinstance(line[name], str) for line in lines), name

@@ -77,11 +77,11 @@ def told_again(random: Random, events: list[bytes]) -> list[bytes]:
 
 def commands(random: Random, count: int) -> Iterator[tuple[ClientCommand, int]]:
     """Yield commands of a few people to a few wallets, some to a wrong partition, some twice."""
-    people = [UUID(int=random.getrandbits(128)) for _ in range(3)]
+    clients = [UUID(int=random.getrandbits(128)) for _ in range(3)]
     wallet_ids = [_wallet_id(random, index % PARTITIONS) for index in range(2 * PARTITIONS)]
     earlier: list[ClientCommand] = []
     for index in range(count):
-        command = _command(random, index, wallet_ids, people)
+        command = _command(random, index, wallet_ids, clients)
         if earlier and random.random() < 0.1:
             command = random.choice(earlier)
         earlier.append(command)
@@ -97,15 +97,15 @@ def _wallet_id(random: Random, partition: int) -> UUID:
             return wallet_id
 
 
-def _command(random: Random, index: int, wallet_ids: list[UUID], people: list[UUID]) -> ClientCommand:
+def _command(random: Random, index: int, wallet_ids: list[UUID], clients: list[UUID]) -> ClientCommand:
     id_ = UUID(int=random.getrandbits(128))
-    actor_id = random.choice([None, None, *people])
+    actor_id = random.choice([None, None, *clients])
     metadata = {"note": random.choice(TEXTS)} if random.random() < 0.3 else {}
     if index < len(wallet_ids) - 1:
         return OpenWallet(
             id=id_,
             wallet_id=wallet_ids[index],
-            owner_id=random.choice(people),
+            owner_id=random.choice(clients),
             currency=random.choice(["EUR", "EUR", "EUR", "JPY"]),
             overdraft_limit=random.choice([0, 50]),
             metadata=metadata,

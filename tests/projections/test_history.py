@@ -118,9 +118,9 @@ async def test_all_transactions_are_listed_for_operators(history: History, there
 
 
 async def test_people_see_what_they_took_part_in_or_tried(history: History, there: Tables) -> None:
-    people = {wallet.owner_id for wallet in there.wallets.values()}
-    people |= {each.actor_id for each, _ in there.transactions.values() if each.actor_id}
-    for person_id in people:
+    clients = {wallet.owner_id for wallet in there.wallets.values()}
+    clients |= {each.actor_id for each, _ in there.transactions.values() if each.actor_id}
+    for person_id in clients:
         theirs = transactions(there, lambda each, who=person_id: each.is_visible_to(who))  # type: ignore[misc]
         read = _with(history.transactions, person_id=person_id)
         assert await all_of(read) == theirs

@@ -9,7 +9,7 @@ from mercuria.embedded.stack import Stack
 from mercuria.embedded.worker import Worker
 from tests.conftest import living
 from tests.harness.stacks import PARTITIONS
-from tests.protocol.desk import Desk, open_desk
+from tests.protocol.kafka_client import KafkaClient, open_kafka_client
 
 
 @pytest.fixture(scope="package")
@@ -20,18 +20,18 @@ def live_stack(tmp_path_factory: pytest.TempPathFactory, said: list[str]) -> Ite
 
 
 @pytest.fixture
-async def desk(live_stack: Stack) -> AsyncIterator[Desk]:
-    """Return a desk in front of the shared stack."""
-    async with open_desk(live_stack) as opened:
+async def kafka_client(live_stack: Stack) -> AsyncIterator[KafkaClient]:
+    """Return a Kafka client of the shared stack."""
+    async with open_kafka_client(live_stack) as opened:
         yield opened
 
 
 @pytest.fixture
-async def lone_worker(live_stack: Stack, desk: Desk) -> AsyncIterator[Worker]:
+async def lone_worker(live_stack: Stack, kafka_client: KafkaClient) -> AsyncIterator[Worker]:
     """Let only the first worker run, and return it when it has all partitions and decides in each."""
     first, second = live_stack.workers
     await asyncio.to_thread(second.stop)
     # Until then it reads the changelogs, and takes what a zombie writer writes for what it has to recover.
-    await asyncio.gather(*(desk.wallet(partition=number) for number in range(PARTITIONS)))
+    await asyncio.gather(*(kafka_client.wallet(partition=number) for number in range(PARTITIONS)))
     yield first
     await asyncio.to_thread(second.start)

@@ -22,7 +22,7 @@ from mercuria.domain.events import CommandRejected
 from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import Sent, read_log
 from mercuria.topics import WALLET_COMMANDS
-from tests.protocol.desk import Desk
+from tests.protocol.kafka_client import KafkaClient
 
 BALANCE = 100
 
@@ -165,101 +165,109 @@ REFUSED = {
 """What the wallet refuses."""
 
 
-async def situation_at(desk: Desk) -> Situation:
-    return Situation(await desk.wallet(BALANCE), await desk.wallet(), await desk.wallet(currency="JPY"))
+async def situation_at(kafka_client: KafkaClient) -> Situation:
+    return Situation(
+        await kafka_client.wallet(BALANCE),
+        await kafka_client.wallet(),
+        await kafka_client.wallet(currency="JPY"),
+    )
 
 
-async def assert_nothing_moved(desk: Desk, situation: Situation) -> None:
+async def assert_nothing_moved(kafka_client: KafkaClient, situation: Situation) -> None:
     """Assert that the stream goes on, and that no money has moved."""
-    assert (await desk.deposit(situation.wallet, 1)).balance == BALANCE + 1
-    assert (await desk.deposit(situation.other, 1)).balance == 1
-    assert (await desk.deposit(situation.in_yen, 1, "JPY")).balance == 1
+    assert (await kafka_client.deposit(situation.wallet, 1)).balance == BALANCE + 1
+    assert (await kafka_client.deposit(situation.other, 1)).balance == 1
+    assert (await kafka_client.deposit(situation.in_yen, 1, "JPY")).balance == 1
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-async def test_what_is_no_command_is_refused_and_kept(desk: Desk, name: str) -> None:
+async def test_what_is_no_command_is_refused_and_kept(kafka_client: KafkaClient, name: str) -> None:
     make, code = UNREADABLE[name]
-    situation = await situation_at(desk)
-    route = desk.partitioner.of(situation.wallet)
+    situation = await situation_at(kafka_client)
+    route = kafka_client.partitioner.of(situation.wallet)
     value = make(situation)
-    sent = await desk.put(value, key=route.key, partition=route.partition)
-    event = await desk.answer(sent)
+    sent = await kafka_client.put(value, key=route.key, partition=route.partition)
+    event = await kafka_client.answer(sent)
     assert isinstance(event, CommandRejected) and event.code == code and event.detail
-    letter = await desk.dead_letter(sent)
+    letter = await kafka_client.dead_letter(sent)
     assert (letter.value or b"") == (value or b"") and letter.key == route.key
     headers = dict(letter.headers)
     assert headers["code"] == code.encode() and headers["topic"] == WALLET_COMMANDS.encode()
     assert headers["detail"] == event.detail.encode()
-    await assert_nothing_moved(desk, situation)
+    await assert_nothing_moved(kafka_client, situation)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_a_wallet_refuses_moves_nothing(desk: Desk, name: str) -> None:
+async def test_what_a_wallet_refuses_moves_nothing(kafka_client: KafkaClient, name: str) -> None:
     make, code = REFUSED[name]
-    situation = await situation_at(desk)
-    route = desk.partitioner.of(situation.wallet)
-    sent = await desk.put(make(situation), key=route.key, partition=route.partition)
-    event = await desk.answer(sent)
+    situation = await situation_at(kafka_client)
+    route = kafka_client.partitioner.of(situation.wallet)
+    sent = await kafka_client.put(make(situation), key=route.key, partition=route.partition)
+    event = await kafka_client.answer(sent)
     assert isinstance(event, CommandRejected) and event.code == code
     assert event.wallet_id == situation.wallet
-    await assert_nothing_moved(desk, situation)
-    assert sent not in desk.dead_letters
+    await assert_nothing_moved(kafka_client, situation)
+    assert sent not in kafka_client.dead_letters
 
 
 @pytest.mark.parametrize(
     ("key", "code"),
     [(None, "missing_key"), (b"", "missing_key"), (b"wallet", "key_mismatch"), (b"\xff", "key_mismatch")],
 )
-async def test_a_key_that_is_not_the_wallets_is_refused(desk: Desk, key: bytes | None, code: str) -> None:
-    situation = await situation_at(desk)
-    partition = desk.partitioner.of(situation.wallet).partition
-    sent = await desk.put(deposit()(situation), key=key, partition=partition)
-    event = await desk.answer(sent)
+async def test_a_key_that_is_not_the_wallets_is_refused(
+    kafka_client: KafkaClient, key: bytes | None, code: str
+) -> None:
+    situation = await situation_at(kafka_client)
+    partition = kafka_client.partitioner.of(situation.wallet).partition
+    sent = await kafka_client.put(deposit()(situation), key=key, partition=partition)
+    event = await kafka_client.answer(sent)
     assert isinstance(event, CommandRejected) and event.code == code
-    assert (await desk.dead_letter(sent)).key == key
-    await assert_nothing_moved(desk, situation)
+    assert (await kafka_client.dead_letter(sent)).key == key
+    await assert_nothing_moved(kafka_client, situation)
 
 
-async def test_an_unknown_wallet_is_not_found(desk: Desk) -> None:
-    event = await desk.deposit(uuid4(), 5)
+async def test_an_unknown_wallet_is_not_found(kafka_client: KafkaClient) -> None:
+    event = await kafka_client.deposit(uuid4(), 5)
     assert event.code == "wallet_not_found"
 
 
-async def test_a_command_in_the_wrong_partition_is_forwarded_and_decided_once(desk: Desk) -> None:
-    wallet_id = await desk.wallet(BALANCE)
-    route = desk.partitioner.of(wallet_id).partition
+async def test_a_command_in_the_wrong_partition_is_forwarded_and_decided_once(
+    kafka_client: KafkaClient,
+) -> None:
+    wallet_id = await kafka_client.wallet(BALANCE)
+    route = kafka_client.partitioner.of(wallet_id).partition
     command = Deposit(id=uuid4(), wallet_id=wallet_id, amount=5, currency="EUR")
-    wrong = await desk.send(command, partition=(route + 1) % desk.partitioner.partitions)
-    event = await desk.find(lambda event: getattr(event, "transaction_id", None) == command.id)
+    wrong = await kafka_client.send(command, partition=(route + 1) % kafka_client.partitioner.partitions)
+    event = await kafka_client.find(lambda event: getattr(event, "transaction_id", None) == command.id)
     assert event.balance == BALANCE + 5
     # Sent again, to three partitions: the first answer each time.
     first = Sent(route, event.offset)
     for step in range(3):
-        await desk.send(command, partition=(route + step) % desk.partitioner.partitions)
-        await desk.answer_bytes(first, times=2 + step)
-    assert (await desk.deposit(wallet_id, 1)).balance == BALANCE + 6
-    assert wrong not in desk.events and wrong not in desk.dead_letters
+        await kafka_client.send(command, partition=(route + step) % kafka_client.partitioner.partitions)
+        await kafka_client.answer_bytes(first, times=2 + step)
+    assert (await kafka_client.deposit(wallet_id, 1)).balance == BALANCE + 6
+    assert wrong not in kafka_client.events and wrong not in kafka_client.dead_letters
 
 
-async def test_a_copied_leg_moves_nothing(desk: Desk, live_stack: Stack) -> None:
-    sender, receiver = await desk.wallet(BALANCE, partition=1), await desk.wallet(partition=2)
+async def test_a_copied_leg_moves_nothing(kafka_client: KafkaClient, live_stack: Stack) -> None:
+    sender, receiver = await kafka_client.wallet(BALANCE, partition=1), await kafka_client.wallet(partition=2)
     transfer = Transfer(id=uuid4(), wallet_id=sender, to_wallet_id=receiver, amount=40, currency="EUR")
-    await desk.do(transfer)
-    await desk.find(
+    await kafka_client.do(transfer)
+    await kafka_client.find(
         lambda event: getattr(event, "transaction_status", None) == "completed" and event.balance == 40
     )
     leg = await find_leg(live_stack, str(transfer.id))
-    route = desk.partitioner.of(receiver)
-    again = await desk.put(leg, key=route.key, partition=route.partition)
-    elsewhere = await desk.put(leg, key=route.key, partition=route.partition + 1)
-    changed = await desk.put(
+    route = kafka_client.partitioner.of(receiver)
+    again = await kafka_client.put(leg, key=route.key, partition=route.partition)
+    elsewhere = await kafka_client.put(leg, key=route.key, partition=route.partition + 1)
+    changed = await kafka_client.put(
         leg.replace(b'"amount":40', b'"amount":41'), key=route.key, partition=route.partition
     )
     for sent in (elsewhere, changed):
-        assert (await desk.answer(sent)).code == "leg_not_authentic"
-        await desk.dead_letter(sent)
-    assert (await desk.deposit(receiver, 1)).balance == 41
-    assert again not in desk.events
+        assert (await kafka_client.answer(sent)).code == "leg_not_authentic"
+        await kafka_client.dead_letter(sent)
+    assert (await kafka_client.deposit(receiver, 1)).balance == 41
+    assert again not in kafka_client.events
 
 
 async def find_leg(stack: Stack, transaction_id: str) -> bytes:

@@ -16,8 +16,8 @@ from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import event_reader
 from mercuria.redis.replies import REPLY_TO
 from mercuria.topics import WALLET_COMMANDS
-from tests.protocol.desk import Desk
-from tests.web.people import People, Person
+from tests.protocol.kafka_client import KafkaClient
+from tests.web.api_client import ApiClient, ApiClients
 
 HEADERS: dict[str, list[tuple[str, bytes | None]]] = {
     "reply-to without a value": [("reply-to", None)],
@@ -35,24 +35,24 @@ HEADERS: dict[str, list[tuple[str, bytes | None]]] = {
 
 @pytest.mark.parametrize("name", HEADERS)
 async def test_a_command_is_decided_whatever_its_headers_are(
-    desk: Desk, live_stack: Stack, said: list[str], name: str
+    kafka_client: KafkaClient, live_stack: Stack, said: list[str], name: str
 ) -> None:
-    already, wallet_id = len(said), await desk.wallet()
-    route = desk.partitioner.of(wallet_id)
+    already, wallet_id = len(said), await kafka_client.wallet()
+    route = kafka_client.partitioner.of(wallet_id)
     command = Deposit(id=uuid4(), wallet_id=wallet_id, amount=5)
-    sent = await desk.put(
+    sent = await kafka_client.put(
         msgspec.json.encode(command), key=route.key, partition=route.partition, headers=HEADERS[name]
     )
-    assert (await desk.answer(sent)).balance == 5  # type: ignore[union-attr]
-    assert (await desk.deposit(wallet_id, 1)).balance == 6
+    assert (await kafka_client.answer(sent)).balance == 5  # type: ignore[union-attr]
+    assert (await kafka_client.deposit(wallet_id, 1)).balance == 6
     assert said[already:] == [], "no worker ends"
 
 
 async def test_a_header_that_only_fits_compressed_is_not_carried_on(
-    desk: Desk, live_stack: Stack, said: list[str]
+    kafka_client: KafkaClient, live_stack: Stack, said: list[str]
 ) -> None:
     already = len(said)
-    sender, receiver = await desk.wallet(100, partition=1), await desk.wallet(partition=2)
+    sender, receiver = await kafka_client.wallet(100, partition=1), await kafka_client.wallet(partition=2)
     letters = "".join(Random(1).choices(string.ascii_letters, k=2_400_000)).encode()
     producer = AIOKafkaProducer(
         bootstrap_servers=live_stack.env["MERCURIA_KAFKA"],
@@ -65,23 +65,23 @@ async def test_a_header_that_only_fits_compressed_is_not_carried_on(
     await producer.send_and_wait(
         WALLET_COMMANDS,
         msgspec.json.encode(command),
-        key=desk.partitioner.of(sender).key,
-        partition=desk.partitioner.of(sender).partition,
+        key=kafka_client.partitioner.of(sender).key,
+        partition=kafka_client.partitioner.of(sender).partition,
         headers=[("reply-to", letters + b":1")],
     )
     await producer.stop()
-    await desk.find(lambda event: event.wallet_id == receiver and getattr(event, "balance", 0) == 40)
+    await kafka_client.find(lambda event: event.wallet_id == receiver and getattr(event, "balance", 0) == 40)
     assert said[already:] == [], "no worker ends"
 
 
 async def test_a_request_gets_its_own_answer_while_a_producer_names_its_number(
-    desk: Desk, live_stack: Stack
+    kafka_client: KafkaClient, live_stack: Stack
 ) -> None:
-    people = People(live_stack)
-    zoe = people.user()
-    wallet_id, hostile_id = await zoe.wallet(), await desk.wallet()
+    clients = ApiClients(live_stack)
+    zoe = clients.user()
+    wallet_id, hostile_id = await zoe.wallet(), await kafka_client.wallet()
     node, number, header = await address_of_a_request(live_stack, zoe, wallet_id)
-    route, took_s = desk.partitioner.of(hostile_id), []
+    route, took_s = kafka_client.partitioner.of(hostile_id), []
     for amount in range(1, 11):
         forged = [
             form
@@ -89,7 +89,7 @@ async def test_a_request_gets_its_own_answer_while_a_producer_names_its_number(
             for form in (f"{node}:{each}".encode(), f"{node}:{each}:".encode() + header.rpartition(b":")[2])
         ]
         putting = [
-            desk.put(
+            kafka_client.put(
                 msgspec.json.encode(Deposit(id=uuid4(), wallet_id=hostile_id, amount=10**6)),
                 key=route.key,
                 partition=route.partition,
@@ -108,7 +108,7 @@ async def test_a_request_gets_its_own_answer_while_a_producer_names_its_number(
     assert await zoe.balance(wallet_id) == 1 + sum(range(1, 11))
 
 
-async def address_of_a_request(stack: Stack, person: Person, wallet_id: str) -> tuple[str, int, bytes]:
+async def address_of_a_request(stack: Stack, person: ApiClient, wallet_id: str) -> tuple[str, int, bytes]:
     """Return what the header of a request's command says, as every reader of the topic sees it: node and number."""
     async with event_reader(stack.env["MERCURIA_KAFKA"], WALLET_COMMANDS) as commands:
         assert (await person.deposit(wallet_id, 1)).status == 201

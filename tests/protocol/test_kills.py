@@ -20,7 +20,7 @@ from tests.harness.chaos.kafka.faults import freeze, kill, kill_workers, stop_ka
 from tests.harness.chaos.kafka.run import Faults, KafkaRun, Outcome
 from tests.harness.errors import StalledError
 from tests.harness.stacks import fresh_stack
-from tests.protocol.desk import open_desk
+from tests.protocol.kafka_client import open_kafka_client
 
 PLANTED_WORKER = Path(__file__).with_name("planted_worker.py")
 
@@ -85,9 +85,9 @@ async def test_a_planted_bug_is_found(tmp_path: Path, bug: str, faults: Faults) 
 
 async def assert_nothing_waits(stack: Stack) -> None:
     """Assert that all partitions answer: what is without an answer now does not just come later."""
-    async with open_desk(stack) as desk:
-        for partition in range(desk.partitioner.partitions):
-            await desk.wallet(partition=partition)
+    async with open_kafka_client(stack) as kafka_client:
+        for partition in range(kafka_client.partitioner.partitions):
+            await kafka_client.wallet(partition=partition)
 
 
 async def test_workers_that_are_killed_during_their_first_start_do_no_harm(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from mercuria.domain.parsing import MAX_COMMAND_BYTES
 from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import command_producer
 from mercuria.topics import WALLET_COMMANDS
-from tests.protocol.desk import Desk
+from tests.protocol.kafka_client import KafkaClient
 
 
 def metadata_of(size_bytes: int) -> dict[str, str]:
@@ -36,37 +36,37 @@ def has_got(wallet_id: UUID, balance: int) -> Any:
     return lambda event: event.wallet_id == wallet_id and getattr(event, "balance", None) == balance
 
 
-async def send(stack: Stack, desk: Desk, commands: list[ClientCommand]) -> list[Any]:
+async def send(stack: Stack, kafka_client: KafkaClient, commands: list[ClientCommand]) -> list[Any]:
     """Send commands at once, and return the events that answer them."""
-    async with command_producer(stack.env["MERCURIA_KAFKA"], desk.partitioner.partitions) as producer:
-        return [await desk.answer(sent) for sent in await producer.send(commands)]
+    async with command_producer(stack.env["MERCURIA_KAFKA"], kafka_client.partitioner.partitions) as producer:
+        return [await kafka_client.answer(sent) for sent in await producer.send(commands)]
 
 
-async def test_a_transfer_of_the_largest_size_arrives(desk: Desk) -> None:
-    sender, receiver = await desk.wallet(100), await desk.wallet()
+async def test_a_transfer_of_the_largest_size_arrives(kafka_client: KafkaClient) -> None:
+    sender, receiver = await kafka_client.wallet(100), await kafka_client.wallet()
     command = transfer(sender, receiver, MAX_COMMAND_BYTES)
     assert len(msgspec.json.encode(command)) == MAX_COMMAND_BYTES
-    await desk.do(command)
-    await desk.find(has_got(receiver, 1))
-    assert (await desk.deposit(receiver, 1)).balance == 2
-    assert desk.dead_letters == {}
+    await kafka_client.do(command)
+    await kafka_client.find(has_got(receiver, 1))
+    assert (await kafka_client.deposit(receiver, 1)).balance == 2
+    assert kafka_client.dead_letters == {}
 
 
-async def test_the_largest_command_in_a_wrong_partition_arrives(desk: Desk) -> None:
-    sender, receiver = await desk.wallet(100), await desk.wallet()
+async def test_the_largest_command_in_a_wrong_partition_arrives(kafka_client: KafkaClient) -> None:
+    sender, receiver = await kafka_client.wallet(100), await kafka_client.wallet()
     command = transfer(sender, receiver, MAX_COMMAND_BYTES)
-    wrong = (desk.partitioner.of(sender).partition + 1) % desk.partitioner.partitions
-    await desk.send(command, partition=wrong)
-    await desk.find(has_got(receiver, 1))
-    assert desk.dead_letters == {}
+    wrong = (kafka_client.partitioner.of(sender).partition + 1) % kafka_client.partitioner.partitions
+    await kafka_client.send(command, partition=wrong)
+    await kafka_client.find(has_got(receiver, 1))
+    assert kafka_client.dead_letters == {}
 
 
 async def test_many_large_transfers_in_one_compressed_batch_arrive(
-    desk: Desk, live_stack: Stack, said: list[str]
+    kafka_client: KafkaClient, live_stack: Stack, said: list[str]
 ) -> None:
     already, count = len(said), 200
-    sender, receiver = await desk.wallet(count, partition=1), await desk.wallet(partition=2)
-    route = desk.partitioner.of(sender)
+    sender, receiver = await kafka_client.wallet(count, partition=1), await kafka_client.wallet(partition=2)
+    route = kafka_client.partitioner.of(sender)
     producer = AIOKafkaProducer(
         bootstrap_servers=live_stack.env["MERCURIA_KAFKA"], compression_type="gzip", max_batch_size=32 * 2**20
     )
@@ -78,26 +78,26 @@ async def test_many_large_transfers_in_one_compressed_batch_arrive(
     # Kafka counts the compressed size, and hands all of it to the worker in one fetch.
     await (await producer.send_batch(batch, WALLET_COMMANDS, partition=route.partition))
     await producer.stop()
-    await desk.find(has_got(receiver, count))
+    await kafka_client.find(has_got(receiver, count))
     assert said[already:] == [], "no worker ends"
 
 
 async def test_many_wallets_with_large_metadata_are_touched_at_once(
-    desk: Desk, live_stack: Stack, said: list[str]
+    kafka_client: KafkaClient, live_stack: Stack, said: list[str]
 ) -> None:
     already, count, partition = len(said), 1000, 3
     openings = [
         OpenWallet(
             id=uuid4(),
-            wallet_id=desk.new_id(partition),
+            wallet_id=kafka_client.new_id(partition),
             owner_id=uuid4(),
             currency="EUR",
             metadata=metadata_of(5_000),
         )
         for _ in range(count)
     ]
-    await send(live_stack, desk, openings)
+    await send(live_stack, kafka_client, openings)
     deposits = [Deposit(id=uuid4(), wallet_id=each.wallet_id, amount=5, currency="EUR") for each in openings]
-    events = await send(live_stack, desk, deposits)
+    events = await send(live_stack, kafka_client, deposits)
     assert [event.balance for event in events] == [5] * count
     assert said[already:] == [], "no worker ends"

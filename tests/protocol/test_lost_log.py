@@ -13,16 +13,16 @@ from tests.embedded.conftest import only
 from tests.harness.audit.projections import audit_projections
 from tests.harness.stacks import fresh_stack
 from tests.projections.model import read_tables
-from tests.protocol.desk import open_desk
+from tests.protocol.kafka_client import open_kafka_client
 
 
 async def test_a_worker_without_its_directory_does_not_begin_beside_an_empty_kafka(
     tmp_path: Path, said: list[str]
 ) -> None:
     with fresh_stack(tmp_path, 1, said.append) as stack:
-        async with open_desk(stack) as desk:
+        async with open_kafka_client(stack) as kafka_client:
             for partition in range(3):
-                await desk.wallet(100, partition=partition)
+                await kafka_client.wallet(100, partition=partition)
         assert (await audit_projections(stack)).violations == []
         before = read_tables(stack.env["MERCURIA_DATABASE"])
     # What must not be done, and is done in a hurry.
@@ -40,8 +40,8 @@ async def test_a_worker_without_its_directory_does_not_begin_beside_an_empty_kaf
 
 
 async def test_a_log_has_to_reach_up_to_where_it_was_read(live_stack: Stack) -> None:
-    async with open_desk(live_stack) as desk:
-        await desk.wallet(partition=0)
+    async with open_kafka_client(live_stack) as kafka_client:
+        await kafka_client.wallet(partition=0)
     async with LogEnds(live_stack.env["MERCURIA_KAFKA"]) as log_ends:
         ends = await log_ends.ends(WALLET_COMMANDS, range(8))
         await log_ends.check(WALLET_COMMANDS, ends)

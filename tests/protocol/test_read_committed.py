@@ -15,7 +15,7 @@ from mercuria.kafka.client import Sent, read_log
 from mercuria.kafka.log_ends import LogEnds
 from mercuria.topics import WALLET_COMMANDS
 from tests.harness.audit.stack import audit_stack
-from tests.protocol.desk import Desk
+from tests.protocol.kafka_client import KafkaClient
 
 PARTITION = 5
 
@@ -23,9 +23,9 @@ PARTITION = 5
 class Client:
     """A client that sends deposits of 1 in transactions."""
 
-    def __init__(self, producer: AIOKafkaProducer, desk: Desk, wallet_id: UUID) -> None:
+    def __init__(self, producer: AIOKafkaProducer, kafka_client: KafkaClient, wallet_id: UUID) -> None:
         self.producer = producer
-        self._desk = desk
+        self._desk = kafka_client
         self._wallet_id = wallet_id
 
     async def deposit(self) -> Sent:
@@ -53,7 +53,7 @@ class Client:
 
 
 @asynccontextmanager
-async def client_of(stack: Stack, desk: Desk, wallet_id: UUID) -> AsyncIterator[Client]:
+async def client_of(stack: Stack, kafka_client: KafkaClient, wallet_id: UUID) -> AsyncIterator[Client]:
     """Connect a client whose transactions end after 20 seconds at the latest."""
     producer = AIOKafkaProducer(
         bootstrap_servers=stack.env["MERCURIA_KAFKA"],
@@ -62,43 +62,50 @@ async def client_of(stack: Stack, desk: Desk, wallet_id: UUID) -> AsyncIterator[
     )
     await producer.start()
     try:
-        yield Client(producer, desk, wallet_id)
+        yield Client(producer, kafka_client, wallet_id)
     finally:
         await producer.stop()
 
 
-async def test_a_deposit_counts_when_its_transaction_is_committed(desk: Desk, live_stack: Stack) -> None:
-    wallet_id, elsewhere = await desk.wallet(partition=PARTITION), await desk.wallet(partition=PARTITION + 1)
-    async with client_of(live_stack, desk, wallet_id) as client:
+async def test_a_deposit_counts_when_its_transaction_is_committed(
+    kafka_client: KafkaClient, live_stack: Stack
+) -> None:
+    wallet_id, elsewhere = (
+        await kafka_client.wallet(partition=PARTITION),
+        await kafka_client.wallet(partition=PARTITION + 1),
+    )
+    async with client_of(live_stack, kafka_client, wallet_id) as client:
         await client.producer.begin_transaction()
         open_ = await client.deposit()
         # Others wait behind it, in its partition alone.
-        behind = await desk.send(Deposit(id=uuid4(), wallet_id=wallet_id, amount=1, currency="EUR"))
+        behind = await kafka_client.send(Deposit(id=uuid4(), wallet_id=wallet_id, amount=1, currency="EUR"))
         async with LogEnds(live_stack.env["MERCURIA_KAFKA"]) as log_ends:
             assert await log_ends.held_up(WALLET_COMMANDS, range(8)) == {PARTITION: open_.offset}
             assert not await log_ends.is_blank(WALLET_COMMANDS, PARTITION, open_.offset, behind.offset + 1)
-            assert (await desk.deposit(elsewhere, 1)).balance == 1
-            assert not desk.events[open_] and not desk.events[behind]
+            assert (await kafka_client.deposit(elsewhere, 1)).balance == 1
+            assert not kafka_client.events[open_] and not kafka_client.events[behind]
             await client.producer.commit_transaction()
-            assert (await desk.answer(open_)).balance == 1
-            assert (await desk.answer(behind)).balance == 2
+            assert (await kafka_client.answer(open_)).balance == 1
+            assert (await kafka_client.answer(behind)).balance == 2
             assert await log_ends.held_up(WALLET_COMMANDS, range(8)) == {}
 
 
-async def test_a_deposit_whose_transaction_is_aborted_never_counts(desk: Desk, live_stack: Stack) -> None:
-    wallet_id = await desk.wallet(partition=PARTITION)
-    async with client_of(live_stack, desk, wallet_id) as client:
+async def test_a_deposit_whose_transaction_is_aborted_never_counts(
+    kafka_client: KafkaClient, live_stack: Stack
+) -> None:
+    wallet_id = await kafka_client.wallet(partition=PARTITION)
+    async with client_of(live_stack, kafka_client, wallet_id) as client:
         aborted = await client.aborted(3)
         committed = await client.committed(2)
         aborted += await client.aborted(1)
-        assert [(await desk.answer(sent)).balance for sent in committed] == [1, 2]
+        assert [(await kafka_client.answer(sent)).balance for sent in committed] == [1, 2]
         # What is left is blank for those who wait for its end.
         async with LogEnds(live_stack.env["MERCURIA_KAFKA"]) as log_ends:
             end = (await log_ends.ends(WALLET_COMMANDS, [PARTITION]))[PARTITION]
             assert await log_ends.is_blank(WALLET_COMMANDS, PARTITION, committed[-1].offset + 1, end)
         aborted += await client.aborted(2)
-        assert (await desk.deposit(wallet_id, 1)).balance == 3
-    assert not any(desk.events[sent] for sent in aborted)
+        assert (await kafka_client.deposit(wallet_id, 1)).balance == 3
+    assert not any(kafka_client.events[sent] for sent in aborted)
     seen = {
         record.offset
         async for record in read_log(live_stack.env["MERCURIA_KAFKA"], WALLET_COMMANDS)
@@ -108,13 +115,13 @@ async def test_a_deposit_whose_transaction_is_aborted_never_counts(desk: Desk, l
 
 
 async def test_a_worker_that_is_killed_between_transactions_goes_on_as_before(
-    desk: Desk, live_stack: Stack, lone_worker: Worker
+    kafka_client: KafkaClient, live_stack: Stack, lone_worker: Worker
 ) -> None:
-    wallet_id = await desk.wallet(partition=PARTITION)
-    async with client_of(live_stack, desk, wallet_id) as client:
+    wallet_id = await kafka_client.wallet(partition=PARTITION)
+    async with client_of(live_stack, kafka_client, wallet_id) as client:
         decided = await client.committed(2)
         await client.aborted(3)
-        assert (await desk.answer(decided[-1])).balance == 2
+        assert (await kafka_client.answer(decided[-1])).balance == 2
         await client.producer.begin_transaction()
         await client.deposit()
         lone_worker.kill()
@@ -122,12 +129,12 @@ async def test_a_worker_that_is_killed_between_transactions_goes_on_as_before(
         await client.producer.abort_transaction()
         await client.aborted(40)
         later = await client.committed(3)
-        assert [(await desk.answer(sent)).balance for sent in later] == [3, 4, 5]
+        assert [(await kafka_client.answer(sent)).balance for sent in later] == [3, 4, 5]
     assert (await audit_stack(live_stack)).violations == []
 
 
-async def test_an_abandoned_transaction_ends_by_itself(desk: Desk, live_stack: Stack) -> None:
-    wallet_id = await desk.wallet(partition=PARTITION)
+async def test_an_abandoned_transaction_ends_by_itself(kafka_client: KafkaClient, live_stack: Stack) -> None:
+    wallet_id = await kafka_client.wallet(partition=PARTITION)
     producer = AIOKafkaProducer(
         bootstrap_servers=live_stack.env["MERCURIA_KAFKA"],
         transactional_id=f"test-{uuid4()}",
@@ -135,10 +142,10 @@ async def test_an_abandoned_transaction_ends_by_itself(desk: Desk, live_stack: S
     )
     await producer.start()
     await producer.begin_transaction()
-    abandoned = await Client(producer, desk, wallet_id).deposit()
-    behind = await desk.send(Deposit(id=uuid4(), wallet_id=wallet_id, amount=1, currency="EUR"))
+    abandoned = await Client(producer, kafka_client, wallet_id).deposit()
+    behind = await kafka_client.send(Deposit(id=uuid4(), wallet_id=wallet_id, amount=1, currency="EUR"))
     try:
-        assert (await desk.answer(behind)).balance == 1
-        assert not desk.events[abandoned]
+        assert (await kafka_client.answer(behind)).balance == 1
+        assert not kafka_client.events[abandoned]
     finally:
         await asyncio.wait([asyncio.create_task(producer.stop())])

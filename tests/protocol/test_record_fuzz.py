@@ -27,8 +27,8 @@ from mercuria.topics import WALLET_COMMANDS
 from tests.embedded.conftest import clean_environ
 from tests.harness.audit.projections import audit_projections
 from tests.harness.audit.stack import audit_stack
-from tests.protocol.desk import Desk
 from tests.protocol.hostile import Hostile, Producer
+from tests.protocol.kafka_client import KafkaClient
 
 RECORDS = int(os.environ.get("MERCURIA_TEST_RECORDS", "2000"))
 SEED = int(os.environ.get("MERCURIA_TEST_SEED", SystemRandom().randrange(2**32)))
@@ -60,12 +60,12 @@ class _Event(msgspec.Struct):
 
 @pytest.mark.timeout(240 + RECORDS // 20)
 async def test_random_records_end_no_worker_and_every_good_command_is_answered(
-    desk: Desk, live_stack: Stack, said: list[str]
+    kafka_client: KafkaClient, live_stack: Stack, said: list[str]
 ) -> None:
     print(f"\n{RECORDS} records of the seed {SEED}")
     already, random = len(said), Random(SEED)
-    wallets = [await opened(desk, UUID(int=random.getrandbits(128))) for _ in range(40)]
-    producer = Producer(random, desk.partitioner, wallets, SIZES, large=0.5, raw_names=True)
+    wallets = [await opened(kafka_client, UUID(int=random.getrandbits(128))) for _ in range(40)]
+    producer = Producer(random, kafka_client.partitioner, wallets, SIZES, large=0.5, raw_names=True)
     good = 0
     sender = AIOKafkaProducer(
         bootstrap_servers=live_stack.env["MERCURIA_KAFKA"], max_request_size=64 * MB, max_batch_size=64 * MB
@@ -76,10 +76,10 @@ async def test_random_records_end_no_worker_and_every_good_command_is_answered(
             taken = [each for batch in batches(random, some) for each in await send(sender, random, batch)]
             waiting = {each.command.id for each in taken if each.command is not None}
             good += len(waiting)
-            await all_answered(desk, waiting)
-    for number in range(desk.partitioner.partitions):
+            await all_answered(kafka_client, waiting)
+    for number in range(kafka_client.partitioner.partitions):
         # All that stands before it is decided as well.
-        await desk.wallet(partition=number)
+        await kafka_client.wallet(partition=number)
     assert said[already:] == [], "no worker ends"
     assert good > RECORDS / 4
     assert (await audit_stack(live_stack)).violations == []
@@ -89,9 +89,9 @@ async def test_random_records_end_no_worker_and_every_good_command_is_answered(
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-async def opened(desk: Desk, wallet_id: UUID) -> UUID:
+async def opened(kafka_client: KafkaClient, wallet_id: UUID) -> UUID:
     """Open a wallet that can go far below zero."""
-    await desk.do(
+    await kafka_client.do(
         OpenWallet(
             id=wallet_id, wallet_id=wallet_id, owner_id=wallet_id, currency="EUR", overdraft_limit=10**12
         )
@@ -129,19 +129,19 @@ async def send(sender: AIOKafkaProducer, random: Random, records: list[Hostile])
     return records
 
 
-async def all_answered(desk: Desk, waiting: set[UUID]) -> None:
+async def all_answered(kafka_client: KafkaClient, waiting: set[UUID]) -> None:
     """Wait until each of some commands has its event."""
 
     def look() -> bool:
-        for values in desk.events.values():
+        for values in kafka_client.events.values():
             data = msgspec.json.decode(values[0], type=_Event).data
             waiting.discard(data.command_id or data.transaction_id)  # type: ignore[arg-type]
         # All have been looked at, and there may be a hundred thousand.
-        desk.events.clear()
-        desk.dead_letters.clear()
+        kafka_client.events.clear()
+        kafka_client.dead_letters.clear()
         return not waiting
 
-    await desk.until(look)
+    await kafka_client.until(look)
 
 
 def mercuria(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:

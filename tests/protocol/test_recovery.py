@@ -13,7 +13,7 @@ from mercuria.tables.balance_rows import POSITION_KEY, read_rows
 from mercuria.topics import BALANCES_CHANGELOG, RECEIPTS_CHANGELOG
 from tests.embedded.conftest import eventually
 from tests.harness.audit.stack import audit_stack
-from tests.protocol.desk import Desk
+from tests.protocol.kafka_client import KafkaClient
 
 
 async def restart(worker: Worker, *, with_files: bool) -> None:
@@ -30,14 +30,14 @@ async def rows_of(stack: Stack, topic: str, partition: int, key: bytes) -> list[
     return [record.value async for record in records if record.partition == partition and record.key == key]
 
 
-async def write_late(desk: Desk, stack: Stack, wallet_id: UUID, version: int) -> None:
+async def write_late(kafka_client: KafkaClient, stack: Stack, wallet_id: UUID, version: int) -> None:
     """Write what a zombie writer would: a wallet and a position as they were some batches ago."""
-    partition = desk.partitioner.of(wallet_id).partition
+    partition = kafka_client.partitioner.of(wallet_id).partition
     wallets = await rows_of(stack, BALANCES_CHANGELOG, partition, wallet_id.bytes)
     positions = await rows_of(stack, BALANCES_CHANGELOG, partition, POSITION_KEY)
     (old,) = (row for row in wallets if next(decoded(wallet_id.bytes, row)).version == version)
-    await desk.put(old, key=wallet_id.bytes, partition=partition, topic=BALANCES_CHANGELOG)
-    await desk.put(positions[-3], key=POSITION_KEY, partition=partition, topic=BALANCES_CHANGELOG)
+    await kafka_client.put(old, key=wallet_id.bytes, partition=partition, topic=BALANCES_CHANGELOG)
+    await kafka_client.put(positions[-3], key=POSITION_KEY, partition=partition, topic=BALANCES_CHANGELOG)
 
 
 def decoded(key: bytes, value: bytes) -> Any:
@@ -64,71 +64,71 @@ async def noticed(said: list[str], already: int) -> None:
 
 
 async def test_tables_come_back_when_a_workers_files_are_gone(
-    desk: Desk, live_stack: Stack, lone_worker: Worker
+    kafka_client: KafkaClient, live_stack: Stack, lone_worker: Worker
 ) -> None:
-    wallet_id = await desk.wallet(100)
+    wallet_id = await kafka_client.wallet(100)
     command = Deposit(id=uuid4(), wallet_id=wallet_id, amount=5, currency="EUR")
-    sent = await desk.send(command)
-    await desk.answer(sent)
+    sent = await kafka_client.send(command)
+    await kafka_client.answer(sent)
     await restart(lone_worker, with_files=False)
-    assert (await desk.deposit(wallet_id, 1)).balance == 106
-    await desk.send(command)
-    await desk.answer_bytes(sent, times=2)
-    assert (await desk.deposit(wallet_id, 1)).balance == 107
+    assert (await kafka_client.deposit(wallet_id, 1)).balance == 106
+    await kafka_client.send(command)
+    await kafka_client.answer_bytes(sent, times=2)
+    assert (await kafka_client.deposit(wallet_id, 1)).balance == 107
 
 
 async def test_a_zombies_late_rows_are_noticed_and_written_over(
-    desk: Desk, live_stack: Stack, lone_worker: Worker, said: list[str]
+    kafka_client: KafkaClient, live_stack: Stack, lone_worker: Worker, said: list[str]
 ) -> None:
-    wallet_id = await desk.wallet(100)
+    wallet_id = await kafka_client.wallet(100)
     for _ in range(3):
-        await desk.deposit(wallet_id, 1)
+        await kafka_client.deposit(wallet_id, 1)
     # What is decided last may still be on its way into the changelog, and find the gap by itself.
     already = len(said)
-    await write_late(desk, live_stack, wallet_id, version=3)
+    await write_late(kafka_client, live_stack, wallet_id, version=3)
     # At the latest, the next append finds a gap, and the worker starts again.
-    assert (await desk.deposit(wallet_id, 1)).balance == 104
+    assert (await kafka_client.deposit(wallet_id, 1)).balance == 104
     await noticed(said, already)
-    assert (await desk.deposit(wallet_id, 1)).balance == 105
+    assert (await kafka_client.deposit(wallet_id, 1)).balance == 105
     await restart(lone_worker, with_files=False)
-    assert (await desk.deposit(wallet_id, 1)).balance == 106
+    assert (await kafka_client.deposit(wallet_id, 1)).balance == 106
     assert (await audit_stack(live_stack)).violations == []
 
 
 async def test_what_a_zombie_wrote_over_is_written_again_even_after_further_restarts(
-    desk: Desk, live_stack: Stack, lone_worker: Worker
+    kafka_client: KafkaClient, live_stack: Stack, lone_worker: Worker
 ) -> None:
-    wallet_id = await desk.wallet(100)
-    partition = desk.partitioner.of(wallet_id).partition
-    neighbour = await desk.wallet(partition=partition)
+    wallet_id = await kafka_client.wallet(100)
+    partition = kafka_client.partitioner.of(wallet_id).partition
+    neighbour = await kafka_client.wallet(partition=partition)
     for _ in range(3):
-        await desk.deposit(wallet_id, 1)
+        await kafka_client.deposit(wallet_id, 1)
     await asyncio.to_thread(lone_worker.stop)
-    await write_late(desk, live_stack, wallet_id, version=3)
+    await write_late(kafka_client, live_stack, wallet_id, version=3)
     await asyncio.to_thread(lone_worker.start)
     # It has recovered past the late rows. Nothing is decided before it starts once more.
     await restart(lone_worker, with_files=True)
     assert await last_version(live_stack, partition, wallet_id) == 3
-    await desk.deposit(neighbour, 1)
-    await desk.deposit(neighbour, 1)
+    await kafka_client.deposit(neighbour, 1)
+    await kafka_client.deposit(neighbour, 1)
     assert await last_version(live_stack, partition, wallet_id) == 5
 
 
 async def test_late_receipts_do_no_harm(
-    desk: Desk, live_stack: Stack, lone_worker: Worker, said: list[str]
+    kafka_client: KafkaClient, live_stack: Stack, lone_worker: Worker, said: list[str]
 ) -> None:
-    wallet_id = await desk.wallet(100)
-    route = desk.partitioner.of(wallet_id)
+    wallet_id = await kafka_client.wallet(100)
+    route = kafka_client.partitioner.of(wallet_id)
     command = Deposit(id=uuid4(), wallet_id=wallet_id, amount=5, currency="EUR")
-    sent = await desk.send(command)
-    await desk.answer(sent)
-    await desk.deposit(wallet_id, 1)
+    sent = await kafka_client.send(command)
+    await kafka_client.answer(sent)
+    await kafka_client.deposit(wallet_id, 1)
     key = b"s" + sent.offset.to_bytes(8)
     (row,) = await rows_of(live_stack, RECEIPTS_CHANGELOG, route.partition, key)
     already = len(said)
-    await desk.put(row, key=key, partition=route.partition, topic=RECEIPTS_CHANGELOG)
-    await desk.deposit(wallet_id, 1)
+    await kafka_client.put(row, key=key, partition=route.partition, topic=RECEIPTS_CHANGELOG)
+    await kafka_client.deposit(wallet_id, 1)
     await noticed(said, already)
-    await desk.send(command)
-    await desk.answer_bytes(sent, times=2)
-    assert (await desk.deposit(wallet_id, 1)).balance == 108
+    await kafka_client.send(command)
+    await kafka_client.answer_bytes(sent, times=2)
+    assert (await kafka_client.deposit(wallet_id, 1)).balance == 108

@@ -9,22 +9,22 @@ from mercuria.domain.commands import ClientCommand, CloseWallet, FreezeWallet, T
 from mercuria.domain.events import BalanceUpdated
 from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import command_producer
-from tests.protocol.desk import Desk
+from tests.protocol.kafka_client import KafkaClient
 
 
 def transfer(sender: UUID, receiver: UUID, amount: int) -> Transfer:
     return Transfer(id=uuid4(), wallet_id=sender, to_wallet_id=receiver, amount=amount, currency="EUR")
 
 
-async def unwilling(desk: Desk, why: str) -> UUID:
+async def unwilling(kafka_client: KafkaClient, why: str) -> UUID:
     """Return a wallet that refuses a credit in EUR for the reason `why`."""
     if why == "wallet_not_found":
         return uuid4()
-    receiver = await desk.wallet(currency="JPY" if why == "currency_mismatch" else "EUR")
+    receiver = await kafka_client.wallet(currency="JPY" if why == "currency_mismatch" else "EUR")
     if why == "wallet_frozen":
-        await desk.do(FreezeWallet(id=uuid4(), wallet_id=receiver))
+        await kafka_client.do(FreezeWallet(id=uuid4(), wallet_id=receiver))
     if why == "wallet_closed":
-        await desk.do(CloseWallet(id=uuid4(), wallet_id=receiver))
+        await kafka_client.do(CloseWallet(id=uuid4(), wallet_id=receiver))
     return receiver
 
 
@@ -42,12 +42,12 @@ def ends(command: Transfer) -> Any:
 
 
 @pytest.mark.parametrize("why", ["wallet_frozen", "wallet_closed", "wallet_not_found", "currency_mismatch"])
-async def test_a_refused_credit_comes_back(desk: Desk, why: str) -> None:
-    sender, receiver = await desk.wallet(100), await unwilling(desk, why)
+async def test_a_refused_credit_comes_back(kafka_client: KafkaClient, why: str) -> None:
+    sender, receiver = await kafka_client.wallet(100), await unwilling(kafka_client, why)
     command = transfer(sender, receiver, 30)
-    debit = await desk.do(command)
+    debit = await kafka_client.do(command)
     assert (debit.balance, debit.transaction_status) == (70, "pending")
-    refund = await desk.find(ends(command))
+    refund = await kafka_client.find(ends(command))
     assert (refund.wallet_id, refund.balance, refund.transaction_status) == (sender, 100, "failed")
     assert refund.failure.code == why and refund.to_wallet.wallet_id == receiver
 
@@ -56,14 +56,16 @@ async def test_a_refused_credit_comes_back(desk: Desk, why: str) -> None:
     ("meanwhile", "status"), [(FreezeWallet, "frozen"), (CloseWallet, "open")], ids=["frozen", "closed"]
 )
 async def test_a_refund_reaches_a_sender_that_was_frozen_or_closed_meanwhile(
-    desk: Desk, live_stack: Stack, meanwhile: type[ClientCommand], status: str
+    kafka_client: KafkaClient, live_stack: Stack, meanwhile: type[ClientCommand], status: str
 ) -> None:
-    sender = await desk.wallet(100)
-    command = transfer(sender, await unwilling(desk, "wallet_not_found"), 100)
+    sender = await kafka_client.wallet(100)
+    command = transfer(sender, await unwilling(kafka_client, "wallet_not_found"), 100)
     # In one record batch, so that the refund cannot come between the two.
-    async with command_producer(live_stack.env["MERCURIA_KAFKA"], desk.partitioner.partitions) as producer:
+    async with command_producer(
+        live_stack.env["MERCURIA_KAFKA"], kafka_client.partitioner.partitions
+    ) as producer:
         _, then = await producer.send([command, meanwhile(id=uuid4(), wallet_id=sender)])
-    changed = await desk.answer(then)
+    changed = await kafka_client.answer(then)
     assert (changed.balance, changed.version) == (0, 4)
-    refund = await desk.find(ends(command))
+    refund = await kafka_client.find(ends(command))
     assert (refund.balance, refund.status, refund.version) == (100, status, 5)

@@ -15,7 +15,7 @@ from mercuria.domain.parsing import read_command
 from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import Sent
 from mercuria.topics import WALLET_COMMANDS
-from tests.protocol.desk import Desk
+from tests.protocol.kafka_client import KafkaClient
 from tests.protocol.test_batches import LogRecord
 
 MB = 2**20
@@ -40,61 +40,61 @@ async def put(producer: AIOKafkaProducer, partition: int, **record: Any) -> Sent
 
 
 async def test_a_value_that_only_fits_compressed_is_refused_and_its_beginning_kept(
-    desk: Desk, squeezing: AIOKafkaProducer, said: list[str]
+    kafka_client: KafkaClient, squeezing: AIOKafkaProducer, said: list[str]
 ) -> None:
-    already, wallet_id = len(said), await desk.wallet()
-    route = desk.partitioner.of(wallet_id)
+    already, wallet_id = len(said), await kafka_client.wallet()
+    route = kafka_client.partitioner.of(wallet_id)
     value = b'{"type":"deposit",' + b" " * 48 * MB
     sent = await put(squeezing, route.partition, key=route.key, value=value, headers=[("a", b"bc")])
-    assert (await desk.answer(sent)).code == "record_too_large"  # type: ignore[union-attr]
-    letter = await desk.dead_letter(sent)
+    assert (await kafka_client.answer(sent)).code == "record_too_large"  # type: ignore[union-attr]
+    letter = await kafka_client.dead_letter(sent)
     assert (letter.key, letter.value) == (route.key, value[:FIRST_VALUE_BYTES])
     headers = dict(letter.headers)
     assert list(headers)[5:] == ["digest", "key-bytes", "value-bytes", "headers-bytes"]
     assert headers["digest"] == sha256(route.key + value).hexdigest().encode()
     sizes = [int(headers[f"{part}-bytes"]) for part in ("key", "value", "headers")]
     assert sizes == [len(route.key), len(value), 3]
-    assert (await desk.deposit(wallet_id, 1)).balance == 1
+    assert (await kafka_client.deposit(wallet_id, 1)).balance == 1
     assert said[already:] == [], "no worker ends"
 
 
 async def test_a_key_that_only_fits_compressed_is_refused_and_its_beginning_kept(
-    desk: Desk, squeezing: AIOKafkaProducer, said: list[str]
+    kafka_client: KafkaClient, squeezing: AIOKafkaProducer, said: list[str]
 ) -> None:
-    already, wallet_id = len(said), await desk.wallet()
-    route = desk.partitioner.of(wallet_id)
+    already, wallet_id = len(said), await kafka_client.wallet()
+    route = kafka_client.partitioner.of(wallet_id)
     value = msgspec.json.encode(Deposit(id=uuid4(), wallet_id=wallet_id, amount=5))
     sent = await put(squeezing, route.partition, key=route.key * 200_000, value=value)
-    assert (await desk.answer(sent)).code == "key_mismatch"  # type: ignore[union-attr]
-    letter = await desk.dead_letter(sent)
+    assert (await kafka_client.answer(sent)).code == "key_mismatch"  # type: ignore[union-attr]
+    letter = await kafka_client.dead_letter(sent)
     assert (letter.key, letter.value) == ((route.key * 99)[:FIRST_KEY_BYTES], value)
-    assert (await desk.deposit(wallet_id, 1)).balance == 1
+    assert (await kafka_client.deposit(wallet_id, 1)).balance == 1
     assert said[already:] == [], "no worker ends"
 
 
 async def test_a_command_is_decided_whose_headers_only_fit_compressed(
-    desk: Desk, squeezing: AIOKafkaProducer, said: list[str]
+    kafka_client: KafkaClient, squeezing: AIOKafkaProducer, said: list[str]
 ) -> None:
-    already, wallet_id = len(said), await desk.wallet()
-    route = desk.partitioner.of(wallet_id)
+    already, wallet_id = len(said), await kafka_client.wallet()
+    route = kafka_client.partitioner.of(wallet_id)
     value = msgspec.json.encode(Deposit(id=uuid4(), wallet_id=wallet_id, amount=5))
     headers = [("request-id", b"x" * 16 * MB), ("reply-to", b"0" * 16 * MB), ("x" * 4 * MB, None)]
     sent = await put(squeezing, route.partition, key=route.key, value=value, headers=headers)
-    assert (await desk.answer(sent)).balance == 5  # type: ignore[union-attr]
+    assert (await kafka_client.answer(sent)).balance == 5  # type: ignore[union-attr]
     assert said[already:] == [], "no worker ends"
 
 
 async def test_many_large_records_in_one_compressed_batch_are_all_kept(
-    desk: Desk, squeezing: AIOKafkaProducer, said: list[str]
+    kafka_client: KafkaClient, squeezing: AIOKafkaProducer, said: list[str]
 ) -> None:
-    already, wallet_id = len(said), await desk.wallet()
-    route, batch = desk.partitioner.of(wallet_id), squeezing.create_batch()
+    already, wallet_id = len(said), await kafka_client.wallet()
+    route, batch = kafka_client.partitioner.of(wallet_id), squeezing.create_batch()
     value = b"x" * (2 * MB - 100)
     for _ in range(20):
         assert batch.append(timestamp=None, key=route.key, value=value) is not None
     appended = await squeezing.send_batch(batch, WALLET_COMMANDS, partition=route.partition)
     first = (await appended).offset
-    letters = [await desk.dead_letter(Sent(route.partition, first + index)) for index in range(20)]
+    letters = [await kafka_client.dead_letter(Sent(route.partition, first + index)) for index in range(20)]
     assert all(letter.value == value for letter in letters)
     assert said[already:] == [], "no worker ends"
 

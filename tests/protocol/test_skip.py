@@ -28,7 +28,7 @@ from tests.embedded.conftest import clean_environ, eventually
 from tests.harness.audit.stack import audit_stack
 from tests.harness.stacks import fresh_stack
 from tests.projections.model import read_tables
-from tests.protocol.desk import Desk, open_desk
+from tests.protocol.kafka_client import KafkaClient, open_kafka_client
 from tests.protocol.planted_worker import DECIDE, ENTER, PROJECT
 from tests.protocol.test_batches import INSTALLATION, LogRecord
 
@@ -131,16 +131,18 @@ def test_a_request_that_waits_for_a_command_is_answered_when_it_is_skipped() -> 
     assert batch.receipts == {}
 
 
-async def test_a_worker_knows_what_is_skipped_and_hears_of_more(desk: Desk, live_stack: Stack) -> None:
+async def test_a_worker_knows_what_is_skipped_and_hears_of_more(
+    kafka_client: KafkaClient, live_stack: Stack
+) -> None:
     far = skip_of(2**40, TRANSACTION_EVENTS)
     first, second = record_of(far), record_of(msgspec.structs.replace(far, offset=2**40 + 1))
-    await desk.put(b"no skip", key=None, partition=0, topic=SKIPS)
-    await desk.put(first.value, key=first.key, partition=0, topic=SKIPS)
+    await kafka_client.put(b"no skip", key=None, partition=0, topic=SKIPS)
+    await kafka_client.put(first.value, key=first.key, partition=0, topic=SKIPS)
     async with Skips(live_stack.env["MERCURIA_KAFKA"]) as skips:
         assert skips.of(TRANSACTION_EVENTS, 0) == {}
         await skips.up_to_date(1)
         assert list(skips.of(TRANSACTION_EVENTS, 0)) == [2**40] and skips.of(TRANSACTION_EVENTS, 1) == {}
-        await desk.put(second.value, key=second.key, partition=0, topic=SKIPS)
+        await kafka_client.put(second.value, key=second.key, partition=0, topic=SKIPS)
         await asyncio.to_thread(eventually, lambda: len(skips.of(TRANSACTION_EVENTS, 0)) == 2)
 
 
@@ -160,12 +162,12 @@ async def test_records_that_end_every_worker_are_passed_over_for_good(tmp_path: 
         known = json.loads((await asyncio.to_thread(mercuria, servers, *words)).stdout)
         assert (known["topic"], known["by"]) == (WALLET_COMMANDS, "zoe")
     with fresh_stack(tmp_path, 2, print, worker_command=PLANTED_WORKER) as stack:
-        async with open_desk(stack) as desk:
+        async with open_kafka_client(stack) as kafka_client:
             await _assert_skipped(stack, poison, behind)
-            assert (await desk.deposit(wallet_id, 1)).balance == 3
-            await _a_stage_passes_an_event(stack, desk, wallet_id, PROJECT, WALLET_EVENTS)
-            other = await desk.wallet(partition=PARTITION)
-            await _a_stage_passes_an_event(stack, desk, other, ENTER, TRANSACTION_EVENTS)
+            assert (await kafka_client.deposit(wallet_id, 1)).balance == 3
+            await _a_stage_passes_an_event(stack, kafka_client, wallet_id, PROJECT, WALLET_EVENTS)
+            other = await kafka_client.wallet(partition=PARTITION)
+            await _a_stage_passes_an_event(stack, kafka_client, other, ENTER, TRANSACTION_EVENTS)
         await _assert_rebuilt_without_them(stack)
         assert (await audit_stack(stack)).violations == []
 
@@ -173,12 +175,12 @@ async def test_records_that_end_every_worker_are_passed_over_for_good(tmp_path: 
 async def _end_workers(tmp_path: Path) -> tuple[Checkpoint, Sent, Sent, UUID]:
     """Let a command end a worker each time that it starts; return where it is, and one behind it, and their wallet."""
     with fresh_stack(tmp_path, 1, print, worker_command=PLANTED_WORKER) as stack:
-        async with open_desk(stack) as desk:
-            wallet_id = await desk.wallet(partition=PARTITION)
-            before = await desk.send(deposit(wallet_id))
-            assert (await desk.answer(before)).balance == 1
-            poison = await desk.send(deposit(wallet_id, DECIDE))
-            behind = await desk.send(deposit(wallet_id))
+        async with open_kafka_client(stack) as kafka_client:
+            wallet_id = await kafka_client.wallet(partition=PARTITION)
+            before = await kafka_client.send(deposit(wallet_id))
+            assert (await kafka_client.answer(before)).balance == 1
+            poison = await kafka_client.send(deposit(wallet_id, DECIDE))
+            behind = await kafka_client.send(deposit(wallet_id))
             place = await asyncio.to_thread(crashed_at, stack, WALLET_COMMANDS)
             assert place == (WALLET_COMMANDS, str(PARTITION), str(poison.offset))
             decided = await asyncio.to_thread(
@@ -189,7 +191,7 @@ async def _end_workers(tmp_path: Path) -> tuple[Checkpoint, Sent, Sent, UUID]:
                 skip, stack, WALLET_COMMANDS, str(PARTITION), str(behind.offset + 1)
             )
             assert missing.returncode == 1 and "no record" in missing.stderr, missing
-            assert not desk.events[poison] and not desk.events[behind]
+            assert not kafka_client.events[poison] and not kafka_client.events[behind]
     return place, poison, behind, wallet_id
 
 
@@ -222,15 +224,15 @@ async def _assert_skipped(stack: Stack, poison: Sent, behind: Sent) -> None:
 
 
 async def _a_stage_passes_an_event(
-    stack: Stack, desk: Desk, wallet_id: UUID, poison: str, topic: str
+    stack: Stack, kafka_client: KafkaClient, wallet_id: UUID, poison: str, topic: str
 ) -> None:
     """Let an event end the worker whose stage reads it, among others in its batch, and have it skipped."""
     for number in range(20):
-        await desk.send(deposit(wallet_id, poison if number == 10 else None))
+        await kafka_client.send(deposit(wallet_id, poison if number == 10 else None))
     place = await asyncio.to_thread(crashed_at, stack, topic)
     done = await asyncio.to_thread(skip, stack, *place)
     assert done.returncode == 0, done
-    last = await desk.deposit(wallet_id, 1)
+    last = await kafka_client.deposit(wallet_id, 1)
     await all_written(stack, wallet_id, last.balance)
     (headers,) = {str(each): each for each in await dead_letters(stack, topic)}.values()
     assert headers["code"] == b"skipped" and headers["offset"] == place[2].encode()

@@ -1,11 +1,11 @@
-"""What the tests of the HTTP API share: people in front of the shared stack."""
+"""What the tests of the HTTP API share: clients of the shared stack."""
 
 import asyncio
 
 import pytest
 
 from mercuria.embedded.stack import Stack
-from tests.web.people import People, Person, Scene, set_scene, settle
+from tests.web.api_client import ApiClient, ApiClients, Scene, set_scene, settle
 
 
 @pytest.fixture(scope="module")
@@ -16,31 +16,31 @@ def settled(live_stack: Stack) -> Stack:
 
 
 @pytest.fixture
-def people(settled: Stack) -> People:
-    """Return who makes people."""
-    return People(settled)
+def clients(settled: Stack) -> ApiClients:
+    """Return a maker of API clients."""
+    return ApiClients(settled)
 
 
 @pytest.fixture
-def zoe(people: People) -> Person:
+def zoe(clients: ApiClients) -> ApiClient:
     """Return somebody."""
-    return people.user()
+    return clients.user()
 
 
 @pytest.fixture
-def max_(people: People) -> Person:
+def max_(clients: ApiClients) -> ApiClient:
     """Return somebody else."""
-    return people.user()
+    return clients.user()
 
 
 @pytest.fixture
-def operator(people: People) -> Person:
+def operator(clients: ApiClients) -> ApiClient:
     """Return an operator."""
-    return people.operator()
+    return clients.operator()
 
 
 @pytest.fixture(scope="session")
 def scene(live_stack: Stack) -> Scene:
-    """Return people and wallets for what is refused."""
+    """Return clients and wallets for what is refused."""
     asyncio.run(settle(live_stack))
-    return asyncio.run(set_scene(People(live_stack)))
+    return asyncio.run(set_scene(ApiClients(live_stack)))

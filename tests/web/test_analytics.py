@@ -8,13 +8,13 @@ import pytest
 from redis.asyncio import Redis
 
 from mercuria.embedded.stack import Stack
-from tests.web.people import People, Person, refusal, until
+from tests.web.api_client import ApiClient, ApiClients, refusal, until
 from tests.web.wire import Reply
 
 NOTHING = {"count": 0, "volume": 0}
 
 
-async def snapshot(person: Person, of: Person, movements: int) -> dict[str, Any]:
+async def snapshot(person: ApiClient, of: ApiClient, movements: int) -> dict[str, Any]:
     """Return a user's snapshot, once so many movements are counted."""
 
     def is_counted(reply: Reply) -> bool:
@@ -28,7 +28,7 @@ async def snapshot(person: Person, of: Person, movements: int) -> dict[str, Any]
     return reply.document
 
 
-async def day(operator: Person, currency: str) -> dict[str, Any]:
+async def day(operator: ApiClient, currency: str) -> dict[str, Any]:
     """Return today's figures of a currency."""
     reply = await operator.get(f"/metrics/daily?currency={currency}&from={datetime.now(UTC).date()}")
     assert reply.status == 200, reply
@@ -44,7 +44,9 @@ async def day(operator: Person, currency: str) -> dict[str, Any]:
     return found[0] if found else nothing
 
 
-async def test_what_moves_is_counted_for_users_and_days(zoe: Person, max_: Person, operator: Person) -> None:
+async def test_what_moves_is_counted_for_users_and_days(
+    zoe: ApiClient, max_: ApiClient, operator: ApiClient
+) -> None:
     before = await day(operator, "ISK")
     zoes, other, theirs = (
         await zoe.wallet(currency="ISK"),
@@ -87,7 +89,7 @@ async def test_what_moves_is_counted_for_users_and_days(zoe: Person, max_: Perso
     assert after["active_wallets"] - before["active_wallets"] == 3
 
 
-async def test_who_has_moved_nothing_has_an_empty_snapshot(zoe: Person, operator: Person) -> None:
+async def test_who_has_moved_nothing_has_an_empty_snapshot(zoe: ApiClient, operator: ApiClient) -> None:
     empty = {"user_id": str(zoe.id), "last_activity_at": None, "currencies": []}
     assert (await zoe.get(f"/metrics/users/{zoe.id}")).document == empty
     assert refusal(await operator.get(f"/metrics/users/{zoe.id}")) == (404, "user_not_found")
@@ -103,7 +105,7 @@ async def test_who_has_moved_nothing_has_an_empty_snapshot(zoe: Person, operator
         ("/metrics/users/me", (400, "invalid_field")),
     ],
 )
-async def test_what_concerns_others_is_refused(zoe: Person, path: str, refused: tuple[int, str]) -> None:
+async def test_what_concerns_others_is_refused(zoe: ApiClient, path: str, refused: tuple[int, str]) -> None:
     assert refusal(await zoe.get(path)) == refused
 
 
@@ -117,19 +119,21 @@ async def test_what_concerns_others_is_refused(zoe: Person, path: str, refused: 
         ("since=2026-11-01", (400, "unknown_field")),
     ],
 )
-async def test_what_is_no_period_is_refused(operator: Person, query: str, refused: tuple[int, str]) -> None:
+async def test_what_is_no_period_is_refused(
+    operator: ApiClient, query: str, refused: tuple[int, str]
+) -> None:
     assert refusal(await operator.get(f"/metrics/daily?{query}")) == refused
 
 
 @pytest.mark.parametrize("query", ["from=9999-12-31T23:59:59Z", "to=1970-01-01", "to=0000-01-01"])
-async def test_where_nothing_can_have_happened_there_are_no_days(operator: Person, query: str) -> None:
+async def test_where_nothing_can_have_happened_there_are_no_days(operator: ApiClient, query: str) -> None:
     assert (await operator.get(f"/metrics/daily?{query}")).document == {"data": []}
 
 
 async def test_without_postgresql_redis_tells_of_days_also_after_it_has_forgotten_all(
-    settled: Stack, people: People, zoe: Person
+    settled: Stack, clients: ApiClients, zoe: ApiClient
 ) -> None:
-    operator = people.operator()
+    operator = clients.operator()
     await zoe.wallet(7, currency="ISK")
     await snapshot(zoe, zoe, 1)
     there = await day(operator, "ISK")

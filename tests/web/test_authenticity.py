@@ -4,11 +4,11 @@ import pytest
 from redis.asyncio import Redis
 
 from mercuria.embedded.stack import Stack
-from tests.web.people import Person, until
+from tests.web.api_client import ApiClient, until
 
 
 @pytest.mark.parametrize("pattern", ["mercuria:sealed-balance:*:{}", "mercuria:sealed-transaction:{}"])
-async def test_a_changed_value_in_redis_is_not_answered(settled: Stack, zoe: Person, pattern: str) -> None:
+async def test_a_changed_value_in_redis_is_not_answered(settled: Stack, zoe: ApiClient, pattern: str) -> None:
     wallet_id = await zoe.wallet()
     deposited = (await zoe.deposit(wallet_id, 1_000_000)).document
     paths = [f"/wallets/{wallet_id}", f"/transactions/{deposited['id']}"]

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.web.people import Person, Scene, refusal, until
+from tests.web.api_client import ApiClient, Scene, refusal, until
 from tests.web.test_ledger import as_csv
 
 DAY = "2021-03-04T00:00:00.000Z"
 MARCH = "?from=2021-03-01&to=2021-04-01&by=effective&currency={}"
 
 
-async def daily(operator: Person, query: str) -> list[dict[str, Any]]:
+async def daily(operator: ApiClient, query: str) -> list[dict[str, Any]]:
     """Return the figures of days."""
     reply = await operator.get(f"/metrics/daily{query}")
     assert reply.status == 200, reply
@@ -22,7 +22,7 @@ async def daily(operator: Person, query: str) -> list[dict[str, Any]]:
     return found
 
 
-async def test_an_effective_date_is_carried_to_all_that_is_shown(zoe: Person, max_: Person) -> None:
+async def test_an_effective_date_is_carried_to_all_that_is_shown(zoe: ApiClient, max_: ApiClient) -> None:
     wallet_id, theirs = await zoe.wallet(), await max_.wallet()
     body = {"amount": 50, "effective_at": "2021-03-04T01:00:00+01:00"}
     deposited = (await zoe.post(f"/wallets/{wallet_id}/deposit", body)).document
@@ -54,7 +54,7 @@ async def test_an_effective_date_is_carried_to_all_that_is_shown(zoe: Person, ma
     assert {each["occurred_at"][:4] for each in lines} == {str(datetime.now(UTC).year)}
 
 
-async def test_a_statement_as_csv_has_it(zoe: Person) -> None:
+async def test_a_statement_as_csv_has_it(zoe: ApiClient) -> None:
     wallet_id = await zoe.wallet()
     await zoe.post(f"/wallets/{wallet_id}/deposit", {"amount": 50, "effective_at": "2021-03-04"})
     reply = await as_csv(zoe, f"/wallets/{wallet_id}/statement?format=csv")
@@ -62,7 +62,7 @@ async def test_a_statement_as_csv_has_it(zoe: Person) -> None:
     assert [each["effective_at"] for each in rows] == ["", DAY, ""]
 
 
-async def test_two_ways_to_write_a_moment_are_one_request(zoe: Person) -> None:
+async def test_two_ways_to_write_a_moment_are_one_request(zoe: ApiClient) -> None:
     wallet_id = await zoe.wallet()
     path = f"/wallets/{wallet_id}/deposit"
     first = await zoe.post(path, {"amount": 5, "effective_at": "2021-03-04"}, key="five")
@@ -89,7 +89,7 @@ async def test_what_is_no_moment_is_refused_with_its_field(scene: Scene, text: s
         assert [each["field"] for each in reply.document["errors"]] == ["effective_at"]
 
 
-async def test_days_are_counted_by_effective_date(zoe: Person, operator: Person) -> None:
+async def test_days_are_counted_by_effective_date(zoe: ApiClient, operator: ApiClient) -> None:
     today = str(datetime.now(UTC).date())
     recorded = f"?from={today}&currency=TND"
     wallet_id, other_id = await zoe.wallet(currency="TND"), await zoe.wallet(currency="TND")
@@ -127,5 +127,7 @@ async def test_days_are_counted_by_effective_date(zoe: Person, operator: Person)
         ("by=effective&from=2021-02-30", (400, "invalid_field")),
     ],
 )
-async def test_what_is_no_period_is_refused(operator: Person, query: str, refused: tuple[int, str]) -> None:
+async def test_what_is_no_period_is_refused(
+    operator: ApiClient, query: str, refused: tuple[int, str]
+) -> None:
     assert refusal(await operator.get(f"/metrics/daily?{query}")) == refused

@@ -17,7 +17,7 @@ from mercuria.auth.passwords import is_text
 from mercuria.auth.token_keys import parse_keys
 from mercuria.embedded.stack import Stack
 from tests.auth.test_tokens import BAD, Forger
-from tests.web.people import People, Person, Scene, refusal, until
+from tests.web.api_client import ApiClient, ApiClients, Scene, refusal, until
 from tests.web.wire import ask
 
 SOME_ID = "5a7d1c52-0f6b-4c5e-9d39-2f1f6e0c8a11"
@@ -57,10 +57,10 @@ def forger(live_stack: Stack) -> Forger:
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("worker", [0, 1])
 async def test_nobody_calls_without_a_token_that_counts(
-    people: People, forger: Forger, name: str, worker: int
+    clients: ApiClients, forger: Forger, name: str, worker: int
 ) -> None:
     method, path = CALLS[name]
-    port = people.ports[worker]
+    port = clients.ports[worker]
     for fields, code in (
         ([], "missing_token"),
         (["Authorization: Basic em9lOnBhc3N3b3Jk"], "missing_token"),
@@ -78,10 +78,10 @@ async def test_nobody_calls_without_a_token_that_counts(
 
 
 @pytest.mark.parametrize("name", BAD)
-async def test_a_forged_token_is_nobodys(people: People, forger: Forger, name: str) -> None:
+async def test_a_forged_token_is_nobodys(clients: ApiClients, forger: Forger, name: str) -> None:
     token = BAD[name](forger).encode(errors="surrogateescape").decode(errors="replace")
     expected = (401, "invalid_token") if len(token) < 8000 else (431, "headers_too_large")
-    for port in people.ports:
+    for port in clients.ports:
         reply = await ask(port, "GET", "/api/v1/wallets", f"Authorization: Bearer {token}")
         assert refusal(reply) == expected
 
@@ -92,7 +92,7 @@ async def test_operators_calls_are_theirs_alone(scene: Scene, name: str, worker:
     _, path = OF_OPERATORS[name]
     mine = path.replace(SOME_ID, scene.wallets["open"])
     for who in ("owner", "stranger"):
-        reply = await scene.people[who].post(mine, worker=worker)
+        reply = await scene.clients[who].post(mine, worker=worker)
         assert refusal(reply) == (403, "operator_required")
     assert (await scene.owner.get(f"/wallets/{scene.wallets['open']}")).document["status"] == "open"
 
@@ -227,7 +227,7 @@ async def test_every_wrong_field_is_named(scene: Scene) -> None:
     assert all(each["detail"] for each in reply.document["errors"])
 
 
-async def test_the_largest_body_is_taken(zoe: Person) -> None:
+async def test_the_largest_body_is_taken(zoe: ApiClient) -> None:
     wallet_id = await zoe.wallet()
     metadata = {f"{number:02}" + "n" * 38: "é" * 500 for number in range(50)}
     content = body(metadata=metadata, reference="é" * 255)
@@ -235,7 +235,7 @@ async def test_the_largest_body_is_taken(zoe: Person) -> None:
     assert (reply.status, reply.document["metadata"]) == (201, metadata)
 
 
-async def test_a_body_that_leaves_no_room_for_what_a_command_adds_is_refused(zoe: Person) -> None:
+async def test_a_body_that_leaves_no_room_for_what_a_command_adds_is_refused(zoe: ApiClient) -> None:
     # A command has the ids and the caller as well.
     metadata = {f"{number:02}": "\U0001f600" * 500 for number in range(32)} | {"a": "x" * 500, "b": "x" * 500}
     rest = 64 * 1024 - len(body(metadata=metadata | {"c": ""}))
@@ -348,7 +348,7 @@ async def test_what_an_address_may_not_be(scene: Scene, name: str) -> None:
         assert "Set-Cookie" not in reply.headers
 
 
-async def test_the_cursor_of_one_list_leads_nowhere_in_another(zoe: Person) -> None:
+async def test_the_cursor_of_one_list_leads_nowhere_in_another(zoe: ApiClient) -> None:
     wallet_id = await zoe.wallet()
     await zoe.wallet()
     for _ in range(2):
@@ -393,7 +393,7 @@ TEXTS = (
 
 
 @pytest.mark.parametrize("text", TEXTS)
-async def test_texts_are_kept_as_they_are(zoe: Person, operator: Person, text: str) -> None:
+async def test_texts_are_kept_as_they_are(zoe: ApiClient, operator: ApiClient, text: str) -> None:
     labels = {text[:40] or "a": text}
     wallet_id = await zoe.wallet(100, metadata=labels)
     other = await zoe.wallet()
@@ -426,11 +426,11 @@ async def test_texts_are_kept_as_they_are(zoe: Person, operator: Person, text: s
 
 
 async def test_an_account_may_have_any_text_as_password_and_no_e_mail_address_that_is_none(
-    people: People,
+    clients: ApiClients,
 ) -> None:
     async def attempt(path: str, email: str, password: str) -> Any:
         content = msgspec.json.encode({"email": email, "password": password})
-        return await ask(people.ports[0], "POST", f"/api/v1/{path}", JSON, body=content)
+        return await ask(clients.ports[0], "POST", f"/api/v1/{path}", JSON, body=content)
 
     for text in TEXTS:
         password, name = f"{text} and more: {secrets.token_hex(8)}", secrets.token_hex(8)
@@ -446,10 +446,10 @@ async def test_an_account_may_have_any_text_as_password_and_no_e_mail_address_th
         assert refusal(await attempt("login", f"{name}@example.com", text)) == (401, "invalid_credentials")
 
 
-async def test_a_refresh_token_that_is_none_gets_nothing(people: People) -> None:
+async def test_a_refresh_token_that_is_none_gets_nothing(clients: ApiClients) -> None:
     for text in (*TEXTS, str(uuid4()), "a" * 1024):
         content = msgspec.json.encode({"refresh_token": text})
-        reply = await ask(people.ports[0], "POST", "/api/v1/refresh", JSON, body=content)
+        reply = await ask(clients.ports[0], "POST", "/api/v1/refresh", JSON, body=content)
         assert refusal(reply) == (401, "invalid_refresh_token")
-        reply = await ask(people.ports[0], "POST", "/api/v1/logout", JSON, body=content)
+        reply = await ask(clients.ports[0], "POST", "/api/v1/logout", JSON, body=content)
         assert reply.status == 204

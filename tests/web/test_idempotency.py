@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from mercuria.embedded.stack import Stack
 from mercuria.redis.client import connect
-from tests.web.people import People, Person, refusal, until
+from tests.web.api_client import ApiClient, ApiClients, refusal, until
 
 SAME_REQUEST = "X-Request-Id: same"
 """A problem names the request that it answers, so that those of two requests would never be the same."""
@@ -21,17 +21,17 @@ REUSED = (422, "command_id_reused")
 class Town(NamedTuple):
     """Who asks, with wallets of theirs, and an operator."""
 
-    zoe: Person
-    operator: Person
+    zoe: ApiClient
+    operator: ApiClient
     full: str
     empty: str
 
 
 @pytest.fixture
-async def town(people: People) -> Town:
+async def town(clients: ApiClients) -> Town:
     """Return somebody with two wallets, in one of which there are 100 cents."""
-    zoe = people.user()
-    return Town(zoe, people.operator(), await zoe.wallet(100), await zoe.wallet())
+    zoe = clients.user()
+    return Town(zoe, clients.operator(), await zoe.wallet(100), await zoe.wallet())
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def key() -> str:
 
 
 # Each call, as a person sends it again: who, the path, the body, and the status of the answer.
-Request = tuple[Person, str, dict[str, Any], int]
+Request = tuple[ApiClient, str, dict[str, Any], int]
 CALLS: dict[str, Callable[[Town], Request]] = {
     "open": lambda town: (town.zoe, "/wallets", {"currency": "EUR", "metadata": {"a": "b"}}, 201),
     "deposit": lambda town: (town.zoe, f"/wallets/{town.full}/deposit", {"amount": 5, "reference": "r"}, 201),
@@ -235,7 +235,7 @@ async def test_of_two_requests_of_one_moment_one_is_refused(town: Town) -> None:
     assert await town.zoe.balance(town.full) + await town.zoe.balance(town.empty) == 110
 
 
-async def test_a_key_is_its_owners_alone(town: Town, max_: Person) -> None:
+async def test_a_key_is_its_owners_alone(town: Town, max_: ApiClient) -> None:
     used, theirs = key(), await max_.wallet()
     mine = await town.zoe.deposit(town.full, 5, key=used)
     other = await max_.deposit(theirs, 5, key=used)

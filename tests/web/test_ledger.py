@@ -17,7 +17,7 @@ import pytest
 from mercuria.domain.ledger import entry_id
 from mercuria.embedded.stack import Stack
 from mercuria.web.statements import IncompleteError, breaking_off
-from tests.web.people import People, Person, Scene, refusal, until
+from tests.web.api_client import ApiClient, ApiClients, Scene, refusal, until
 from tests.web.wire import Reply, connect
 
 FIELDS = [
@@ -37,7 +37,7 @@ HIDDEN = ("id", "balance_after", "wallet_version", "hash")
 FORMULA = '=HYPERLINK("http://example.com")'
 
 
-async def entries_of(person: Person, transaction: dict[str, Any]) -> list[dict[str, Any]]:
+async def entries_of(person: ApiClient, transaction: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the entries of a transaction, and check that it names them all."""
     reply = await person.get(f"/ledger/{transaction['id']}", worker=1)
     assert reply.status == 200, reply
@@ -47,7 +47,7 @@ async def entries_of(person: Person, transaction: dict[str, Any]) -> list[dict[s
     return entries
 
 
-async def statement(person: Person, wallet_id: str, query: str = "") -> dict[str, Any]:
+async def statement(person: ApiClient, wallet_id: str, query: str = "") -> dict[str, Any]:
     """Return a statement, and check that it adds up."""
     reply = await person.get(f"/wallets/{wallet_id}/statement{query}")
     assert reply.status == 200, reply
@@ -68,7 +68,7 @@ def moment(text: str, **later: int) -> str:
 # Entries.
 
 
-async def test_each_kind_of_transaction_is_a_debit_and_a_credit(zoe: Person) -> None:
+async def test_each_kind_of_transaction_is_a_debit_and_a_credit(zoe: ApiClient) -> None:
     source, target = await zoe.wallet(), await zoe.wallet()
     deposit = (await zoe.deposit(source, 100)).document
     transfer = (await zoe.transfer(source, target, 40)).document
@@ -90,7 +90,7 @@ async def test_each_kind_of_transaction_is_a_debit_and_a_credit(zoe: Person) -> 
 
 
 async def test_who_took_part_sees_both_entries_and_nothing_of_a_foreign_wallet(
-    zoe: Person, max_: Person, operator: Person
+    zoe: ApiClient, max_: ApiClient, operator: ApiClient
 ) -> None:
     source, target = await zoe.wallet(100), await max_.wallet(1000)
     transfer = (await zoe.transfer(source, target, 40)).document
@@ -101,13 +101,13 @@ async def test_who_took_part_sees_both_entries_and_nothing_of_a_foreign_wallet(
     assert await entries_of(max_, transfer) == [debit | dict.fromkeys(HIDDEN), credit]
 
 
-async def test_who_took_no_part_sees_no_entries(people: People, zoe: Person) -> None:
+async def test_who_took_no_part_sees_no_entries(clients: ApiClients, zoe: ApiClient) -> None:
     deposit = (await zoe.deposit(await zoe.wallet(), 1)).document
-    assert refusal(await people.user().get(f"/ledger/{deposit['id']}")) == (403, "not_yours")
+    assert refusal(await clients.user().get(f"/ledger/{deposit['id']}")) == (403, "not_yours")
     assert refusal(await zoe.get(f"/ledger/{uuid4()}")) == (404, "transaction_not_found")
 
 
-async def test_a_transaction_that_failed_has_no_entries(zoe: Person, max_: Person) -> None:
+async def test_a_transaction_that_failed_has_no_entries(zoe: ApiClient, max_: ApiClient) -> None:
     source, target = await zoe.wallet(100), await max_.wallet(currency="USD")
     refused = await zoe.transfer(source, target, 10, key="failed")
     assert refusal(refused) == (422, "currency_mismatch")
@@ -118,7 +118,7 @@ async def test_a_transaction_that_failed_has_no_entries(zoe: Person, max_: Perso
 
 
 async def test_the_ledger_lists_the_entries_of_the_callers_wallets(
-    zoe: Person, max_: Person, operator: Person
+    zoe: ApiClient, max_: ApiClient, operator: ApiClient
 ) -> None:
     euros, dollars, theirs = await zoe.wallet(), await zoe.wallet(currency="USD"), await max_.wallet()
     for amount in range(1, 6):
@@ -148,7 +148,7 @@ async def test_the_ledger_lists_the_entries_of_the_callers_wallets(
     assert "external:deposits" in {each["account"] for each in newest}
 
 
-async def test_pages_of_entries_are_whole_while_more_is_entered(zoe: Person) -> None:
+async def test_pages_of_entries_are_whole_while_more_is_entered(zoe: ApiClient) -> None:
     wallet_id = await zoe.wallet()
     for _ in range(8):
         await zoe.deposit(wallet_id, 1)
@@ -166,7 +166,7 @@ async def test_pages_of_entries_are_whole_while_more_is_entered(zoe: Person) -> 
 # The past.
 
 
-async def test_a_wallet_is_shown_as_it_was(zoe: Person, operator: Person) -> None:
+async def test_a_wallet_is_shown_as_it_was(zoe: ApiClient, operator: ApiClient) -> None:
     opened = (await zoe.post("/wallets", {"currency": "EUR"})).document
     path = f"/wallets/{opened['id']}"
     states = [opened]
@@ -193,7 +193,7 @@ async def test_a_wallet_is_shown_as_it_was(zoe: Person, operator: Person) -> Non
 # Statements.
 
 
-async def test_a_statement_leads_from_one_balance_to_the_other(zoe: Person, max_: Person) -> None:
+async def test_a_statement_leads_from_one_balance_to_the_other(zoe: ApiClient, max_: ApiClient) -> None:
     wallet_id, theirs, dollars = await zoe.wallet(), await max_.wallet(100), await max_.wallet(currency="USD")
     salary = (
         await zoe.post(f"/wallets/{wallet_id}/deposit", {"amount": 250, "reference": "Salary"})
@@ -228,7 +228,7 @@ async def test_a_statement_leads_from_one_balance_to_the_other(zoe: Person, max_
         assert first["lines"] + second["lines"] == lines
 
 
-async def test_a_statement_adds_up_while_money_moves(zoe: Person, max_: Person) -> None:
+async def test_a_statement_adds_up_while_money_moves(zoe: ApiClient, max_: ApiClient) -> None:
     wallet_id, theirs = await zoe.wallet(1000), await max_.wallet(1000)
     moving = asyncio.gather(
         *(zoe.transfer(wallet_id, theirs, 1, worker=n % 2) for n in range(15)),
@@ -240,14 +240,14 @@ async def test_a_statement_adds_up_while_money_moves(zoe: Person, max_: Person) 
     assert (await statement(zoe, wallet_id))["closing_balance"] == 1015
 
 
-async def test_a_statement_has_all_that_was_answered_before_it_was_asked_for(zoe: Person) -> None:
+async def test_a_statement_has_all_that_was_answered_before_it_was_asked_for(zoe: ApiClient) -> None:
     wallet_id = await zoe.wallet()
     for deposits in range(1, 21):
         await asyncio.gather(*(zoe.deposit(wallet_id, 1, worker=n) for n in range(2)))
         assert (await statement(zoe, wallet_id))["closing_balance"] == 2 * deposits
 
 
-async def test_a_statement_comes_as_csv_that_runs_nothing(zoe: Person) -> None:
+async def test_a_statement_comes_as_csv_that_runs_nothing(zoe: ApiClient) -> None:
     wallet_id = await zoe.wallet(currency="KWD")
     for reference in (
         "Salary",
@@ -302,7 +302,7 @@ async def test_a_statement_that_cannot_be_read_to_its_end_breaks_off() -> None:
         await anext(sending)
 
 
-async def as_csv(person: Person, path: str) -> Reply:
+async def as_csv(person: ApiClient, path: str) -> Reply:
     """Ask for what comes in chunks."""
     async with connect(person.ports[0]) as wire:
         reply = await wire.ask("GET", f"/api/v1{path}", f"Authorization: Bearer {person.token}")
@@ -325,7 +325,7 @@ def held_up(stack: Stack, stage: str) -> Iterator[None]:
         yield
 
 
-async def test_what_is_not_entered_yet_is_not_said_to_have_no_entries(zoe: Person, settled: Stack) -> None:
+async def test_what_is_not_entered_yet_is_not_said_to_have_no_entries(zoe: ApiClient, settled: Stack) -> None:
     wallet_id = await zoe.wallet()
     await entries_of(zoe, (await zoe.deposit(wallet_id, 1)).document)
     with held_up(settled, "ledger"):
@@ -334,7 +334,7 @@ async def test_what_is_not_entered_yet_is_not_said_to_have_no_entries(zoe: Perso
     assert len(await entries_of(zoe, deposit)) == 2
 
 
-async def test_the_past_is_told_as_far_as_it_is_recorded(zoe: Person, settled: Stack) -> None:
+async def test_the_past_is_told_as_far_as_it_is_recorded(zoe: ApiClient, settled: Stack) -> None:
     wallet_id = await zoe.wallet()
     first = (await zoe.deposit(wallet_id, 1)).document["wallet"]
     path = f"/wallets/{wallet_id}"
@@ -362,8 +362,8 @@ async def test_who_may_see_what_happened_to_a_wallet(scene: Scene, path: str, wo
     now = moment(datetime.now(UTC).isoformat())
     asked = path.format(scene.wallets["open"], now=now)
     for who in ("owner", "operator"):
-        assert (await scene.people[who].get(asked, worker=worker)).status == 200
-    assert refusal(await scene.people["stranger"].get(asked, worker=worker)) == (403, "not_wallet_owner")
+        assert (await scene.clients[who].get(asked, worker=worker)).status == 200
+    assert refusal(await scene.clients["stranger"].get(asked, worker=worker)) == (403, "not_wallet_owner")
     unknown = path.format(scene.wallets["unknown"], now=now)
     assert refusal(await scene.owner.get(unknown, worker=worker)) == (404, "wallet_not_found")
 

@@ -4,17 +4,17 @@ from typing import Any
 
 import pytest
 
-from tests.web.people import Person, Scene, refusal, until
+from tests.web.api_client import ApiClient, Scene, refusal, until
 
 
-async def limit(person: Person, wallet_id: str, overdraft_limit: object, **more: Any) -> Any:
+async def limit(person: ApiClient, wallet_id: str, overdraft_limit: object, **more: Any) -> Any:
     """Set a limit."""
     reason = {"reason": more.pop("reason")} if "reason" in more else {}
     body = {"overdraft_limit": overdraft_limit} | reason
     return await person.ask("PUT", f"/wallets/{wallet_id}/limits", body, **more)
 
 
-async def test_an_operator_changes_a_limit_and_all_see_it(zoe: Person, operator: Person) -> None:
+async def test_an_operator_changes_a_limit_and_all_see_it(zoe: ApiClient, operator: ApiClient) -> None:
     wallet_id = await zoe.wallet(100)
     assert refusal(await zoe.withdraw(wallet_id, 101)) == (422, "insufficient_funds")
     changed = await limit(operator, wallet_id, 50, reason="A good customer.")
@@ -36,7 +36,9 @@ async def test_an_operator_changes_a_limit_and_all_see_it(zoe: Person, operator:
     ]
 
 
-async def test_a_limit_may_be_above_the_debt_and_counts_for_what_comes(zoe: Person, operator: Person) -> None:
+async def test_a_limit_may_be_above_the_debt_and_counts_for_what_comes(
+    zoe: ApiClient, operator: ApiClient
+) -> None:
     wallet_id, other_id = await zoe.wallet(), await zoe.wallet()
     await limit(operator, wallet_id, 100)
     assert (await zoe.withdraw(wallet_id, 80)).status == 201
@@ -53,7 +55,7 @@ async def test_a_limit_may_be_above_the_debt_and_counts_for_what_comes(zoe: Pers
     await until(lambda: zoe.all_of("/wallets"), lambda found: found[-1]["version"] == 6)
 
 
-async def test_the_past_has_the_limits_of_then(zoe: Person, operator: Person) -> None:
+async def test_the_past_has_the_limits_of_then(zoe: ApiClient, operator: ApiClient) -> None:
     wallet_id = await zoe.wallet()
     states = [await zoe.shown(wallet_id)]
     for amount in (30, 20, 70):
@@ -68,7 +70,9 @@ async def test_the_past_has_the_limits_of_then(zoe: Person, operator: Person) ->
         assert then.document == state
 
 
-async def test_what_is_sent_again_is_answered_with_the_limit_of_then(zoe: Person, operator: Person) -> None:
+async def test_what_is_sent_again_is_answered_with_the_limit_of_then(
+    zoe: ApiClient, operator: ApiClient
+) -> None:
     wallet_id = await zoe.wallet(100)
     first = await limit(operator, wallet_id, 50, key="the first")
     deposit = await zoe.deposit(wallet_id, 5, key="a deposit")
@@ -103,12 +107,12 @@ REFUSED: dict[str, tuple[str, str, object, int, str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 async def test_what_is_refused(scene: Scene, name: str) -> None:
     who, wallet, overdraft_limit, status, code = REFUSED[name]
-    reply = await limit(scene.people[who], scene.wallets[wallet], overdraft_limit)
+    reply = await limit(scene.clients[who], scene.wallets[wallet], overdraft_limit)
     assert refusal(reply) == (status, code)
 
 
 async def test_a_limit_has_to_be_said_and_nothing_else(scene: Scene) -> None:
-    path, operator = f"/wallets/{scene.wallets['open']}/limits", scene.people["operator"]
+    path, operator = f"/wallets/{scene.wallets['open']}/limits", scene.clients["operator"]
     assert refusal(await operator.ask("PUT", path, {})) == (400, "missing_field")
     body = {"overdraft_limit": 5, "currency": "EUR"}
     assert refusal(await operator.ask("PUT", path, body)) == (400, "unknown_field")

@@ -24,8 +24,8 @@ from mercuria.postgres.database import Database
 from mercuria.web.lag import TOPICS_OF_STAGES
 from tests.deployment.monitoring import program
 from tests.harness.stacks import PARTITIONS
-from tests.protocol.desk import Desk, open_desk
-from tests.web.people import People, Person, settle, until
+from tests.protocol.kafka_client import KafkaClient, open_kafka_client
+from tests.web.api_client import ApiClient, ApiClients, settle, until
 from tests.web.wire import Reply, ask
 
 OPERATIONS = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text("utf-8")
@@ -84,9 +84,9 @@ class Seen:
 
 
 @pytest.fixture
-async def desk(settled: Stack) -> AsyncIterator[Desk]:
-    """Return a desk in front of the shared stack."""
-    async with open_desk(settled) as opened:
+async def kafka_client(settled: Stack) -> AsyncIterator[KafkaClient]:
+    """Return a Kafka client of the shared stack."""
+    async with open_kafka_client(settled) as opened:
         yield opened
 
 
@@ -134,19 +134,25 @@ async def assert_grows(ports: Sequence[int], before: Seen, expected: dict[str, N
     assert grown == expected
 
 
-async def test_records_count_by_what_became_of_them(people: People, desk: Desk) -> None:
-    before = await see_at_rest(people.ports)
-    source, target, nobody = await desk.wallet(500), await desk.wallet(), desk.new_id()
+async def test_records_count_by_what_became_of_them(clients: ApiClients, kafka_client: KafkaClient) -> None:
+    before = await see_at_rest(clients.ports)
+    source, target, nobody = (
+        await kafka_client.wallet(500),
+        await kafka_client.wallet(),
+        kafka_client.new_id(),
+    )
     first = Deposit(id=uuid4(), wallet_id=source, amount=1, currency="EUR")
-    await desk.do(first)
-    await desk.send(first)
-    await desk.do(Deposit(id=first.id, wallet_id=source, amount=2, currency="EUR"))
-    other = (desk.partitioner.of(source).partition + 1) % PARTITIONS
-    await desk.send(Deposit(id=uuid4(), wallet_id=source, amount=7, currency="EUR"), partition=other)
+    await kafka_client.do(first)
+    await kafka_client.send(first)
+    await kafka_client.do(Deposit(id=first.id, wallet_id=source, amount=2, currency="EUR"))
+    other = (kafka_client.partitioner.of(source).partition + 1) % PARTITIONS
+    await kafka_client.send(Deposit(id=uuid4(), wallet_id=source, amount=7, currency="EUR"), partition=other)
     for payee in (target, nobody):
-        await desk.do(Transfer(id=uuid4(), wallet_id=source, amount=40, currency="EUR", to_wallet_id=payee))
+        await kafka_client.do(
+            Transfer(id=uuid4(), wallet_id=source, amount=40, currency="EUR", to_wallet_id=payee)
+        )
     for value in (b"{", b'{"type": "%b"}' % uuid4().hex.encode(), b"", b'{"type": "deposit"}'):
-        await desk.dead_letter(await desk.put(value, key=None, partition=0))
+        await kafka_client.dead_letter(await kafka_client.put(value, key=None, partition=0))
     commands: Numbers = {
         ("applied", "open_wallet"): 2,
         ("applied", "deposit"): 3,
@@ -167,19 +173,19 @@ async def test_records_count_by_what_became_of_them(people: People, desk: Desk) 
         "mercuria_dead_letters_total": {(code,): 1 for code in dead},
         "mercuria_batch_commands_sum": {(): sum(commands.values())},
     }
-    await assert_grows(people.ports, before, expected)
+    await assert_grows(clients.ports, before, expected)
 
 
-async def test_each_batch_is_timed_once(people: People, zoe: Person) -> None:
-    before = await see_at_rest(people.ports)
+async def test_each_batch_is_timed_once(clients: ApiClients, zoe: ApiClient) -> None:
+    before = await see_at_rest(clients.ports)
     wallet = await zoe.wallet(500)
     for _ in range(3):
         assert (await zoe.deposit(wallet, 5)).status == 201
     # Each was answered before the next one was asked for. Two entries stand for each deposit.
     parts = ("batch_commands", "decide_seconds", "append_seconds", "commit_seconds")
     expected: dict[str, Numbers] = {f"mercuria_{part}_count": {(): 5} for part in parts}
-    await assert_grows(people.ports, before, expected)
-    now = await see_at_rest(people.ports)
+    await assert_grows(clients.ports, before, expected)
+    now = await see_at_rest(clients.ports)
     assert now.since(before, "mercuria_stage_rows_total")["ledger",] == 8
     for stage in ("transactions", "ledger"):
         assert now.since(before, "mercuria_stage_write_seconds_count")[stage,] >= 1
@@ -187,36 +193,36 @@ async def test_each_batch_is_timed_once(people: People, zoe: Person) -> None:
         assert set(now.of(name)) >= {("transactions",), ("ledger",)} and not any(now.of(name).values())
 
 
-async def test_each_partition_is_locked_by_one_worker_that_is_ready(people: People) -> None:
-    found = await see_at_rest(people.ports)
+async def test_each_partition_is_locked_by_one_worker_that_is_ready(clients: ApiClients) -> None:
+    found = await see_at_rest(clients.ports)
     assert found.of("mercuria_lock_held") == {(str(number),): 1 for number in range(PARTITIONS)}
     assert found.of(READY).keys() >= {("postgresql",), ("redis",), ("wallets",), ("kafka",), ("ledger",)}
     assert set(found.of(READY).values()) == {2}
-    for port in people.ports:
+    for port in clients.ports:
         alone = await see([port])
         assert 0 < alone.of("mercuria_recovery_seconds")[()] < 180
         assert any(alone.of("mercuria_lock_held").values())
 
 
 async def test_a_partition_that_has_gone_to_another_worker_is_that_ones_alone(
-    settled: Stack, people: People, zoe: Person
+    settled: Stack, clients: ApiClients, zoe: ApiClient
 ) -> None:
     stopped = settled.workers[1]
     await asyncio.to_thread(stopped.stop)
     try:
         # The other one has them all now and nothing comes: what it knows of them is from PostgreSQL.
-        alone = await see_at_rest(people.ports[:1])
+        alone = await see_at_rest(clients.ports[:1])
         assert len(alone.of("mercuria_lock_held")) == PARTITIONS
     finally:
         await asyncio.to_thread(stopped.start)
     await settle(settled)
     for _ in range(16):
         assert (await zoe.deposit(await zoe.wallet(), 1)).status == 201
-    await see_at_rest(people.ports)
+    await see_at_rest(clients.ports)
 
 
-async def test_requests_count_by_the_template_of_their_route(people: People, zoe: Person) -> None:
-    port = people.ports[0]
+async def test_requests_count_by_the_template_of_their_route(clients: ApiClients, zoe: ApiClient) -> None:
+    port = clients.ports[0]
     wallet = await zoe.wallet(100)
     before = await see([port])
     for _ in range(2):
@@ -246,15 +252,15 @@ async def test_requests_count_by_the_template_of_their_route(people: People, zoe
     assert not [route for route in routes if re.search(r"[0-9a-f]{8}|nonsense", route)]
 
 
-async def test_reads_of_the_cache_count_by_what_they_find(people: People, zoe: Person) -> None:
+async def test_reads_of_the_cache_count_by_what_they_find(clients: ApiClients, zoe: ApiClient) -> None:
     wallet = await zoe.wallet(100)
-    before = await see(people.ports)
+    before = await see(clients.ports)
     # Only the worker that does not own the wallet has to look.
     for worker in (0, 1):
         await zoe.shown(wallet, worker=worker)
     unknown = await zoe.get(f"/transactions/{uuid4()}")
     assert unknown.status == 404
-    now = await see(people.ports)
+    now = await see(clients.ports)
     assert now.since(before, "mercuria_cache_reads_total") == {("hit",): 1, ("miss",): 1}
 
 
@@ -264,9 +270,9 @@ async def test_only_the_port_of_its_own_tells_of_a_worker(settled: Stack) -> Non
 
 
 async def test_what_is_asked_of_postgresql_is_told_and_is_absent_while_it_is_away(
-    settled: Stack, people: People, zoe: Person
+    settled: Stack, clients: ApiClients, zoe: ApiClient
 ) -> None:
-    port = people.ports[0]
+    port = clients.ports[0]
     wallet = await zoe.wallet(100)
     database = Database(settled.env["MERCURIA_DATABASE_OWNER"])
     try:
@@ -289,13 +295,13 @@ async def test_what_is_asked_of_postgresql_is_told_and_is_absent_while_it_is_awa
             "wallets": 1,
         }
         # What only Kafka knows is told all the same: a stage is behind now.
-        behind = await until(lambda: see(people.ports), lambda found: any(found.of(LAG).values()))
+        behind = await until(lambda: see(clients.ports), lambda found: any(found.of(LAG).values()))
         assert {stage for (_, stage), lag in behind.of(LAG).items() if lag} == {"transactions"}
     finally:
         settled.postgres.resume()
     ended = await until(lambda: see([port]), lambda found: found.of(IN_FLIGHT).get(("XTS",)) == 0)
     assert ended.of(OLDEST)["XTS",] == 0
-    after = await see_at_rest(people.ports)
+    after = await see_at_rest(clients.ports)
     assert {part: after.of(READY)[part,] for part in ("postgresql", "redis", "wallets")} == {
         "postgresql": 2,
         "redis": 2,
@@ -304,14 +310,14 @@ async def test_what_is_asked_of_postgresql_is_told_and_is_absent_while_it_is_awa
 
 
 async def test_a_broken_ledger_is_told_until_it_is_whole_again(
-    settled: Stack, people: People, zoe: Person
+    settled: Stack, clients: ApiClients, zoe: ApiClient
 ) -> None:
-    before = await see_at_rest(people.ports)
+    before = await see_at_rest(clients.ports)
     wallet = await zoe.wallet(100)
     partition = Partitioner(PARTITIONS).of(UUID(wallet)).partition
     # A lag may be of a moment ago; the entries are there when they are counted.
     await until(
-        lambda: see(people.ports),
+        lambda: see(clients.ports),
         lambda found: found.since(before, "mercuria_stage_rows_total").get(("ledger",), 0) == 2,
     )
     with closing(psycopg2.connect(settled.env["MERCURIA_DATABASE_OWNER"])) as owner, owner.cursor() as cursor:
@@ -321,13 +327,13 @@ async def test_a_broken_ledger_is_told_until_it_is_whole_again(
             assert (await zoe.deposit(wallet, 1)).status == 201
             lag = (str(partition), "ledger")
             await until(
-                lambda: see(people.ports),
+                lambda: see(clients.ports),
                 lambda found: found.of(BROKEN) == {(): 1} and found.of(LAG).get(lag, 0) > 0,
             )
         finally:
             cursor.execute(MEND_CHAIN)
             owner.commit()
-    assert (await see_at_rest(people.ports)).of(BROKEN) == {(): 0}
+    assert (await see_at_rest(clients.ports)).of(BROKEN) == {(): 0}
 
 
 def promtool_says_of(text: bytes) -> tuple[int, bytes]:
@@ -337,8 +343,10 @@ def promtool_says_of(text: bytes) -> tuple[int, bytes]:
     return done.returncode, done.stdout
 
 
-async def test_it_is_text_or_openmetrics_as_asked_for_and_named_as_prometheus_names(people: People) -> None:
-    port = people.ports[0]
+async def test_it_is_text_or_openmetrics_as_asked_for_and_named_as_prometheus_names(
+    clients: ApiClients,
+) -> None:
+    port = clients.ports[0]
     text = await scrape(port, "Accept: text/plain;version=0.0.4;q=0.5,*/*;q=0.1")
     assert text.headers["Content-Type"].startswith("text/plain; version=0.0.4; charset=utf-8")
     accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"

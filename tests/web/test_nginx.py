@@ -18,8 +18,8 @@ from cryptography.x509.oid import NameOID
 from mercuria.embedded.stack import Stack
 from mercuria.redis.client import connect as connect_redis
 from mercuria.web.endpoint import ENDPOINTS
+from tests.web.api_client import ApiClient, ApiClients, refusal, until
 from tests.web.nginx import Nginx, nginx_before
-from tests.web.people import People, Person, refusal, until
 from tests.web.wire import Reply, Wire, connect
 
 KEYS = "/.well-known/jwks.json"
@@ -35,9 +35,9 @@ def nginx(settled: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
-def max_behind(nginx: Nginx, people: People) -> Person:
+def max_behind(nginx: Nginx, clients: ApiClients) -> ApiClient:
     """Return somebody who asks nginx."""
-    max_ = people.user()
+    max_ = clients.user()
     max_.ports = [nginx.port]
     return max_
 
@@ -110,7 +110,7 @@ async def test_what_is_for_operators_is_not_reached_through_nginx(nginx: Nginx, 
     assert refusal(reply) == (404, "not_found")
 
 
-async def test_what_workers_answer_goes_on_as_it_is(max_behind: Person) -> None:
+async def test_what_workers_answer_goes_on_as_it_is(max_behind: ApiClient) -> None:
     wallet_id = await max_behind.wallet(100)
     refused = await max_behind.withdraw(wallet_id, 101)
     assert refusal(refused) == (422, "insufficient_funds")

@@ -25,8 +25,8 @@ from tests.harness.chaos.http.event_log import read_event_log
 from tests.harness.chaos.http.oracle import Oracle
 from tests.harness.chaos.http.requests import Request
 from tests.harness.chaos.http.users import User
+from tests.web.api_client import API, ApiClient, ApiClients, settle, until
 from tests.web.nginx import Nginx, nginx_before
-from tests.web.people import API, People, Person, settle, until
 
 PEOPLE = 6
 WALLETS = 3
@@ -43,7 +43,7 @@ BACK_WITHIN_S = 60.0
 class Customer:
     """Somebody who asks nginx, from an address of their own, and keeps all answers."""
 
-    def __init__(self, person: Person, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(self, person: ApiClient, session: aiohttp.ClientSession, url: str) -> None:
         self.person = person
         self.wallets: list[str] = []
         self.readings: list[tuple[str, Answer]] = []
@@ -94,7 +94,7 @@ class Customer:
 
 
 async def test_a_killed_worker_costs_what_was_under_way_on_it_and_nothing_else(
-    settled: Stack, people: People, tmp_path: Path
+    settled: Stack, clients: ApiClients, tmp_path: Path
 ) -> None:
     seed = secrets.randbelow(2**32)
     print(f"seed {seed}")
@@ -102,7 +102,7 @@ async def test_a_killed_worker_costs_what_was_under_way_on_it_and_nothing_else(
     victim, other = random.sample(settled.workers, 2)
     ports = [worker.port for worker in settled.workers]
     with nginx_before(ports, tmp_path / "nginx") as nginx:
-        async with customers(nginx, people) as everybody:
+        async with customers(nginx, clients) as everybody:
             all_wallets = [wallet for each in everybody for wallet in each.wallets]
             enough = asyncio.Event()
 
@@ -196,7 +196,7 @@ def done_by_now(port: int, log: list[dict[str, Any]]) -> int:
 
 
 @asynccontextmanager
-async def customers(nginx: Nginx, people: People) -> AsyncIterator[list[Customer]]:
+async def customers(nginx: Nginx, clients: ApiClients) -> AsyncIterator[list[Customer]]:
     """Return people with wallets that are filled."""
     async with AsyncExitStack() as sessions:
         everybody = []
@@ -206,7 +206,7 @@ async def customers(nginx: Nginx, people: People) -> AsyncIterator[list[Customer
             session = await sessions.enter_async_context(
                 aiohttp.ClientSession(connector=connector, timeout=timeout)
             )
-            customer = Customer(people.user(), session, f"http://127.0.0.1:{nginx.port}")
+            customer = Customer(clients.user(), session, f"http://127.0.0.1:{nginx.port}")
             customer.wallets = [await customer.person.wallet(FUNDS) for _ in range(WALLETS)]
             everybody.append(customer)
         yield everybody

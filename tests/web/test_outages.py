@@ -38,7 +38,7 @@ from tests.harness.chaos.http.outages import Outage, run_outage
 from tests.harness.chaos.http.report import Outcome, format_counts
 from tests.harness.chaos.http.run import Faults, HttpRun
 from tests.harness.stacks import PARTITIONS
-from tests.web.people import People, Person, until
+from tests.web.api_client import ApiClient, ApiClients, until
 
 RATE_PER_S = 60
 """Requests come again until they are answered: on a slow machine, more would hold each other up without a fault."""
@@ -119,7 +119,7 @@ async def test_the_partitions_of_a_frozen_worker_are_taken_over_and_it_decides_n
 
 
 async def test_a_lock_of_a_newer_generation_holds_up_its_partition_and_no_other(
-    live_stack: Stack, redis: Redis, zoe: Person
+    live_stack: Stack, redis: Redis, zoe: ApiClient
 ) -> None:
     partitioner = Partitioner(PARTITIONS)
     wallets = {
@@ -138,7 +138,7 @@ async def test_a_lock_of_a_newer_generation_holds_up_its_partition_and_no_other(
     assert (await locks_of(redis))[held].owner == lock.owner
 
 
-async def test_an_old_lock_holds_up_nothing(live_stack: Stack, redis: Redis, zoe: Person) -> None:
+async def test_an_old_lock_holds_up_nothing(live_stack: Stack, redis: Redis, zoe: ApiClient) -> None:
     wallet_id = await zoe.wallet()
     locks = await locks_of(redis)
     for partition in range(PARTITIONS):
@@ -148,9 +148,9 @@ async def test_an_old_lock_holds_up_nothing(live_stack: Stack, redis: Redis, zoe
 
 
 async def test_a_transaction_that_was_promised_is_never_unknown(
-    live_stack: Stack, redis: Redis, people: People
+    live_stack: Stack, redis: Redis, clients: ApiClients
 ) -> None:
-    zoe = people.user()
+    zoe = clients.user()
     wallet_id = await zoe.wallet()
     for number in range(30):
         promised = await zoe.deposit(wallet_id, 1, prefer="respond-async", worker=number % 2)
@@ -166,7 +166,7 @@ async def test_a_transaction_that_was_promised_is_never_unknown(
 
 
 async def test_what_ends_with_the_mark_of_a_transaction_is_read_to_its_end(
-    live_stack: Stack, zoe: Person
+    live_stack: Stack, zoe: ApiClient
 ) -> None:
     # Any producer may write commands, also one that uses Kafka's transactions.
     producer = AIOKafkaProducer(

@@ -15,7 +15,7 @@ from mercuria.web.context import MAX_WAITING_STATEMENTS, Context
 from mercuria.web.statements import Statement
 from mercuria.web.turns import TooManyError, Turn, Turns
 from mercuria.worker import App
-from tests.web.people import Person, refusal, until
+from tests.web.api_client import ApiClient, refusal, until
 from tests.web.wire import connect
 
 ANN, BEN = uuid4(), uuid4()
@@ -170,7 +170,7 @@ async def test_a_short_statement_does_not_wait_for_the_end_of_long_ones(
 
 
 async def test_a_user_who_asks_for_many_statements_at_once_gets_some_and_is_asked_to_wait_for_others(
-    zoe: Person, max_: Person
+    zoe: ApiClient, max_: ApiClient
 ) -> None:
     wallet_id, theirs = await zoe.wallet(100), await max_.wallet(100)
     await until(lambda: zoe.get(f"/wallets/{wallet_id}/statement"), lambda reply: reply.status == 200)
@@ -187,7 +187,7 @@ async def test_a_user_who_asks_for_many_statements_at_once_gets_some_and_is_aske
             assert int(reply.headers["Retry-After"]) > 0
 
 
-async def test_a_client_that_goes_away_leaves_its_turn_to_the_next(zoe: Person) -> None:
+async def test_a_client_that_goes_away_leaves_its_turn_to_the_next(zoe: ApiClient) -> None:
     wallet_id = await zoe.wallet(100)
     path = f"/wallets/{wallet_id}/statement?format=csv"
     await until(lambda: zoe.get(path.removesuffix("?format=csv")), lambda reply: reply.status == 200)

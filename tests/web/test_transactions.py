@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from mercuria.domain.rejections import DETAILS, Code
-from tests.web.people import People, Person, Scene, refusal, until
+from tests.web.api_client import ApiClient, ApiClients, Scene, refusal, until
 from tests.web.test_wallets import TRANSACTION_FIELDS
 from tests.web.wire import Reply
 
@@ -15,7 +15,7 @@ from tests.web.wire import Reply
 
 
 @pytest.mark.parametrize("worker", [0, 1])
-async def test_money_moves_to_another_persons_wallet(zoe: Person, max_: Person, worker: int) -> None:
+async def test_money_moves_to_another_persons_wallet(zoe: ApiClient, max_: ApiClient, worker: int) -> None:
     for _ in range(4):  # Wallets of one partition, of two, and of two workers.
         source, target = await zoe.wallet(100), await max_.wallet(1)
         more = {"reference": "Rent, November", "metadata": {"flat": "3b"}}
@@ -35,13 +35,15 @@ async def test_money_moves_to_another_persons_wallet(zoe: Person, max_: Person, 
                 assert (await who.get(f"/transactions/{moved['id']}", worker=each)).body == reply.body
 
 
-async def test_who_may_see_a_transaction(zoe: Person, max_: Person, people: People, operator: Person) -> None:
+async def test_who_may_see_a_transaction(
+    zoe: ApiClient, max_: ApiClient, clients: ApiClients, operator: ApiClient
+) -> None:
     transfer = await zoe.transfer(await zoe.wallet(100), await max_.wallet(), 1)
     path = f"/transactions/{transfer.document['id']}"
     for worker in (0, 1):
         for who in (zoe, max_, operator):
             assert (await who.get(path, worker=worker)).body == transfer.body
-        assert refusal(await people.user().get(path, worker=worker)) == (403, "not_yours")
+        assert refusal(await clients.user().get(path, worker=worker)) == (403, "not_yours")
         unknown = await zoe.get(f"/transactions/{uuid4()}", worker=worker)
         assert refusal(unknown) == (404, "transaction_not_found")
 
@@ -64,7 +66,7 @@ NOT_SENT: dict[str, tuple[str, str, str, Any, int, str]] = {
 async def test_what_is_not_sent(scene: Scene, name: str) -> None:
     who, source, target, amount, status, code = NOT_SENT[name]
     for worker in (0, 1):
-        reply = await scene.people[who].transfer(
+        reply = await scene.clients[who].transfer(
             scene.wallets[source], scene.wallets[target], amount, worker=worker
         )
         assert refusal(reply) == (status, code)
@@ -84,7 +86,9 @@ NOT_RECEIVED = {
 
 @pytest.mark.parametrize("target", NOT_RECEIVED)
 @pytest.mark.parametrize("worker", [0, 1])
-async def test_what_is_not_received_comes_back(scene: Scene, zoe: Person, target: str, worker: int) -> None:
+async def test_what_is_not_received_comes_back(
+    scene: Scene, zoe: ApiClient, target: str, worker: int
+) -> None:
     source, code = await zoe.wallet(100), NOT_RECEIVED[target]
     reply = await zoe.transfer(source, scene.wallets[target], 30, worker=worker)
     assert refusal(reply) == (422, code)
@@ -99,7 +103,7 @@ async def test_what_is_not_received_comes_back(scene: Scene, zoe: Person, target
     assert shown.document == failed
 
 
-async def test_transfers_in_a_ring_keep_the_sum(zoe: Person) -> None:
+async def test_transfers_in_a_ring_keep_the_sum(zoe: ApiClient) -> None:
     ring = await asyncio.gather(*(zoe.wallet(100) for _ in range(6)))
     moves = [(ring[n % 6], ring[(n + 1 + n % 4) % 6], n % 50 + 1, n % 2) for n in range(120)]
     replies = await asyncio.gather(
@@ -121,7 +125,7 @@ async def test_transfers_in_a_ring_keep_the_sum(zoe: Person) -> None:
 
 @pytest.mark.parametrize("worker", [0, 1])
 @pytest.mark.parametrize("prefer", ["respond-async", "wait=0", "respond-async, wait=10"])
-async def test_who_does_not_wait_is_told_where_to_look(zoe: Person, prefer: str, worker: int) -> None:
+async def test_who_does_not_wait_is_told_where_to_look(zoe: ApiClient, prefer: str, worker: int) -> None:
     source, target = await zoe.wallet(100), await zoe.wallet()
     for call in (
         zoe.transfer(source, target, 1, prefer=prefer, worker=worker),
@@ -136,7 +140,7 @@ async def test_who_does_not_wait_is_told_where_to_look(zoe: Person, prefer: str,
     assert [await zoe.balance(wallet_id) for wallet_id in (source, target)] == [98, 1]
 
 
-async def assert_completes(zoe: Person, asked: dict[str, Any]) -> None:
+async def assert_completes(zoe: ApiClient, asked: dict[str, Any]) -> None:
     """Check that both workers know a transaction that was just promised, and that it is completed soon."""
     path = f"/transactions/{asked['id']}"
     for worker in (0, 1):
@@ -155,7 +159,7 @@ async def assert_completes(zoe: Person, asked: dict[str, Any]) -> None:
         assert completed["created_at"] and completed["completed_at"]
 
 
-async def test_what_was_promised_may_fail(zoe: Person) -> None:
+async def test_what_was_promised_may_fail(zoe: ApiClient) -> None:
     source, target = await zoe.wallet(100), str(uuid4())
     for call, code in (
         (zoe.withdraw(source, 101, prefer="respond-async"), "insufficient_funds"),
@@ -172,7 +176,9 @@ async def test_what_was_promised_may_fail(zoe: Person) -> None:
     assert await zoe.balance(source) == 100
 
 
-async def test_who_opens_or_changes_a_wallet_need_not_wait_either(zoe: Person, operator: Person) -> None:
+async def test_who_opens_or_changes_a_wallet_need_not_wait_either(
+    zoe: ApiClient, operator: ApiClient
+) -> None:
     opened = await zoe.post("/wallets", {"currency": "EUR"}, prefer="respond-async")
     assert (opened.status, opened.body) == (202, b"")
     path = opened.headers["Location"].removeprefix("/api/v1")
@@ -201,7 +207,7 @@ async def test_who_opens_or_changes_a_wallet_need_not_wait_either(zoe: Person, o
         ("", None),
     ],
 )
-async def test_a_preference_is_honoured_or_ignored(zoe: Person, prefer: str, applied: str | None) -> None:
+async def test_a_preference_is_honoured_or_ignored(zoe: ApiClient, prefer: str, applied: str | None) -> None:
     reply = await zoe.deposit(await zoe.wallet(), 1, prefer=prefer)
     assert (reply.status, reply.headers["Preference-Applied"]) == (201, applied)
 
@@ -209,7 +215,7 @@ async def test_a_preference_is_honoured_or_ignored(zoe: Person, prefer: str, app
 # Lists.
 
 
-async def test_transactions_are_listed_by_wallet_status_and_kind(zoe: Person, max_: Person) -> None:
+async def test_transactions_are_listed_by_wallet_status_and_kind(zoe: ApiClient, max_: ApiClient) -> None:
     mine, other, theirs = await zoe.wallet(), await zoe.wallet(), await max_.wallet()
     replies = [
         await zoe.deposit(mine, 100),
@@ -243,7 +249,9 @@ async def test_transactions_are_listed_by_wallet_status_and_kind(zoe: Person, ma
     assert await max_.all_of(f"/transactions?wallet_id={mine}") == [back, sent]
 
 
-async def test_an_operator_sees_the_transactions_of_all(zoe: Person, max_: Person, operator: Person) -> None:
+async def test_an_operator_sees_the_transactions_of_all(
+    zoe: ApiClient, max_: ApiClient, operator: ApiClient
+) -> None:
     first = (await zoe.deposit(await zoe.wallet(), 1)).document["id"]
     second = (await max_.deposit(await max_.wallet(), 1)).document["id"]
 
@@ -255,7 +263,7 @@ async def test_an_operator_sees_the_transactions_of_all(zoe: Person, max_: Perso
 
 
 @pytest.mark.parametrize("by_wallet", [True, False])
-async def test_pages_are_whole_while_more_is_moved(zoe: Person, by_wallet: bool) -> None:
+async def test_pages_are_whole_while_more_is_moved(zoe: ApiClient, by_wallet: bool) -> None:
     source, target = await zoe.wallet(100), await zoe.wallet()
     path = f"/transactions?kind=transfer{f'&wallet_id={source}' if by_wallet else ''}"
     before = [(await zoe.transfer(source, target, 1)).document["id"] for _ in range(10)]

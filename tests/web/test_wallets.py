@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from mercuria.domain.rejections import DETAILS, Code
-from tests.web.people import People, Person, Scene, refusal, until
+from tests.web.api_client import ApiClient, ApiClients, Scene, refusal, until
 
 FIELDS = [
     "id",
@@ -42,7 +42,7 @@ LARGEST = 2**63 - 1
 # Opening.
 
 
-async def test_a_wallet_is_opened_empty_and_is_there_at_every_worker(zoe: Person) -> None:
+async def test_a_wallet_is_opened_empty_and_is_there_at_every_worker(zoe: ApiClient) -> None:
     opened = await zoe.post("/wallets", {"currency": "EUR", "metadata": {"label": "Household"}})
     wallet = opened.document
     assert (opened.status, opened.headers["Location"]) == (201, f"/api/v1/wallets/{wallet['id']}")
@@ -63,7 +63,7 @@ async def test_a_wallet_is_opened_empty_and_is_there_at_every_worker(zoe: Person
 
 
 async def test_an_operator_opens_wallets_for_others_and_with_an_overdraft(
-    operator: Person, zoe: Person
+    operator: ApiClient, zoe: ApiClient
 ) -> None:
     body = {"currency": "JPY", "overdraft_limit": 500, "owner_id": str(zoe.id)}
     opened = await operator.post("/wallets", body)
@@ -97,7 +97,7 @@ NOT_OPENED: dict[str, tuple[str, dict[str, Any], int, str]] = {
 @pytest.mark.parametrize("name", NOT_OPENED)
 async def test_what_is_not_opened(scene: Scene, name: str) -> None:
     who, body, status, code = NOT_OPENED[name]
-    reply = await scene.people[who].post("/wallets", body)
+    reply = await scene.clients[who].post("/wallets", body)
     assert refusal(reply) == (status, code)
     assert DETAILS[Code(code)] in reply.document["detail"]
 
@@ -110,14 +110,14 @@ async def test_what_is_not_opened(scene: Scene, name: str) -> None:
 async def test_who_may_see_a_wallet(scene: Scene, consistency: str, worker: int) -> None:
     path = f"/wallets/{scene.wallets['open']}{consistency}"
     mine = await scene.owner.get(path, worker=worker)
-    theirs = await scene.people["operator"].get(path, worker=worker)
+    theirs = await scene.clients["operator"].get(path, worker=worker)
     assert (mine.status, mine.document["balance"], mine.body) == (200, 100, theirs.body)
-    assert refusal(await scene.people["stranger"].get(path, worker=worker)) == (403, "not_wallet_owner")
+    assert refusal(await scene.clients["stranger"].get(path, worker=worker)) == (403, "not_wallet_owner")
     unknown = f"/wallets/{scene.wallets['unknown']}{consistency}"
     assert refusal(await scene.owner.get(unknown, worker=worker)) == (404, "wallet_not_found")
 
 
-async def test_a_wallet_reads_the_same_at_its_owner_and_elsewhere(zoe: Person) -> None:
+async def test_a_wallet_reads_the_same_at_its_owner_and_elsewhere(zoe: ApiClient) -> None:
     wallet_ids = await asyncio.gather(*(zoe.wallet() for _ in range(8)))
     for amount in range(1, 4):
         for wallet_id in wallet_ids:
@@ -126,7 +126,7 @@ async def test_a_wallet_reads_the_same_at_its_owner_and_elsewhere(zoe: Person) -
             assert [each.document for each in shown] == [deposited.document["wallet"]] * 2
 
 
-async def test_strong_consistency_shows_what_was_only_promised(zoe: Person) -> None:
+async def test_strong_consistency_shows_what_was_only_promised(zoe: ApiClient) -> None:
     for round_ in range(5):
         wallet_id = await zoe.wallet()
         for worker in (0, 1):
@@ -137,7 +137,7 @@ async def test_strong_consistency_shows_what_was_only_promised(zoe: Person) -> N
             assert shown.document["balance"] == before + 7
 
 
-async def test_the_callers_own_wallets_are_listed_newest_first(zoe: Person, max_: Person) -> None:
+async def test_the_callers_own_wallets_are_listed_newest_first(zoe: ApiClient, max_: ApiClient) -> None:
     wallet_ids = [await zoe.wallet(currency=currency) for currency in ("EUR", "USD", "EUR")]
     await max_.wallet()
     await zoe.post(f"/wallets/{wallet_ids[0]}/close")
@@ -154,7 +154,7 @@ async def test_the_callers_own_wallets_are_listed_newest_first(zoe: Person, max_
 
 
 @pytest.mark.parametrize("worker", [0, 1])
-async def test_money_is_brought_in_and_taken_out(zoe: Person, worker: int) -> None:
+async def test_money_is_brought_in_and_taken_out(zoe: ApiClient, worker: int) -> None:
     wallet_id = await zoe.wallet()
     body = {"amount": 1050, "reference": "Salary", "metadata": {"month": "November"}}
     for path, kind, sides, balance in (
@@ -174,7 +174,7 @@ async def test_money_is_brought_in_and_taken_out(zoe: Person, worker: int) -> No
         assert transaction == {name: moved[name] for name in TRANSACTION_FIELDS}
 
 
-async def test_a_wallet_holds_as_much_as_64_bits(zoe: Person) -> None:
+async def test_a_wallet_holds_as_much_as_64_bits(zoe: ApiClient) -> None:
     wallet_id = await zoe.wallet(LARGEST)
     assert await zoe.balance(wallet_id) == LARGEST
     assert (await zoe.withdraw(wallet_id, LARGEST)).document["wallet"]["balance"] == 0
@@ -216,10 +216,10 @@ async def assert_refused(
 ) -> None:
     """Ask for something at both workers, and check that it is refused with its sentence, and changes nothing."""
     path = f"/wallets/{scene.wallets[wallet]}"
-    operator = scene.people["operator"]
+    operator = scene.clients["operator"]
     before = (await operator.get(path)).document
     for worker in (0, 1):
-        reply = await scene.people[who].post(f"{path}/{call}", body, worker=worker)
+        reply = await scene.clients[who].post(f"{path}/{call}", body, worker=worker)
         assert refusal(reply) == (status, code)
         assert DETAILS[Code(code)] in reply.document["detail"]
     after = (await operator.get(f"{path}?consistency=strong")).document
@@ -227,7 +227,7 @@ async def assert_refused(
     assert after | {"instance": ""} == before | {"instance": ""}
 
 
-async def test_a_hundred_withdraw_at_once_and_get_what_the_wallet_holds(zoe: Person) -> None:
+async def test_a_hundred_withdraw_at_once_and_get_what_the_wallet_holds(zoe: ApiClient) -> None:
     wallet_id = await zoe.wallet(1000)
     replies = await asyncio.gather(*(zoe.withdraw(wallet_id, 30, worker=n % 2) for n in range(100)))
     paid = [reply for reply in replies if reply.status == 201]
@@ -244,7 +244,7 @@ async def test_a_hundred_withdraw_at_once_and_get_what_the_wallet_holds(zoe: Per
 # The life of a wallet.
 
 
-async def test_a_wallet_is_frozen_unfrozen_and_closed(zoe: Person, operator: Person) -> None:
+async def test_a_wallet_is_frozen_unfrozen_and_closed(zoe: ApiClient, operator: ApiClient) -> None:
     wallet_id = await zoe.wallet()
     path = f"/wallets/{wallet_id}"
     for who, call, status in (
@@ -265,7 +265,7 @@ async def test_a_wallet_is_frozen_unfrozen_and_closed(zoe: Person, operator: Per
     ]
 
 
-async def test_a_reason_and_even_a_body_may_be_missing(zoe: Person) -> None:
+async def test_a_reason_and_even_a_body_may_be_missing(zoe: ApiClient) -> None:
     for body, fields in ((b"", ()), (None, ()), (b"{}", ("Content-Type: application/json",))):
         wallet_id = await zoe.wallet()
         reply = await zoe.ask("POST", f"/wallets/{wallet_id}/close", body, *fields)
@@ -299,7 +299,7 @@ async def test_what_does_not_change_a_wallet(scene: Scene, name: str) -> None:
 # What happened.
 
 
-async def test_the_events_of_a_wallet_say_what_happened_to_it(zoe: Person, max_: Person) -> None:
+async def test_the_events_of_a_wallet_say_what_happened_to_it(zoe: ApiClient, max_: ApiClient) -> None:
     wallet_id, theirs = await zoe.wallet(100), await max_.wallet()
     sent = (await zoe.transfer(wallet_id, theirs, 40)).document
     back = (await max_.transfer(theirs, wallet_id, 15)).document
@@ -322,14 +322,14 @@ async def test_the_events_of_a_wallet_say_what_happened_to_it(zoe: Person, max_:
 @pytest.mark.parametrize("worker", [0, 1])
 async def test_who_may_see_the_events_of_a_wallet(scene: Scene, worker: int) -> None:
     path = f"/wallets/{scene.wallets['open']}/events"
-    shown = [await scene.people[who].get(path, worker=worker) for who in ("owner", "operator")]
+    shown = [await scene.clients[who].get(path, worker=worker) for who in ("owner", "operator")]
     assert [each.status for each in shown] == [200, 200] and shown[0].body == shown[1].body
-    assert refusal(await scene.people["stranger"].get(path, worker=worker)) == (403, "not_wallet_owner")
+    assert refusal(await scene.clients["stranger"].get(path, worker=worker)) == (403, "not_wallet_owner")
     unknown = f"/wallets/{scene.wallets['unknown']}/events"
     assert refusal(await scene.owner.get(unknown, worker=worker)) == (404, "wallet_not_found")
 
 
-async def test_pages_of_events_are_whole_while_more_happens(zoe: Person) -> None:
+async def test_pages_of_events_are_whole_while_more_happens(zoe: ApiClient) -> None:
     wallet_id = await zoe.wallet()
     path = f"/wallets/{wallet_id}/events"
     for _ in range(8):
@@ -345,7 +345,7 @@ async def test_pages_of_events_are_whole_while_more_happens(zoe: Person) -> None
     assert {reply.status for reply in await more} == {201}
 
 
-async def test_ids_are_uuids_that_nobody_guesses(people: People) -> None:
-    zoe = people.user()
+async def test_ids_are_uuids_that_nobody_guesses(clients: ApiClients) -> None:
+    zoe = clients.user()
     ids = {UUID(await zoe.wallet()) for _ in range(3)}
     assert len(ids) == 3 and {each.version for each in ids} == {4}

@@ -1,4 +1,4 @@
-"""People who use the HTTP API of a stack: each has an access token, and asks whichever worker a test names."""
+"""Clients of the HTTP API of a stack: each has an access token of a user, and calls the worker that a test names."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,8 +22,8 @@ T = TypeVar("T")
 
 
 @dataclass
-class Person:
-    """Somebody, with the ports of the workers. Paths are told without `/api/v1`."""
+class ApiClient:
+    """A client for one user, with the ports of the workers. Paths lack `/api/v1`."""
 
     id: UUID
     token: str
@@ -108,42 +108,42 @@ class Person:
             page = await self.get(f"{path}{'&' if '?' in path else '?'}limit={limit}&cursor={cursor}")
 
 
-class People:
-    """Makes people, without registering them: their tokens are as good."""
+class ApiClients:
+    """Makes clients for users that are not registered: their tokens are as good."""
 
     def __init__(self, stack: Stack) -> None:
         self.ports = [worker.port for worker in stack.workers]
         self._tokens = Tokens(Settings.from_env({"MERCURIA_DATA_DIR": str(stack.directory.path)}))
 
-    def user(self) -> Person:
-        """Return somebody new."""
-        return self._somebody("user")
+    def user(self) -> ApiClient:
+        """Return a client for a new user."""
+        return self._client("user")
 
-    def operator(self) -> Person:
-        """Return a new operator."""
-        return self._somebody("operator")
+    def operator(self) -> ApiClient:
+        """Return a client for a new operator."""
+        return self._client("operator")
 
-    def _somebody(self, role: Role) -> Person:
+    def _client(self, role: Role) -> ApiClient:
         caller = Caller(uuid4(), role)
-        return Person(caller.id, self._tokens.issue(caller), self.ports)
+        return ApiClient(caller.id, self._tokens.issue(caller), self.ports)
 
 
 @dataclass
 class Scene:
-    """People, and the owner's wallets in every state. Tests here are refused, so nothing of it changes."""
+    """Clients, and the owner's wallets in every state. Tests here are refused, so nothing of it changes."""
 
-    people: dict[str, Person]
+    clients: dict[str, ApiClient]
     wallets: dict[str, str]
 
     @property
-    def owner(self) -> Person:
+    def owner(self) -> ApiClient:
         """Whose wallets they are."""
-        return self.people["owner"]
+        return self.clients["owner"]
 
 
-async def set_scene(people: People) -> Scene:
+async def set_scene(clients: ApiClients) -> Scene:
     """Return a new scene."""
-    owner, stranger, operator = people.user(), people.user(), people.operator()
+    owner, stranger, operator = clients.user(), clients.user(), clients.operator()
     wallets = {
         "open": await owner.wallet(100),
         "other": await owner.wallet(),
@@ -161,7 +161,7 @@ async def set_scene(people: People) -> Scene:
 
 async def settle(stack: Stack) -> None:
     """Wait until both workers know who owns each partition, and those decide."""
-    operator = People(stack).operator()
+    operator = ApiClients(stack).operator()
     partitioner = Partitioner(int(stack.env["MERCURIA_PARTITIONS"]))
     # None of these wallets is there, as only the owner of its partition can say.
     ids = {partitioner.of(wallet_id).partition: wallet_id for wallet_id in (uuid4() for _ in range(200))}

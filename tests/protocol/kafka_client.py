@@ -1,4 +1,4 @@
-"""A desk in front of a stack: puts records of any kind on the command topic, and waits for what comes of them."""
+"""A plain Kafka client of a stack: sends records of any kind to the command topic, and waits for their outcome."""
 
 import asyncio
 from collections import defaultdict
@@ -22,8 +22,8 @@ ANSWERED_WITHIN_S = 60.0
 """Long enough for a worker that has just been killed."""
 
 
-class Desk:
-    """Sends, and remembers all events and dead letters since it was opened."""
+class KafkaClient:
+    """Sends, and stores all events and dead letters since it was connected."""
 
     def __init__(self, producer: AIOKafkaProducer, partitioner: Partitioner) -> None:
         self.partitioner = partitioner
@@ -135,8 +135,8 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(stack: Stack) -> AsyncIterator[Desk]:
-    """Open a desk in front of a stack."""
+async def open_kafka_client(stack: Stack) -> AsyncIterator[KafkaClient]:
+    """Connect a client to a stack."""
     servers = stack.env["MERCURIA_KAFKA"]
     producer = AIOKafkaProducer(bootstrap_servers=servers, acks="all", max_request_size=4 * 1024 * 1024)
     async with (
@@ -144,10 +144,10 @@ async def open_desk(stack: Stack) -> AsyncIterator[Desk]:
         event_reader(servers, WALLET_DEAD_LETTERS) as dead,
     ):
         await producer.start()
-        desk = Desk(producer, Partitioner(int(stack.env["MERCURIA_PARTITIONS"])))
-        listening = asyncio.create_task(desk.listen(events, dead))
+        kafka_client = KafkaClient(producer, Partitioner(int(stack.env["MERCURIA_PARTITIONS"])))
+        listening = asyncio.create_task(kafka_client.listen(events, dead))
         try:
-            yield desk
+            yield kafka_client
         finally:
             listening.cancel()
             await asyncio.wait([listening])
