@@ -9,7 +9,9 @@ LOCKS := requirements
 PIP := -m pip --disable-pip-version-check --quiet
 MAPPED := agents tables web migrations
 FUZZ_S := 900
-QUICK := tests/domain tests/test_config.py $(patsubst %,tests/protocol/test_%.py,any_record batches order_of_names receipts reply_addresses)
+QUICK := tests/domain tests/analytics $(patsubst %,tests/test_%.py,app config documents repository) \
+	$(patsubst %,tests/protocol/test_%.py,any_record audit batches order_of_names receipts reply_addresses) \
+	$(patsubst %,tests/projections/test_%.py,registry rows) tests/web/test_openapi.py
 PROGRAMS := prometheus promtool prometheus-node-exporter
 FETCH := apt-get --quiet --option APT::Sandbox::User=root download prometheus prometheus-node-exporter
 

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from configparser import ConfigParser
 from email.parser import Parser
 from pathlib import Path
 
@@ -85,6 +86,18 @@ def test_the_wheel_holds_every_module_and_every_file_that_is_read_at_run_time(wh
         ):
             expected.add("/".join([top, *rest] if top == "mercuria" else ["mercuria", top, *rest]))
     assert expected - names == set()
+
+
+def test_setup_cfg_lists_every_package() -> None:
+    parser = ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    listed = parser["options"]["packages"].split()
+    found = [
+        ".".join(file.parent.relative_to(ROOT).parts)
+        for file in tracked_files()
+        if file.name == "__init__.py" and file.relative_to(ROOT).parts[0] in ("mercuria", *MAPPED)
+    ]
+    assert sorted(listed) == sorted(f"mercuria.{name}" if name in MAPPED else name for name in found)
 
 
 def test_the_wheel_asks_for_no_server_unless_for_an_extra(wheel: Path) -> None:

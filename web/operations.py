@@ -6,7 +6,8 @@ from typing import Annotated
 from aiokafka.errors import KafkaError
 from msgspec import Meta, Struct
 
-from mercuria.domain.events import Kind, TransactionStatus
+from mercuria.domain.events import TransactionStatus
+from mercuria.domain.kinds import Kind
 from mercuria.http.problems import Problem
 from mercuria.timestamps import rfc3339_of
 from mercuria.web.endpoint import OPERATOR, Answer, Call, endpoint

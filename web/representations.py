@@ -8,7 +8,8 @@ from uuid import UUID
 
 from msgspec import Meta, Struct, field
 
-from mercuria.domain.events import Kind, Status, TransactionStatus
+from mercuria.domain.events import Status, TransactionStatus
+from mercuria.domain.kinds import Kind
 from mercuria.domain.ledger import Direction
 from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet

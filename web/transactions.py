@@ -6,7 +6,8 @@ from uuid import UUID
 from msgspec import Meta, Struct
 
 from mercuria.domain.commands import EffectiveAt, Metadata, Text, Transfer
-from mercuria.domain.events import Kind, TransactionStatus
+from mercuria.domain.events import TransactionStatus
+from mercuria.domain.kinds import Kind
 from mercuria.domain.rejections import Code
 from mercuria.http.problems import Problem
 from mercuria.web.decisions import answer_movement

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from uuid import UUID
 
-from mercuria.domain.events import Kind
+from mercuria.domain.kinds import Kind
 from mercuria.domain.ledger import Direction, Entry
 
 DAY_MS = 86_400_000

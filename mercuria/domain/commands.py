@@ -10,6 +10,8 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
+from mercuria.domain.kinds import Kind
+
 # PostgreSQL, which stores all texts, cannot hold the character NUL.
 _NO_NUL = r"^[^\x00]*$"
 Text = Annotated[str, Meta(max_length=255, pattern=_NO_NUL)]
@@ -232,7 +234,7 @@ def in_order(command: ClientCommand) -> ClientCommand:
     return structs.replace(command, metadata={name: metadata[name] for name in ordered})
 
 
-KINDS: dict[type, Literal["deposit", "withdrawal", "transfer"]] = {
+KINDS: dict[type, Kind] = {
     Deposit: "deposit",
     Withdraw: "withdrawal",
     Transfer: "transfer",

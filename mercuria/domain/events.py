@@ -11,6 +11,7 @@ from uuid import UUID
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from mercuria.domain.commands import Position, WalletSide
+from mercuria.domain.kinds import Kind
 from mercuria.domain.rejections import Code
 
 NO_COMMAND = Raw(b"null")
@@ -18,7 +19,6 @@ NO_COMMAND = Raw(b"null")
 
 Status = Literal["open", "frozen", "closed"]
 TransactionStatus = Literal["pending", "completed", "failed"]
-Kind = Literal["deposit", "withdrawal", "transfer"]
 
 
 class Failure(Struct, frozen=True, gc=False):

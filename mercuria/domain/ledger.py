@@ -3,7 +3,8 @@
 A completed transaction is a debit and a credit of the same amount; nothing else is entered.
 
 Debit and credit are named as for a liability, since a wallet is one to its keeper: a credit raises the
-wallet's balance. Deposits are debited from one external account, and withdrawals are credited to another.
+wallet's balance. What comes in is debited from an external account, and what goes out is
+credited to another (`domain.kinds`).
 
 Each partition of the log has a chain: the hash of every entry is computed from its content and the previous
 hash.
@@ -16,14 +17,11 @@ from uuid import UUID
 from msgspec import UNSET, Struct, UnsetType
 
 from mercuria.domain.commands import WalletSide
-from mercuria.domain.events import Kind
+from mercuria.domain.kinds import ACCOUNTS, Kind
 from mercuria.domain.transaction import TransactionCompleted
 from mercuria.domain.uuids import uuid_v8
 
 Direction = Literal["debit", "credit"]
-
-EXTERNAL_DEPOSITS = "external:deposits"
-EXTERNAL_WITHDRAWALS = "external:withdrawals"
 
 NO_HASH = bytes(32)
 """The previous hash of the first entry of a chain."""
@@ -62,11 +60,12 @@ def entries_of(
         sequence: the number of the last entry before them in the partition's chain, 0 for none.
         previous: the hash of that entry.
     """
+    external = ACCOUNTS[event.kind]
     debit = _entry(
         event,
         "debit",
         event.from_wallet,
-        EXTERNAL_DEPOSITS,
+        external.debit,
         partition,
         occurred_at_ms,
         sequence + 1,
@@ -76,7 +75,7 @@ def entries_of(
         event,
         "credit",
         event.to_wallet,
-        EXTERNAL_WITHDRAWALS,
+        external.credit,
         partition,
         occurred_at_ms,
         sequence + 2,
@@ -124,13 +123,14 @@ def _entry(
     event: TransactionCompleted,
     direction: Direction,
     side: WalletSide | None,
-    external: str,
+    external: str | None,
     partition: int,
     occurred_at_ms: int,
     sequence: int,
     previous: bytes,
 ) -> Entry:
     account = external if side is None else str(side.wallet_id)
+    assert account is not None, "money that is in no wallet is in an external account"
     balance_after = None if side is None else side.balance
     wallet_version = None if side is None else side.version
     hash_ = hash_after(

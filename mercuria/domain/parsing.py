@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from mercuria.domain.commands import AnyCommand, Deposit, Leg, Movement, Transfer, Withdraw
+from mercuria.domain.commands import AnyCommand, Leg, Movement
 from mercuria.domain.effective import DETAIL, EffectiveError, effective_at
 from mercuria.domain.money import MAX_AMOUNT, is_currency
 from mercuria.domain.rejections import DETAILS, Code
@@ -39,7 +39,7 @@ _decode_names: Callable[[bytes], dict[str, msgspec.Raw]] = msgspec.json.Decoder(
 _STRUCTS: dict[str, type[Struct]] = {
     str(struct.__struct_config__.tag): struct for struct in get_args(AnyCommand)
 }
-_MOVEMENTS = (Deposit, Withdraw, Transfer)
+_MOVEMENTS = get_args(Movement)
 _CLIENT_TYPES = [kind for kind, struct in _STRUCTS.items() if not issubclass(struct, Leg)]
 
 _TOO_DEEP = f"{DETAILS[Code.MALFORMED_JSON][:-1]} that a command could be: nested deeper than {MAX_DEPTH}."

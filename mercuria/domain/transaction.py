@@ -4,24 +4,26 @@ A deposit or withdrawal is one event, a transfer two or three. The last event co
 transaction, so no event depends on another one.
 """
 
+from collections.abc import Callable
+from typing import get_args
 from uuid import UUID
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
-from mercuria.domain.commands import KINDS, Deposit, Movement, Position, Transfer, WalletSide, Withdraw
+from mercuria.domain.commands import KINDS, Movement, Position, Transfer, WalletSide
 from mercuria.domain.events import (
     NO_COMMAND,
     BalanceUpdated,
     CommandRejected,
     Failure,
-    Kind,
     TransactionStatus,
 )
+from mercuria.domain.kinds import ACCOUNTS, Kind
 from mercuria.domain.rejections import Code
 
-_decode_command = msgspec.json.Decoder(Deposit | Withdraw | Transfer).decode
-_MOVEMENTS = ("deposit", "withdraw", "transfer")
+_decode_command: Callable[[Raw], Movement] = msgspec.json.Decoder(Movement).decode
+_MOVEMENTS = {str(struct.__struct_config__.tag) for struct in get_args(Movement)}
 _OWNERS_REFUSALS = (
     Code.WALLET_CLOSED,
     Code.WALLET_FROZEN,
@@ -198,27 +200,26 @@ def refused_transaction(event: CommandRejected, position: Position) -> Transacti
     """
     if event.command_type not in _MOVEMENTS or event.command == NO_COMMAND:
         return None
-    command: Movement = _decode_command(event.command)
+    command = _decode_command(event.command)
     owner_id = command.actor_id if event.code in _OWNERS_REFUSALS else None
-    is_deposit = type(command) is Deposit
+    comes_in = _comes_in(command)
     return msgspec.structs.replace(
         asked_transaction(command, position),
         status="failed",
-        from_owner_id=None if is_deposit else owner_id,
-        to_owner_id=owner_id if is_deposit else None,
+        from_owner_id=None if comes_in else owner_id,
+        to_owner_id=owner_id if comes_in else None,
         failure=Failure(event.code, event.detail),
     )
 
 
 def asked_transaction(command: Movement, position: Position) -> Transaction:
     """Return the transaction that `command` asks for at `position`, before a wallet has decided it."""
-    kind = type(command)
     return Transaction(
         id=command.id,
         initiated=position,
-        kind=KINDS[kind],
+        kind=KINDS[type(command)],
         status="pending",
-        from_wallet_id=None if kind is Deposit else command.wallet_id,
+        from_wallet_id=None if _comes_in(command) else command.wallet_id,
         to_wallet_id=_receiver_id(command),
         actor_id=command.actor_id,
         amount=command.amount,
@@ -232,4 +233,9 @@ def asked_transaction(command: Movement, position: Position) -> Transaction:
 def _receiver_id(command: Movement) -> UUID | None:
     if type(command) is Transfer:
         return command.to_wallet_id
-    return command.wallet_id if type(command) is Deposit else None
+    return command.wallet_id if _comes_in(command) else None
+
+
+def _comes_in(command: Movement) -> bool:
+    """Return whether `command` brings money in from outside."""
+    return ACCOUNTS[KINDS[type(command)]].debit is not None

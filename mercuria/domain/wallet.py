@@ -44,6 +44,7 @@ from mercuria.domain.events import (
     StatusChanged,
     WalletCreated,
 )
+from mercuria.domain.kinds import ACCOUNTS
 from mercuria.domain.money import MAX_AMOUNT, is_currency
 from mercuria.domain.rejections import DETAILS, Code
 
@@ -371,19 +372,19 @@ def _balance_event(
     kind = type(command)
     sender: WalletSide | None
     receiver: WalletSide | None
-    if kind is Deposit:
-        status, sender, receiver = "completed", None, side
-    elif kind is Withdraw:
-        status, sender, receiver = "completed", side, None
-    elif kind is Transfer:
+    if kind is Transfer:
         status, sender, receiver = "pending", side, WalletSide(cast(Transfer, command).to_wallet_id)
     elif kind is Credit:
         credit = cast(Credit, command)
         initiated, status, sender, receiver = credit.initiated, "completed", credit.sender, side
-    else:
+    elif kind is Refund:
         refund = cast(Refund, command)
         initiated, status, sender, receiver = refund.initiated, "failed", side, refund.receiver
         failure = Failure(refund.code, DETAILS[Code(refund.code)])
+    elif ACCOUNTS[KINDS[kind]].debit is not None:
+        status, sender, receiver = "completed", None, side
+    else:
+        status, sender, receiver = "completed", side, None
     return BalanceUpdated(
         offset=at.offset,
         transaction_id=command.id,

@@ -3,7 +3,8 @@
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from mercuria.domain.events import Kind, TransactionStatus
+from mercuria.domain.events import TransactionStatus
+from mercuria.domain.kinds import Kind
 from mercuria.postgres.database import Statements, queries
 
 _SQL = queries("mercuria.projections", "operations.sql")

@@ -6,7 +6,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from mercuria.domain.analytics import Figures, Total, UserTotal
-from mercuria.domain.events import Kind
+from mercuria.domain.kinds import Kind
 from mercuria.domain.ledger import Direction, Entry
 
 ANN, BEN = UUID(int=1), UUID(int=2)

@@ -31,13 +31,13 @@ Situation = tuple[Decidable, Wallet | None]
 Fault = Callable[[Situation], Situation]
 
 
-def says(**fields: Any) -> Fault:
-    """The command says something that it should not."""
+def command_with(**fields: Any) -> Fault:
+    """Give the command fields that it should not have."""
     return lambda it: (msgspec.structs.replace(it[0], **fields), it[1])
 
 
-def has(**fields: Any) -> Fault:
-    """The wallet is in a state that does not allow it."""
+def wallet_with(**fields: Any) -> Fault:
+    """Give the wallet a state that does not allow the command."""
 
     def apply(situation: Situation) -> Situation:
         command, wallet = situation
@@ -67,25 +67,25 @@ class Faults:
 
 
 STATE: list[tuple[Code, Fault]] = [
-    (Code.WALLET_CLOSED, has(status="closed")),
-    (Code.WALLET_FROZEN, has(status="frozen")),
-    (Code.CURRENCY_MISMATCH, has(currency="CZK")),
+    (Code.WALLET_CLOSED, wallet_with(status="closed")),
+    (Code.WALLET_FROZEN, wallet_with(status="frozen")),
+    (Code.CURRENCY_MISMATCH, wallet_with(currency="CZK")),
 ]
 WORDING: list[tuple[Code, Fault]] = [
-    (Code.AMOUNT_MUST_BE_POSITIVE, says(amount=0)),
-    (Code.AMOUNT_MUST_BE_POSITIVE, says(amount=-1)),
-    (Code.AMOUNT_MUST_BE_POSITIVE, says(amount=-(2**63))),
-    (Code.AMOUNT_TOO_LARGE, says(amount=2**63)),
-    (Code.UNKNOWN_CURRENCY, says(currency="eur")),
+    (Code.AMOUNT_MUST_BE_POSITIVE, command_with(amount=0)),
+    (Code.AMOUNT_MUST_BE_POSITIVE, command_with(amount=-1)),
+    (Code.AMOUNT_MUST_BE_POSITIVE, command_with(amount=-(2**63))),
+    (Code.AMOUNT_TOO_LARGE, command_with(amount=2**63)),
+    (Code.UNKNOWN_CURRENCY, command_with(currency="eur")),
 ]
 PLACE: list[tuple[Code, Fault]] = [
     (Code.WALLET_NOT_FOUND, no_wallet),
-    (Code.NOT_WALLET_OWNER, says(actor_id=STRANGER)),
-    (Code.NOT_WALLET_OWNER, says(actor_id=STRANGER, actor_role="operator")),
+    (Code.NOT_WALLET_OWNER, command_with(actor_id=STRANGER)),
+    (Code.NOT_WALLET_OWNER, command_with(actor_id=STRANGER, actor_role="operator")),
 ]
 OPERATORS_ONLY: list[tuple[Code, Fault]] = [
-    (Code.OPERATOR_REQUIRED, says(actor_id=STRANGER)),
-    (Code.OPERATOR_REQUIRED, says(actor_id=a_wallet().owner_id)),
+    (Code.OPERATOR_REQUIRED, command_with(actor_id=STRANGER)),
+    (Code.OPERATOR_REQUIRED, command_with(actor_id=a_wallet().owner_id)),
 ]
 
 FAULTS: dict[str, Faults] = {
@@ -93,34 +93,34 @@ FAULTS: dict[str, Faults] = {
         open_wallet(),
         None,
         [
-            (Code.UNKNOWN_CURRENCY, says(currency="XAU")),
-            (Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, says(overdraft_limit=-1)),
-            (Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, says(overdraft_limit=2**63)),
-            (Code.OPERATOR_REQUIRED, says(overdraft_limit=1, actor_id=STRANGER, actor_role="user")),
-            (Code.OPERATOR_REQUIRED, says(actor_id=STRANGER)),
+            (Code.UNKNOWN_CURRENCY, command_with(currency="XAU")),
+            (Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, command_with(overdraft_limit=-1)),
+            (Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, command_with(overdraft_limit=2**63)),
+            (Code.OPERATOR_REQUIRED, command_with(overdraft_limit=1, actor_id=STRANGER, actor_role="user")),
+            (Code.OPERATOR_REQUIRED, command_with(actor_id=STRANGER)),
             (Code.WALLET_ALREADY_EXISTS, there_is_one),
         ],
     ),
     "deposit": Faults(
         deposit(),
         a_wallet(),
-        [*WORDING, *PLACE, *STATE, (Code.BALANCE_WOULD_OVERFLOW, has(balance=MAX - 99))],
+        [*WORDING, *PLACE, *STATE, (Code.BALANCE_WOULD_OVERFLOW, wallet_with(balance=MAX - 99))],
     ),
     "withdraw": Faults(
         withdraw(),
         a_wallet(),
-        [*WORDING, *PLACE, *STATE, (Code.INSUFFICIENT_FUNDS, has(balance=99))],
+        [*WORDING, *PLACE, *STATE, (Code.INSUFFICIENT_FUNDS, wallet_with(balance=99))],
     ),
     "transfer": Faults(
         transfer(),
         a_wallet(),
         [
             *WORDING,
-            (Code.SOURCE_AND_TARGET_MUST_DIFFER, says(to_wallet_id=WALLET)),
+            (Code.SOURCE_AND_TARGET_MUST_DIFFER, command_with(to_wallet_id=WALLET)),
             *PLACE,
             *STATE,
-            (Code.INSUFFICIENT_FUNDS, has(balance=99)),
-            (Code.BALANCE_WOULD_OVERFLOW, has(sent=MAX - 99)),
+            (Code.INSUFFICIENT_FUNDS, wallet_with(balance=99)),
+            (Code.BALANCE_WOULD_OVERFLOW, wallet_with(sent=MAX - 99)),
         ],
     ),
     "credit": Faults(
@@ -129,7 +129,7 @@ FAULTS: dict[str, Faults] = {
         [
             (Code.WALLET_NOT_FOUND, no_wallet),
             *STATE,
-            (Code.BALANCE_WOULD_OVERFLOW, has(balance=0, sent=MAX - 99)),
+            (Code.BALANCE_WOULD_OVERFLOW, wallet_with(balance=0, sent=MAX - 99)),
         ],
     ),
     "refund": Faults(refund(), a_wallet(sent=100)),
@@ -139,8 +139,8 @@ FAULTS: dict[str, Faults] = {
         [
             *OPERATORS_ONLY,
             (Code.WALLET_NOT_FOUND, no_wallet),
-            (Code.WALLET_CLOSED, has(status="closed")),
-            (Code.WALLET_FROZEN, has(status="frozen")),
+            (Code.WALLET_CLOSED, wallet_with(status="closed")),
+            (Code.WALLET_FROZEN, wallet_with(status="frozen")),
         ],
     ),
     "unfreeze_wallet": Faults(
@@ -149,19 +149,19 @@ FAULTS: dict[str, Faults] = {
         [
             *OPERATORS_ONLY,
             (Code.WALLET_NOT_FOUND, no_wallet),
-            (Code.WALLET_CLOSED, has(status="closed")),
-            (Code.WALLET_NOT_FROZEN, has(status="open")),
+            (Code.WALLET_CLOSED, wallet_with(status="closed")),
+            (Code.WALLET_NOT_FROZEN, wallet_with(status="open")),
         ],
     ),
     "set_limits": Faults(
         set_limits(),
         a_wallet(),
         [
-            (Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, says(overdraft_limit=-1)),
-            (Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, says(overdraft_limit=2**63)),
+            (Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, command_with(overdraft_limit=-1)),
+            (Code.OVERDRAFT_LIMIT_OUT_OF_RANGE, command_with(overdraft_limit=2**63)),
             *OPERATORS_ONLY,
             (Code.WALLET_NOT_FOUND, no_wallet),
-            (Code.WALLET_CLOSED, has(status="closed")),
+            (Code.WALLET_CLOSED, wallet_with(status="closed")),
         ],
     ),
     "close_wallet": Faults(
@@ -169,10 +169,10 @@ FAULTS: dict[str, Faults] = {
         a_wallet(balance=0, overdraft_limit=50),
         [
             *PLACE,
-            (Code.WALLET_CLOSED, has(status="closed")),
-            (Code.WALLET_FROZEN, has(status="frozen")),
-            (Code.WALLET_NOT_EMPTY, has(balance=1)),
-            (Code.WALLET_NOT_EMPTY, has(balance=-1)),
+            (Code.WALLET_CLOSED, wallet_with(status="closed")),
+            (Code.WALLET_FROZEN, wallet_with(status="frozen")),
+            (Code.WALLET_NOT_EMPTY, wallet_with(balance=1)),
+            (Code.WALLET_NOT_EMPTY, wallet_with(balance=-1)),
         ],
     ),
 }

@@ -1,6 +1,6 @@
 """Why commands are refused: every reason, which of several reasons counts, and what a reason is called for ever."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given as for_all
@@ -59,6 +59,10 @@ STREAMING = {
     Code.SKIPPED,
 }
 """What the agent refuses before it asks the domain: it takes the record, its key, the mac, a receipt, or a skip."""
+
+
+def test_every_command_has_its_faults() -> None:
+    assert FAULTS.keys() == {str(struct.__struct_config__.tag) for struct in get_args(Decidable)}
 
 
 @pytest.mark.parametrize("kind", FAULTS)

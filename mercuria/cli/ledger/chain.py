@@ -10,12 +10,11 @@ from uuid import UUID
 
 from msgspec import Struct, field
 
-from mercuria.domain.ledger import EXTERNAL_DEPOSITS, EXTERNAL_WITHDRAWALS, NO_HASH, entry_id, hash_after
+from mercuria.domain.kinds import ACCOUNTS
+from mercuria.domain.ledger import NO_HASH, entry_id, hash_after
 
 SHOWN = 20
 """How many findings are printed; all are counted."""
-
-_EXTERNAL = {("deposit", "debit"): EXTERNAL_DEPOSITS, ("withdrawal", "credit"): EXTERNAL_WITHDRAWALS}
 
 
 class Row(NamedTuple):
@@ -105,7 +104,7 @@ class Chain:
     def _check(self, row: Row) -> None:
         sums = self.debits if row.direction == "debit" else self.credits
         sums[row.currency] += row.amount
-        external = _EXTERNAL.get((row.kind, row.direction))
+        external = getattr(ACCOUNTS.get(row.kind), row.direction, None)
         if row.account != external if external else row.account.startswith("external:"):
             self._say(
                 row.sequence, row, f"{row.account} is no account for the {row.direction} of a {row.kind}."

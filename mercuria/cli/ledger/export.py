@@ -13,7 +13,6 @@ from mercuria.cli.ledger import ledger
 from mercuria.cli.options import examples
 from mercuria.cli.output import output_file, output_option
 from mercuria.config import current_settings
-from mercuria.domain.ledger import EXTERNAL_DEPOSITS, EXTERNAL_WITHDRAWALS
 from mercuria.domain.money import MINOR_DIGITS
 from mercuria.projections.ledger.snapshot import Books, books
 from mercuria.timestamps import rfc3339_of
@@ -33,10 +32,6 @@ COLUMNS = (
     "hash",
     "effective_at",
 )
-_ACCOUNTS = {
-    EXTERNAL_DEPOSITS: "Assets:External:Deposits",
-    EXTERNAL_WITHDRAWALS: "Assets:External:Withdrawals",
-}
 
 
 @ledger.command(
@@ -117,14 +112,14 @@ def _write_beancount(found: Books, file: TextIO, period: dict[str, Any]) -> None
         for account, currency, balance in accounts:
             # Without this, beancount's default tolerance applies, which is more than a minor unit.
             file.write(
-                f"{day} balance {_account(account)} {_amount(int(balance), currency)} ~ 0 {currency}\n"
+                f"{day} balance {account_name(account)} {_amount(int(balance), currency)} ~ 0 {currency}\n"
             )
 
 
 def _openings(accounts: list[tuple[Any, ...]], first: datetime) -> Iterator[str]:
     by_account: dict[str, list[str]] = {}
     for account, currency, _ in accounts:
-        by_account.setdefault(_account(account), []).append(currency)
+        by_account.setdefault(account_name(account), []).append(currency)
     for name, currencies in by_account.items():
         yield f"{first.date()} open {name} {','.join(currencies)}\n"
 
@@ -141,14 +136,18 @@ def _transaction(debit: tuple[Any, ...], credit: tuple[Any, ...]) -> str:
         f'  time: "{rfc3339_of(debit[10])}"\n'
         f"{effective}"
         f'  hash: "{credit[11]}"\n'
-        f"  {_account(debit[4])}  {amount} {currency}\n"
-        f"  {_account(credit[4])}  -{amount} {currency}\n"
+        f"  {account_name(debit[4])}  {amount} {currency}\n"
+        f"  {account_name(credit[4])}  -{amount} {currency}\n"
     )
 
 
-def _account(account: str) -> str:
+def account_name(account: str) -> str:
+    """Return the name that beancount has for an account of the ledger."""
     # A part of a name begins with a capital letter or a digit, and has letters, digits and hyphens.
-    return _ACCOUNTS.get(account) or f"Liabilities:Wallets:W-{account}"
+    before, _, name = account.partition(":")
+    return (
+        f"Assets:External:{name.capitalize()}" if before == "external" else f"Liabilities:Wallets:W-{account}"
+    )
 
 
 def _amount(minor_units: int, currency: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from mercuria.domain.events import Kind
+from mercuria.domain.kinds import Kind
 from mercuria.domain.ledger import Direction
 from mercuria.postgres.copy_text import array, hex_of, timestamp
 from mercuria.postgres.database import queries

@@ -9,7 +9,8 @@ from uuid import UUID
 from msgspec import Struct
 
 from mercuria.domain.effective import text_of
-from mercuria.domain.events import Kind, Status, TransactionStatus
+from mercuria.domain.events import Status, TransactionStatus
+from mercuria.domain.kinds import Kind
 from mercuria.domain.ledger import Direction, entry_id
 from mercuria.postgres.database import Statements, queries
 from mercuria.postgres.paging import LAST_MS, Page, PagedList, milliseconds, moment

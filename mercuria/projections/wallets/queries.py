@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from mercuria.domain.commands import Position
 from mercuria.domain.effective import text_of
-from mercuria.domain.events import Failure, Kind, Status, TransactionStatus
+from mercuria.domain.events import Failure, Status, TransactionStatus
+from mercuria.domain.kinds import Kind
 from mercuria.domain.transaction import Transaction
 from mercuria.domain.wallet import Wallet
 from mercuria.postgres.database import Database, Statements, queries

@@ -186,7 +186,7 @@ def _balance_row(partition: int, event: BalanceUpdated, time_ms: int) -> str:
         counterparty = hex_of(other.wallet_id)
         if status == "failed" or (status == "completed" and sender.owner_id == event.owner_id):
             is_listed = "f"
-    goes_out = event.kind == "withdrawal" or status == "pending"
+    goes_out = event.to_wallet is None or status == "pending"
     return (
         f"{hex_of(event.wallet_id)}\t{event.offset}\t{partition}\twallet.balance_updated\t{event.version}"
         f"\t{timestamp(time_ms)}\t{hex_of(event.owner_id)}\t{hex_of(event.transaction_id)}"

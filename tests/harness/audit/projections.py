@@ -17,7 +17,7 @@ from msgspec import Struct, field
 
 from mercuria.cli.counted import compare_copies, wrong_counters
 from mercuria.domain.events import NO_COMMAND, BalanceUpdated, CommandRejected
-from mercuria.domain.ledger import EXTERNAL_DEPOSITS, EXTERNAL_WITHDRAWALS, NO_HASH, Entry, hash_after
+from mercuria.domain.ledger import NO_HASH, Entry, hash_after
 from mercuria.domain.transaction import TransactionCompleted
 from mercuria.embedded.stack import Stack
 from mercuria.kafka.client import event_reader, read_log
@@ -219,7 +219,7 @@ def _check_chain(
 def _belongs(entry: Entry, event: TransactionCompleted) -> bool:
     is_debit = entry.sequence % 2 == 1
     side = event.from_wallet if is_debit else event.to_wallet
-    external = EXTERNAL_DEPOSITS if is_debit else EXTERNAL_WITHDRAWALS
+    external = "external:deposits" if is_debit else "external:withdrawals"
     return (
         entry.transaction_id,
         entry.direction,
