@@ -1,6 +1,8 @@
 """What tests of the whole share: a real stack, with two workers that start at the same moment."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
@@ -11,6 +13,10 @@ from tests.harness.stacks import fresh_stack
 
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 """Kafka is started more than a hundred times, and never runs for long: better compiled soon than well."""
+
+os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.mkdtemp(prefix="mercuria-")
+"""Where pytest puts the temporary directories of this run. It closes the directory that all runs of a user would share
+to other accounts, whenever a run begins: also to the account under which PostgreSQL of another run works."""
 
 MANY_PEOPLE = {
     "MERCURIA_BCRYPT_COST": "4",
@@ -26,6 +32,13 @@ BEHIND_NGINX = {"MERCURIA_TRUSTED_PROXIES": "127.0.0.1/32"}
 
 STACKS = ("live_stack", "stack", "traced", "servers", "server", "postgres")
 """Fixtures that are servers which several tests share."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Remove the temporary directories of a run, unless a test has failed."""
+    if exitstatus == pytest.ExitCode.OK:
+        shutil.rmtree(os.environ["PYTEST_DEBUG_TEMPROOT"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
