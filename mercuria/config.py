@@ -75,6 +75,10 @@ class Settings:
     """The number of brokers that replicate each topic."""
     standbys: int
     """The number of other workers that keep a standby copy of each partition's tables."""
+    kafka_session_ms: int
+    """How long after a worker's last heartbeat Kafka gives its partitions to others."""
+    kafka_heartbeat_ms: int
+    """The time between two heartbeats of a worker to Kafka: at most a third of the session."""
     worker: str
     """This worker's name: its tables live in `<data_dir>/<worker>`."""
     http_host: str
@@ -146,6 +150,7 @@ class Settings:
         env = _with_stack_env(read_stack_env(data_dir), env)
         _require_text(env)
         http_port = _port(env, "MERCURIA_HTTP_PORT", 6066)
+        session_ms = _integer(env, "MERCURIA_KAFKA_SESSION_MS", 10_000, 1000, 60_000)
         database = _url(env, "MERCURIA_DATABASE", "postgresql://127.0.0.1:5432/mercuria", _POSTGRESQL)
         return cls(
             data_dir=data_dir,
@@ -156,6 +161,8 @@ class Settings:
             partitions=_integer(env, "MERCURIA_PARTITIONS", 8, 1, 1024),
             replication=_integer(env, "MERCURIA_REPLICATION", 1, 1, 16),
             standbys=_integer(env, "MERCURIA_STANDBYS", 1, 0, 16),
+            kafka_session_ms=session_ms,
+            kafka_heartbeat_ms=_heartbeat_ms(env, session_ms),
             worker=_name(env, "MERCURIA_WORKER", "worker-1"),
             http_host=env.get("MERCURIA_HTTP_HOST") or "127.0.0.1",
             http_port=http_port,
@@ -271,6 +278,17 @@ def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: in
     if not text.isascii() or not text.isdecimal() or not low <= int(text) <= high:
         raise SettingError(name, text, f"a whole number from {low} to {high}")
     return int(text)
+
+
+def _heartbeat_ms(env: Mapping[str, str], session_ms: int) -> int:
+    """Return the time between heartbeats, which leaves room for two that are lost, as Kafka advises."""
+    name, most_ms = "MERCURIA_KAFKA_HEARTBEAT_MS", session_ms // 3
+    heartbeat_ms = _integer(env, name, min(2000, most_ms), 100, 20_000)
+    if heartbeat_ms > most_ms:
+        raise SettingError(
+            name, str(heartbeat_ms), f"at most {most_ms}, a third of MERCURIA_KAFKA_SESSION_MS"
+        )
+    return heartbeat_ms
 
 
 def _port(env: Mapping[str, str], name: str, default: int) -> int:

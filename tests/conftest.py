@@ -14,6 +14,10 @@ from tests.harness.stacks import fresh_stack
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 """Kafka is started more than a hundred times, and never runs for long: better compiled soon than well."""
 
+SESSION_S = 3.0
+os.environ["MERCURIA_KAFKA_SESSION_MS"] = f"{SESSION_S * 1000:.0f}"
+"""Workers are killed more than fifty times, and each time all that follows waits until their sessions are over."""
+
 os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.mkdtemp(prefix="mercuria-")
 """Where pytest puts the temporary directories of this run. It closes the directory that all runs of a user would share
 to other accounts, whenever a run begins: also to the account under which PostgreSQL of another run works."""

@@ -19,7 +19,7 @@ from mercuria.embedded.ports import free_port
 from mercuria.embedded.stack import Stack
 
 PARTITIONS = 8
-INHERITED_VARIABLES = ("MERCURIA_CACHE_DIR", "MERCURIA_LOG_LEVEL")
+INHERITED_VARIABLES = ("MERCURIA_CACHE_DIR", "MERCURIA_LOG_LEVEL", "MERCURIA_KAFKA_SESSION_MS")
 """Of an installation's settings, a throwaway stack takes these alone: it never touches an existing installation."""
 TOKEN_MINUTES = 24 * 60
 """The life of access tokens: longer than any run."""

@@ -26,6 +26,7 @@ from mercuria.redis.cache import LOCK_KEY
 from mercuria.redis.client import connect
 from mercuria.redis.leases import LIFE_S, RENEW_EVERY_S
 from mercuria.topics import WALLET_COMMANDS, WALLET_EVENTS
+from tests.conftest import SESSION_S
 from tests.harness.chaos.http.duplicates import DuplicatesRun
 from tests.harness.chaos.http.expectations import (
     Expectation,
@@ -43,8 +44,6 @@ from tests.web.api_client import ApiClient, ApiClients, until
 RATE_PER_S = 60
 """Requests come again until they are answered: on a slow machine, more would hold each other up without a fault."""
 CALM_S = 2.0
-SESSION_S = 10.0
-"""After so long without a word, Kafka gives a worker's partitions to others."""
 
 
 async def run_under_load(stack: Stack, faults: Faults, expectation: Expectation) -> Outcome:
