@@ -19,6 +19,7 @@ from mercuria.kafka.producer import Record
 from mercuria.kafka.propagation import propagated
 from mercuria.kafka.transport import Fetched
 from mercuria.projections.checkpoints import Checkpoint
+from mercuria.projections.registry import PROJECTIONS
 from mercuria.projections.relay import Relay
 from mercuria.projections.rows import SourceEvent
 from mercuria.projections.store import ProjectionTables
@@ -144,7 +145,7 @@ class Group:
             checkpoints.get(number, Checkpoint()).read == len(log) - 1 for number, log in enumerate(self.log)
         ):
             return False
-        outbox = self._workers[0].tables.outbox
+        outbox = PROJECTIONS[self._workers[0].tables.name].outbox
         with closing(psycopg2.connect(self._url)) as connection, connection.cursor() as cursor:
             cursor.execute(f"SELECT NOT EXISTS (SELECT FROM {outbox})")
             row = cursor.fetchone()
