@@ -34,6 +34,9 @@ BALANCES_CHANGELOG = "mercuria.balances.changelog"
 RECEIPTS_CHANGELOG = "mercuria.receipts.changelog"
 COUNTERS_CHANGELOG = "mercuria.counters.changelog"
 
+PROCESSED = (WALLET_COMMANDS, WALLET_EVENTS, TRANSACTION_EVENTS, LEDGER_EVENTS)
+"""The topics that workers process, whose records may be skipped, in the order in which a command passes them."""
+
 MAX_COMMAND_RECORD_BYTES = 2 * 1024 * 1024
 """Kafka's size limit. It exceeds any valid command, so that a faulty client gets an answer, not an error."""
 

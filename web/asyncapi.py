@@ -19,9 +19,9 @@ from mercuria.domain.events import TYPES, CommandRejected
 from mercuria.domain.ledger import Entry
 from mercuria.domain.transaction import TransactionCompleted, TransactionFailed
 from mercuria.kafka.cloudevents import NUMBERED, SOURCE, CloudEvent
-from mercuria.projections.registry import SKIPPABLE
 from mercuria.topics import (
     LEDGER_EVENTS,
+    PROCESSED,
     TOPICS,
     TRANSACTION_EVENTS,
     WALLET_COMMANDS,
@@ -85,7 +85,7 @@ DEAD_LETTER_HEADERS: Json = {
     "properties": {
         "code": {"type": "string", "description": "Why the record is no command, for programs."},
         "detail": {"type": "string", "description": "The same, for people."},
-        "topic": {"enum": list(SKIPPABLE), "description": "Where the record came from."},
+        "topic": {"enum": list(PROCESSED), "description": "Where the record came from."},
         "partition": {"type": "string", "pattern": "^[0-9]+$", "description": "Its partition, in digits."},
         "offset": {"type": "string", "pattern": "^[0-9]+$", "description": "Its offset there, in digits."},
         "reason": {"type": "string", "description": "Why an operator has had the record skipped."},

@@ -33,10 +33,10 @@ from mercuria.kafka.skips import MAX_REASON_LETTERS, Skip, all_skips, record_of
 from mercuria.kafka.topic_setup import declare_topics
 from mercuria.postgres.database import Database, DatabaseUnavailable
 from mercuria.projections.checkpoints import Checkpoint, Positions
-from mercuria.projections.registry import PROJECTIONS, SKIPPABLE
+from mercuria.projections.registry import PROJECTIONS
 from mercuria.tables.balance_rows import AppliedPosition, read_rows
 from mercuria.timestamps import rfc3339, rfc3339_of
-from mercuria.topics import BALANCES_CHANGELOG, SKIPS, WALLET_COMMANDS, WALLET_EVENTS
+from mercuria.topics import BALANCES_CHANGELOG, PROCESSED, SKIPS, WALLET_COMMANDS, WALLET_EVENTS
 
 ANSWERS_WITHIN_S = 15.0
 LOOKED_AT = 10_000
@@ -57,7 +57,7 @@ class Refused(AnswerIsNo):
     )
 )
 @with_data_dir
-@click.argument("topic", type=click.Choice(SKIPPABLE), required=False)
+@click.argument("topic", type=click.Choice(PROCESSED), required=False)
 @click.argument("partition", type=click.IntRange(0), required=False)
 @click.argument("offset", type=click.IntRange(0), required=False)
 @click.option("--reason", help="Why, for readers of the dead letter and of the list.")

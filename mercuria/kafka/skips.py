@@ -19,9 +19,7 @@ from mode.utils.logging import get_logger
 from mercuria.domain.parsing import Unreadable
 from mercuria.kafka.client import event_reader, read_log
 from mercuria.kafka.producer import Record
-from mercuria.topics import SKIPS, TOPICS
-
-OWN_TOPICS = frozenset(topic.name for topic in TOPICS)
+from mercuria.topics import PROCESSED, SKIPS
 
 MAX_REASON_LETTERS = 1000
 FOLLOW_EVERY_S = 0.25
@@ -81,7 +79,7 @@ def read_skip(record: Any) -> Skip | None:
         skip = _decode(record.value or b"")
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return skip if skip.topic in OWN_TOPICS and skip.partition == record.partition else None
+    return skip if skip.topic in PROCESSED and skip.partition == record.partition else None
 
 
 async def all_skips(servers: str) -> AsyncIterator[Skip]:

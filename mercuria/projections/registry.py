@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mercuria.topics import LEDGER_EVENTS, TRANSACTION_EVENTS, WALLET_COMMANDS, WALLET_EVENTS
+from mercuria.topics import LEDGER_EVENTS, TRANSACTION_EVENTS, WALLET_EVENTS
 
 
 class Flow(NamedTuple):
@@ -47,6 +47,3 @@ PROJECTIONS: Mapping[str, Flow] = {
     ),
 }
 """By the name under which a projection keeps its checkpoints, in the order in which a command's events pass them."""
-
-SKIPPABLE = tuple(dict.fromkeys((WALLET_COMMANDS, *(flow.reads for flow in PROJECTIONS.values()))))
-"""The topics that workers process, whose records may be skipped."""

@@ -16,7 +16,7 @@ from mercuria.postgres.migrate import migrate
 from mercuria.projections.checkpoints import Checkpoint
 from mercuria.projections.event_reader import EventReader
 from mercuria.projections.projection import Projection, ProjectionRows
-from mercuria.projections.registry import PROJECTIONS
+from mercuria.projections.rebuild import TABLES
 from mercuria.projections.relay import Relay
 from mercuria.projections.rereading import SEEK_TAKES_S, Rereading
 from mercuria.projections.runner import ProjectionRunner
@@ -25,9 +25,7 @@ from mercuria.projections.wallets.queries import History
 from mercuria.projections.wallets.store import WalletTables
 from tests.conftest import living
 from tests.embedded.conftest import only
-
-FINAL = "ledger_entries"
-"""The table whose rows nobody may delete."""
+from tests.harness.audit.projections import OUTBOXES
 
 
 @pytest.fixture
@@ -69,11 +67,11 @@ def runner_of(
     *,
     relay: Relay | None = None,
     seek_takes_s: float = SEEK_TAKES_S,
+    label: str = "wallets and transactions",
     **options: Any,
 ) -> ProjectionRunner:
     """Return the runner of a projection of wallets' events, unless the options say otherwise."""
-    about = {"label": "wallets and transactions"} | options
-    projection = Projection(tables=tables, rows=rows, read=read, **about)
+    projection = Projection(tables=tables, rows=rows, read=read, label=label, **options)
     rereading = Rereading(projection.name, seek, seek_takes_s)
     return ProjectionRunner(projection, EventReader(projection), rereading, relay)
 
@@ -100,12 +98,9 @@ def empty(url: str) -> None:
     connection = psycopg2.connect(as_owner(url))
     with connection, connection.cursor() as cursor:
         # For a few rows, several times as fast as TRUNCATE.
-        for flow in PROJECTIONS.values():
-            for table in {*flow.fills, flow.outbox} - {FINAL, None}:
-                cursor.execute(f"DELETE FROM {table}")
-        cursor.execute("DELETE FROM positions")
         cursor.execute("ALTER TABLE ledger_entries DISABLE TRIGGER ledger_entries_are_final")
-        cursor.execute("DELETE FROM ledger_entries")
+        for table in (*TABLES, *OUTBOXES, "positions"):
+            cursor.execute(f"DELETE FROM {table}")
         cursor.execute("ALTER TABLE ledger_entries ENABLE ALWAYS TRIGGER ledger_entries_are_final")
     connection.close()
 

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from mercuria.projections.rebuild import TABLES
 from mercuria.projections.registry import PROJECTIONS
+from mercuria.topics import PROCESSED
+from tests.harness.audit.projections import OUTBOXES
 
 # `test_schema` holds this file to what the migrations make.
 SCHEMA = (Path(__file__).parents[1] / "data" / "schema.sql").read_text("utf-8")
 NOT_MADE_OF_THE_LOG = {"users", "refresh_families", "refresh_tokens", "positions"}
-OF_PROJECTIONS = [table for flow in PROJECTIONS.values() for table in (*flow.fills, flow.outbox) if table]
+OF_PROJECTIONS = [*TABLES, *OUTBOXES]
 
 
 def test_every_table_is_filled_by_one_projection_or_is_not_made_of_the_log() -> None:
@@ -25,3 +28,7 @@ def test_workers_may_fill_a_table(table: str) -> None:
 
 def test_what_is_published_has_an_outbox() -> None:
     assert all((flow.publishes is None) == (flow.outbox is None) for flow in PROJECTIONS.values())
+
+
+def test_records_of_every_topic_that_is_read_may_be_skipped() -> None:
+    assert {flow.reads for flow in PROJECTIONS.values()} < set(PROCESSED)

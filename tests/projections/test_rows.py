@@ -151,7 +151,7 @@ def test_other_refusals_leave_nothing_but_the_place() -> None:
 
 def test_what_is_told_again_is_left_out() -> None:
     bank = Bank()
-    again = [(partition, told._replace(offset=told.offset + 100)) for partition, told in bank.emitted]
+    again = [(partition, each._replace(offset=each.offset + 100)) for partition, each in bank.emitted]
     once, twice = rows_of(bank.emitted), rows_of(bank.emitted + again)
     assert once.payload() == twice.payload()
     assert twice.checkpoints == {0: Checkpoint(102, 2, emitted=1, sent=1), 1: Checkpoint(100, 0)}
@@ -161,8 +161,8 @@ def test_what_is_told_again_is_left_out() -> None:
 def test_records_that_were_read_before_are_left_out() -> None:
     bank = Bank()
     rows = Rows({0: Checkpoint(1, 1)})
-    rows.take(0, [told for partition, told in bank.emitted if partition == 0])
+    rows.take(0, [each for partition, each in bank.emitted if partition == 0])
     assert cells(rows.payload().events, 1) == [("2",)]
     again = Rows(rows.checkpoints)
-    again.take(0, [told for partition, told in bank.emitted if partition == 0][:1])
+    again.take(0, [each for partition, each in bank.emitted if partition == 0][:1])
     assert again.moved == {}
