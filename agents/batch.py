@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from mercuria.agents.incoming import WITHOUT_RECEIPT, Incoming, forwarded_command, incoming
+from mercuria.agents.incoming import WITHOUT_RECEIPT, Incoming, forwarded_command, incoming, type_of
 from mercuria.agents.outputs import Outputs
 from mercuria.domain.commands import (
     AnyCommand,
@@ -256,9 +256,8 @@ class Batch:
         self, it: Incoming, command: ClientCommand | Leg, code: Code, *, dead_letter: bool = True
     ) -> None:
         """Refuse a record that is a command, but not one that a wallet may decide."""
-        kind = str(type(command).__struct_config__.tag)
         id_ = getattr(command, "id", None)
-        fault = Unreadable(code, DETAILS[code], id_, kind, command.wallet_id)
+        fault = Unreadable(code, DETAILS[code], id_, type_of(command), command.wallet_id)
         self._refuse(it, fault, dead_letter=dead_letter)
 
     def _refuse(self, it: Incoming, fault: Unreadable, *, dead_letter: bool = True) -> None:

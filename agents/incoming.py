@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from mercuria.domain.commands import AnyCommand, Credit, Forwarded, Refund
+from mercuria.domain.commands import AnyCommand, Credit, Forwarded, Leg, Refund
 from mercuria.domain.parsing import Unreadable, read_command
 from mercuria.domain.rejections import DETAILS, Code
 from mercuria.kafka.propagation import NO_TRACE, Trace, propagated
@@ -71,7 +71,7 @@ def command_ids(commands: Iterable[AnyCommand | Unreadable]) -> list[UUID]:
     return [command.id for command in inner if type(command) not in WITHOUT_RECEIPT]  # type: ignore[union-attr]
 
 
-def type_of(command: AnyCommand | Unreadable | None) -> str | None:
+def type_of(command: AnyCommand | Leg | Unreadable | None) -> str | None:
     """Return the type of a command, as far as it is known."""
     if isinstance(command, Unreadable):
         return command.command_type

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
-from mercuria.domain.kinds import Kind
+from mercuria.domain.kinds import ACCOUNTS, Kind
 
 # PostgreSQL, which stores all texts, cannot hold the character NUL.
 _NO_NUL = r"^[^\x00]*$"
@@ -242,3 +242,8 @@ KINDS: dict[type, Kind] = {
     Refund: "transfer",
 }
 """By type of command: the kind of transaction that it is part of."""
+
+
+def comes_in(kind: type) -> bool:
+    """Return whether commands of a type bring money in from outside."""
+    return ACCOUNTS[KINDS[kind]].debit is not None

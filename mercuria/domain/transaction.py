@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from mercuria.domain.commands import KINDS, Movement, Position, Transfer, WalletSide
+from mercuria.domain.commands import KINDS, Movement, Position, Transfer, WalletSide, comes_in
 from mercuria.domain.events import (
     NO_COMMAND,
     BalanceUpdated,
@@ -19,7 +19,7 @@ from mercuria.domain.events import (
     Failure,
     TransactionStatus,
 )
-from mercuria.domain.kinds import ACCOUNTS, Kind
+from mercuria.domain.kinds import Kind
 from mercuria.domain.rejections import Code
 
 _decode_command: Callable[[Raw], Movement] = msgspec.json.Decoder(Movement).decode
@@ -202,12 +202,12 @@ def refused_transaction(event: CommandRejected, position: Position) -> Transacti
         return None
     command = _decode_command(event.command)
     owner_id = command.actor_id if event.code in _OWNERS_REFUSALS else None
-    comes_in = _comes_in(command)
+    is_receiver = comes_in(type(command))
     return msgspec.structs.replace(
         asked_transaction(command, position),
         status="failed",
-        from_owner_id=None if comes_in else owner_id,
-        to_owner_id=owner_id if comes_in else None,
+        from_owner_id=None if is_receiver else owner_id,
+        to_owner_id=owner_id if is_receiver else None,
         failure=Failure(event.code, event.detail),
     )
 
@@ -219,7 +219,7 @@ def asked_transaction(command: Movement, position: Position) -> Transaction:
         initiated=position,
         kind=KINDS[type(command)],
         status="pending",
-        from_wallet_id=None if _comes_in(command) else command.wallet_id,
+        from_wallet_id=None if comes_in(type(command)) else command.wallet_id,
         to_wallet_id=_receiver_id(command),
         actor_id=command.actor_id,
         amount=command.amount,
@@ -233,9 +233,4 @@ def asked_transaction(command: Movement, position: Position) -> Transaction:
 def _receiver_id(command: Movement) -> UUID | None:
     if type(command) is Transfer:
         return command.to_wallet_id
-    return command.wallet_id if _comes_in(command) else None
-
-
-def _comes_in(command: Movement) -> bool:
-    """Return whether `command` brings money in from outside."""
-    return ACCOUNTS[KINDS[type(command)]].debit is not None
+    return command.wallet_id if comes_in(type(command)) else None

@@ -32,6 +32,7 @@ from mercuria.domain.commands import (
     UnfreezeWallet,
     WalletSide,
     Withdraw,
+    comes_in,
 )
 from mercuria.domain.events import (
     Accepted,
@@ -44,7 +45,6 @@ from mercuria.domain.events import (
     StatusChanged,
     WalletCreated,
 )
-from mercuria.domain.kinds import ACCOUNTS
 from mercuria.domain.money import MAX_AMOUNT, is_currency
 from mercuria.domain.rejections import DETAILS, Code
 
@@ -381,7 +381,7 @@ def _balance_event(
         refund = cast(Refund, command)
         initiated, status, sender, receiver = refund.initiated, "failed", side, refund.receiver
         failure = Failure(refund.code, DETAILS[Code(refund.code)])
-    elif ACCOUNTS[KINDS[kind]].debit is not None:
+    elif comes_in(kind):
         status, sender, receiver = "completed", None, side
     else:
         status, sender, receiver = "completed", side, None

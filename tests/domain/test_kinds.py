@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from msgspec import json
+from msgspec import json, structs
 from msgspec.structs import replace
 
 from mercuria.cli.ledger.chain import Chain, Findings, Row
@@ -13,7 +13,7 @@ from mercuria.cli.ledger.export import account_name
 from mercuria.domain.commands import KINDS, Credit, Movement, Refund
 from mercuria.domain.events import BalanceUpdated, CommandRejected
 from mercuria.domain.kinds import ACCOUNTS, Kind
-from mercuria.domain.ledger import entries_of
+from mercuria.domain.ledger import Entry, entries_of
 from mercuria.domain.parsing import Unreadable, read_command
 from mercuria.domain.transaction import TransactionCompleted, ended, refused_transaction
 from mercuria.domain.transfer import react
@@ -55,6 +55,16 @@ def completed(tag: str) -> TransactionCompleted:
     return found
 
 
+def row_of(entry: Entry) -> Row:
+    """Return an entry as PostgreSQL has it."""
+    values = structs.asdict(entry) | {
+        "transaction_id": str(entry.transaction_id),
+        "effective_at": entry.effective_at or None,
+        "hash": bytes.fromhex(entry.hash),
+    }
+    return Row(**{name: values[name] for name in Row._fields})
+
+
 def test_every_kind_has_a_command_and_its_accounts() -> None:
     assert ACCOUNTS.keys() == set(get_args(Kind)) == set(KINDS.values())
     assert KINDS.keys() == {*MOVEMENTS.values(), Credit, Refund}
@@ -73,26 +83,7 @@ def test_the_entries_of_a_transaction_pass_the_check_of_the_ledger(tag: str) -> 
     transaction, findings = completed(tag), Findings()
     entries = entries_of(transaction, 0, TIME_MS, sequence=0, previous=bytes(32))
     chain = Chain(0, findings)
-    chain.take(
-        [
-            Row(
-                entry.sequence,
-                str(entry.transaction_id),
-                entry.kind,
-                entry.account,
-                entry.direction,
-                entry.amount,
-                entry.currency,
-                entry.balance_after,
-                entry.wallet_version,
-                entry.occurred_at_ms,
-                entry.effective_at or None,
-                bytes.fromhex(entry.hash),
-            )
-            for entry in entries
-        ],
-        {},
-    )
+    chain.take(map(row_of, entries), {})
     chain.end()
     assert findings.sentences == []
     sides = (transaction.from_wallet, transaction.to_wallet)
